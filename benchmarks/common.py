@@ -32,18 +32,18 @@ def show(*parts: Any) -> None:
 
 def make_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return a table of rows with equal keys; numbers with three digits."""
-    found = Table(
+    table = Table(
         *(rows[0] if rows else ()), title=title, box=None, title_justify="left"
     )
     for row in rows:
-        found.add_row(*(_shown(value) for value in row.values()))
-    return found
+        table.add_row(*(_shown(value) for value in row.values()))
+    return table
 
 
 def median_range(values: Iterable[float]) -> dict[str, float]:
     """Return the median, smallest and largest of some values."""
-    found = sorted(values)
-    return {"median": median(found), "low": found[0], "high": found[-1]}
+    ordered = sorted(values)
+    return {"median": median(ordered), "low": ordered[0], "high": ordered[-1]}
 
 
 def mean_range(values: Sequence[float]) -> str:

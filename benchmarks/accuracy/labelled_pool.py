@@ -117,10 +117,10 @@ def formaldehyde(data: Path) -> LabelledPool:
     )
     tables = {
         key: LabelTable(
-            np.asarray(each["E"], dtype=np.float64).reshape(-1),
-            tuple(np.array(each["F"][i, :n]) for i, n in enumerate(counts)),
+            np.asarray(arrays["E"], dtype=np.float64).reshape(-1),
+            tuple(np.array(arrays["F"][i, :n]) for i, n in enumerate(counts)),
         )
-        for key, each in raw.items()
+        for key, arrays in raw.items()
     }
     order = np.random.default_rng(_SPLIT).permutation(len(frames))
     test, chosen = np.sort(order[:_TEST]), np.sort(order[_TEST:])

@@ -441,8 +441,8 @@ def command_trials(
     count from the end.
     """
     expected, calls = _undisturbed(scene, case)
-    for given in count() if numbers is None else numbers:
-        number = given if given >= 0 else calls + given
+    for index in count() if numbers is None else numbers:
+        number = index if index >= 0 else calls + index
         folder = scene.copy("hit")
         ending = scene.run(folder, case, number, error, lasting=lasting)
         if ending.calls >= 0 and ending.calls <= number:
@@ -485,9 +485,9 @@ def _half_problem(
         place = folder / name
         if place.is_dir() or not place.exists():
             continue  # stores are journals: see `output_contents` at the end
-        found = _content(place)
+        content = _content(place)
         grows = case.arguments[0] == "md" and place.suffix == ".extxyz"
-        if found != (expected[name][: len(found)] if grows else expected[name]):
+        if content != (expected[name][: len(content)] if grows else expected[name]):
             return f"{name} is half"
     for path in scene.template.rglob("*"):
         inner = path.relative_to(scene.template)
@@ -508,8 +508,8 @@ def _again_problem(
     done = again.code == 2 and any(text in again.errors for text in _DONE)
     if again.code and not done:
         return f"repeated, it ended with {again.code}: {again.errors[-400:]}"
-    found = output_contents(folder, case.outputs)
-    wrong = [name for name in expected if found.get(name) != expected[name]]
+    contents = output_contents(folder, case.outputs)
+    wrong = [name for name in expected if contents.get(name) != expected[name]]
     return f"repeated, it made another {', '.join(wrong)}" if wrong else ""
 
 
@@ -546,8 +546,8 @@ def _json_content(value: Any) -> Any:
 def _store_content(store: Path) -> Any:
     try:
         history = read_history(store)
-        damage = [str(each) for each in check_columns(store)]
+        damage = [str(line) for line in check_columns(store)]
     except AlloopError as error:
         return str(error)
-    kept = {"exclusions": repr(history.state.excluded), "damage": damage}
-    return campaign_contents(history) | kept
+    checks = {"exclusions": repr(history.state.excluded), "damage": damage}
+    return campaign_contents(history) | checks

@@ -162,11 +162,17 @@ def recover(
 def make_trial(
     fault: str, place: str, undisturbed: Undisturbed, log: LabelLog, outcome: Outcome
 ) -> Trial:
-    """Return the trial of a fault; log: of the labels made until then."""
-    whole, usual = log + outcome.log, undisturbed.reference.log
-    relabelled = count_relabelled(whole, usual, outcome.labelled)
-    found = (outcome.problem, outcome.duplicates, relabelled, outcome.seconds)
-    return Trial(fault, place, *found)
+    """Return the trial of a fault; log: of the begun made until then."""
+    begun, expected = log + outcome.log, undisturbed.reference.log
+    relabelled = count_relabelled(begun, expected, outcome.labelled)
+    return Trial(
+        fault,
+        place,
+        problem=outcome.problem,
+        duplicates=outcome.duplicates,
+        relabelled=relabelled,
+        seconds=outcome.seconds,
+    )
 
 
 def _opened_state(campaign: Campaign) -> bytes:
@@ -257,9 +263,9 @@ def power_loss_trials(
             losses.append((f"lost{len(losses)}", len(turns), _size(log)))
             files.top.survive(undisturbed.folder / losses[-1][0], rng)
 
-    def observe(most: int) -> RunObserver:
+    def observe(limit: int) -> RunObserver:
         record = lambda _state, turn: turns.append(turn)  # noqa: E731
-        return RunObserver(record, stop=lambda: len(turns) >= most)
+        return RunObserver(record, stop=lambda: len(turns) >= limit)
 
     files = VolatileFileSystem(campaign.store.parent, lose_power)
     with log_labels(log), use_file_system(files):

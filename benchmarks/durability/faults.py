@@ -65,9 +65,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
             _run_trials(options, rows, Path(scratch))
     by_fault = _by_fault(options, rows)
-    found = [_summary(fault, trials) for fault, trials in by_fault.items()]
-    show(make_table("faults", found))
-    write_json(options.json, {"faults": found, "seed": options.seed})
+    rows_by_fault = [_summary(fault, trials) for fault, trials in by_fault.items()]
+    show(make_table("faults", rows_by_fault))
+    write_json(options.json, {"faults": rows_by_fault, "seed": options.seed})
 
 
 def _options() -> Namespace:
@@ -149,7 +149,17 @@ def _fork_plan(options: Namespace, _rows: Rows, scratch: Path) -> Plan:
     with contextlib.closing(driver_server()) as server:
         for index in range(1 if options.quick else -(-options.kills // _FORKED_KILLS)):
             key = _key(options, "forks", index)
-            yield key, partial(_fork_trials, options, key, scratch, server, reference)
+            yield (
+                key,
+                partial(
+                    _fork_trials,
+                    options,
+                    key,
+                    scratch,
+                    server=server,
+                    reference=reference,
+                ),
+            )
 
 
 def _fork_trials(
@@ -193,12 +203,12 @@ def _signal_trials(
 
 
 def _by_fault(options: Namespace, rows: Rows) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+    trials: dict[str, list[Row]] = {}
     for key in rows:
         if key.startswith(f"{_key(options)}/"):
             for trial in rows[key]["trials"]:
-                found.setdefault(trial["fault"], []).append(trial)
-    return found
+                trials.setdefault(trial["fault"], []).append(trial)
+    return trials
 
 
 def _summary(fault: str, trials: list[Row]) -> Row:

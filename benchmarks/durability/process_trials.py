@@ -273,8 +273,8 @@ def _trials(
         problem = "another dataset"
     relabelled = count_relabelled(log, reference.log, labelled_frames(history))
     duplicates = count_duplicates(history)
-    for index, each in enumerate(seconds):
-        trial = Trial(fault, f"kill {index}", seconds=each, number=index)
+    for index, wait in enumerate(seconds):
+        trial = Trial(fault, f"kill {index}", seconds=wait, number=index)
         if index == 0:
             trial = replace(
                 trial, problem=problem, duplicates=duplicates, relabelled=relabelled

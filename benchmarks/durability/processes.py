@@ -132,7 +132,9 @@ def find_workers(process: Process) -> list[psutil.Process]:
     """Return the Dask workers among a process's children."""
     try:
         children = psutil.Process(process.pid).children(recursive=True)
-        return [each for each in children if "spawn_main" in " ".join(each.cmdline())]
+        return [
+            child for child in children if "spawn_main" in " ".join(child.cmdline())
+        ]
     except psutil.NoSuchProcess:
         return []
 
@@ -157,9 +159,9 @@ class ExternalCluster:
         """Start whatever does not run."""
         local = ("--host", "127.0.0.1", "--no-dashboard")
         self._start("scheduler", (*local, "--port", str(self.port)))
-        one = ("--nworkers", "1", "--nthreads", "1", "--no-dashboard")
+        worker = ("--nworkers", "1", "--nthreads", "1", "--no-dashboard")
         for name in ("nanny0", "nanny1"):
-            self._start(name, (self.address, "--host", "127.0.0.1", *one))
+            self._start(name, (self.address, "--host", "127.0.0.1", *worker))
 
     def _start(self, name: str, options: Sequence[str]) -> None:
         process = self.processes.get(name)

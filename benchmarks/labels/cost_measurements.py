@@ -88,7 +88,7 @@ class MeasuredCost:
         details = {"functions": self.functions}
         cost, forces = self.seconds or 0.0, np.zeros((len(at), 3))
         level = LEVELS[self.level].id
-        return at, Label(at.id, level, 0.0, forces, cost, details)
+        return at, Label(at.id, level, 0.0, forces, cpu_seconds=cost, details=details)
 
 
 def rattled_frame(name: str, index: int) -> Frame:
@@ -105,21 +105,21 @@ def measure_costs(work: Path, effort: MeasurementLimits) -> list[MeasuredCost]:
     One frame of everything comes first, then the next.
     """
     rows = Rows(work / "prices.jsonl")
-    found: list[MeasuredCost] = []
+    costs: list[MeasuredCost] = []
     with IsolatedLabeller(LEVELS["HF/STO-3G"]) as child:
         for index in range(FRAMES):
             for name in track(effort.levels, f"frame {index + 1} of {FRAMES}"):
                 view = child.labeller(LEVELS[name])
                 for molecule in effort.molecules:
-                    there = [x for x in found if x.level == name]
+                    there = [x for x in costs if x.level == name]
                     if _wanted(there, effort, molecule, index):
                         key = f"{name} {molecule} {index}"
                         if key not in rows:
                             rows[key] = _measure_label(
                                 view, rattled_frame(molecule, index)
                             )
-                        found.append(MeasuredCost(name, molecule, index, **rows[key]))
-    return found
+                        costs.append(MeasuredCost(name, molecule, index, **rows[key]))
+    return costs
 
 
 def _wanted(

@@ -57,8 +57,8 @@ def free_power(level: Level, labels: Labels) -> Price:
     It is a ridge regression in logarithms.
     """
     size = level_cost(level, labels).size
-    usual = {"hf": 2.6, "mp2": 3.4, "ccsd": 3.8, "ccsd(t)": 5.3}
-    mean = usual.get(level.settings["method"], 2.2)
+    powers = {"hf": 2.6, "mp2": 3.4, "ccsd": 3.8, "ccsd(t)": 5.3}
+    mean = powers.get(level.settings["method"], 2.2)
     x = np.log([size(at) for at, _ in labels])
     y = np.log([label.cpu_seconds for _, label in labels])
     dx, dy, ridge = x - x.mean(), y - y.mean(), 0.5
@@ -106,12 +106,12 @@ def score_predictions(rows: Sequence[MeasuredCost]) -> Iterator[Score]:
     """Yield scores by level, training labels and form; "all" levels together last."""
     offs: dict[tuple[str, str, str], list[float]] = {}
     for level in dict.fromkeys(row.level for row in rows):
-        found: dict[str, list[MeasuredCost]] = {}
+        measured: dict[str, list[MeasuredCost]] = {}
         for row in rows:
             if row.level == level and row.seconds is not None:
-                found.setdefault(row.molecule, []).append(row)
+                measured.setdefault(row.molecule, []).append(row)
         for form in FORMS:
-            for learnt, off in _tasks(level, found, form):
+            for learnt, off in _tasks(level, measured, form):
                 offs.setdefault((level, learnt, form), []).append(off)
     for (_, learnt, form), some in list(offs.items()):
         offs.setdefault(("all", learnt, form), []).extend(some)
@@ -121,28 +121,28 @@ def score_predictions(rows: Sequence[MeasuredCost]) -> Iterator[Score]:
 
 
 def _tasks(
-    level: str, found: CostsByMolecule, form: str
+    level: str, measured: CostsByMolecule, form: str
 ) -> Iterator[tuple[str, float]]:
     """Yield factors for every choice of molecules to learn from."""
-    closed = [name for name in found if not MOLECULES[name]]
+    closed = [name for name in measured if not MOLECULES[name]]
     for count, words in ((1, "one molecule"), (2, "two molecules")):
         for names in combinations(closed, count):
-            known = [row for name in names for row in found[name][: LABELS // count]]
+            costs = [row for name in names for row in measured[name][: LABELS // count]]
             for name in {*closed} - {*names}:
-                yield words, _error_factor(level, known, found[name], form)
-    for pool, words in ((closed, "all others"), (list(found), "with open shells")):
+                yield words, _error_factor(level, costs, measured[name], form)
+    for pool, words in ((closed, "all others"), (list(measured), "with open shells")):
         for name in pool if len(pool) > 1 else ():
-            known = [row for other in pool if other != name for row in found[other]]
-            yield words, _error_factor(level, known, found[name], form)
-    for rows in found.values():
+            costs = [row for other in pool if other != name for row in measured[other]]
+            yield words, _error_factor(level, costs, measured[name], form)
+    for rows in measured.values():
         if len(rows) > 1:
             yield "own frames", _error_factor(level, rows[:-1], rows[-1:], form)
 
 
 def _error_factor(
-    level: str, known: Sequence[MeasuredCost], hidden: Sequence[MeasuredCost], form: str
+    level: str, costs: Sequence[MeasuredCost], hidden: Sequence[MeasuredCost], form: str
 ) -> float:
-    price = FORMS[form](LEVELS[level], [row.known for row in known])
+    price = FORMS[form](LEVELS[level], [row.known for row in costs])
     truth = float(np.median([row.seconds for row in hidden if row.seconds]))
     ratio = price(rattled_frame(hidden[0].molecule, 0)) / truth
     return max(ratio, 1 / ratio)
@@ -156,11 +156,11 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/price"))
     options = parser.parse_args()
-    found = list(
+    scores = list(
         score_predictions(measure_costs(options.work, QUICK if options.quick else FULL))
     )
-    used = [_score_row(score) for score in found if score.form == "overhead and power"]
-    forms = [_score_row(score) for score in found if score.level == "all"]
+    used = [_score_row(score) for score in scores if score.form == "overhead and power"]
+    forms = [_score_row(score) for score in scores if score.level == "all"]
     show(
         make_table(
             "What alloop uses, level by level", [_drop_key(x, "form") for x in used]
@@ -171,7 +171,7 @@ def main() -> None:
             "All levels, by form of the price", [_drop_key(x, "level") for x in forms]
         )
     )
-    write_json(options.json, {"scores": [asdict(score) for score in found]})
+    write_json(options.json, {"scores": [asdict(score) for score in scores]})
 
 
 def _score_row(score: Score) -> dict[str, object]:

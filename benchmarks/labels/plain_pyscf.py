@@ -16,7 +16,7 @@ def plain_loop(level: str, frames: Sequence[Frame]) -> list[Numbers]:
 
     lib.num_threads(1)
     method, basis = level.split("/")
-    found = []
+    results = []
     for frame in frames:
         atoms = [
             (chemical_symbol(int(z)), x)
@@ -24,8 +24,8 @@ def plain_loop(level: str, frames: Sequence[Frame]) -> list[Numbers]:
         ]
         mol = gto.M(atom=atoms, basis=basis, verbose=0, max_memory=4000)
         energy, gradient = _METHODS[method](mol)
-        found.append((energy * HARTREE, -gradient * HARTREE / BOHR))
-    return found
+        results.append((energy * HARTREE, -gradient * HARTREE / BOHR))
+    return results
 
 
 def _hf(mol: object) -> tuple[float, Floats]:

@@ -75,14 +75,14 @@ def cartesian(frame: Frame, settings: Mapping[str, Any]) -> Result:
 def published_sets() -> tuple[Source, ...]:
     """Return the sets, and what their levels' names may mean."""
     dz, tz = "cc-pvdz", "aug-cc-pvtz"
-    own = {"xc": "b3lyp5", "basis": dz, "title": "B3LYP with VWN5, Cartesian d"}
+    changes = {"xc": "b3lyp5", "basis": dz, "title": "B3LYP with VWN5, Cartesian d"}
     b3lyp = {
         "VWN3 (Gaussian, PySCF)": pyscf_level("b3lypg", dz),
         "VWN5 (Molpro, Turbomole)": pyscf_level("b3lyp5", dz),
         "VWN5, finer grid": pyscf_level("b3lyp5", dz, grid=6),
         "VWN5, no grid response": pyscf_level("b3lyp5", dz, grid_response=False),
         "VWN5, Cartesian d": make_level(
-            "benchmarks.labels.published_labels:cartesian", own
+            "benchmarks.labels.published_labels:cartesian", changes
         ),
     }
     mp2 = {
@@ -120,17 +120,17 @@ def main() -> None:
     options = _options()
     rows, figures = list[Row](), dict[str, Any]()
     for source in published_sets():
-        few, many = (2, 6) if options.quick else (source.few, source.many)
+        low, many = (2, 6) if options.quick else (source.few, source.many)
         if options.quick and source.name.startswith("MP2"):
             continue
-        found = [
-            _compare(source, name, few, options)
+        lines = [
+            _compare(source, name, low, options)
             for name in source.readings
             if name != source.fits
         ]
-        found.append(_compare(source, source.fits, many, options))
-        rows += found
-        show(make_table(f"{source.name}: this package minus the source", found))
+        lines.append(_compare(source, source.fits, many, options))
+        rows += lines
+        show(make_table(f"{source.name}: this package minus the source", lines))
         atoms = _atoms(source.readings[source.fits], options)
         show(f"free atoms at this reading, unrestricted: {atoms:.4f} eV", "")
         figures[source.name] = {"atoms": atoms}

@@ -71,7 +71,7 @@ def main() -> None:
         for frame in distort_molecule(species, 4 if options.quick else options.frames)
     ]
     rows = Rows(options.rows)
-    found = []
+    lines = []
     for level in LEVELS[:1] if options.quick else LEVELS:
         records = label_frames(
             frames,
@@ -81,9 +81,9 @@ def main() -> None:
             cache=options.cache,
         )
         checks = _compare_labels(frames, records, level, rows)
-        found.append(_level_row(level.title, records) | _agreement(checks))
-    show(*(make_table(title, part) for title, part in _split_tables(found)))
-    write_json(options.json, {"levels": found})
+        lines.append(_level_row(level.title, records) | _agreement(checks))
+    show(*(make_table(title, part) for title, part in _split_tables(lines)))
+    write_json(options.json, {"levels": lines})
 
 
 def _options() -> Namespace:
@@ -103,17 +103,17 @@ def distort_molecule(species: Species, count: int) -> list[Frame]:
     """Return frames far from equilibrium, none with atoms on top of each other."""
     seed = sum(map(ord, species.name)) + 1000 * species.charge
     rng, atoms = np.random.default_rng(seed), molecule(species.name)
-    found: list[Frame] = []
-    while len(found) < count:
+    frames: list[Frame] = []
+    while len(frames) < count:
         moved = atoms.positions.copy()
-        if len(found) % 2:
+        if len(frames) % 2:
             moved = _stretched(atoms.numbers, moved, rng)
         else:
             moved += rng.normal(0, rng.uniform(0.1, 0.3), moved.shape)
         state = (species.charge, species.spin)
         if _ratios(atoms.numbers, moved).min() > _CLOSEST:
-            found.append(Frame(atoms.numbers, moved, *state))
-    return found
+            frames.append(Frame(atoms.numbers, moved, *state))
+    return frames
 
 
 def _stretched(numbers: Any, x: Floats, rng: np.random.Generator) -> Floats:
@@ -151,7 +151,7 @@ def _compare_labels(
     rows: Rows,
 ) -> list[Row]:
     """Compare all rescued labels, and some others, with the independent route."""
-    found = []
+    figures = []
     for index, (frame, record) in enumerate(zip(frames, records, strict=True)):
         if not isinstance(record, Label):
             continue
@@ -162,8 +162,8 @@ def _compare_labels(
             rows[key] = {"lowest": lowest_energy(frame, level)}
         other = rows[key]["lowest"]
         above = None if other is None else record.energy - other
-        found.append({"rescued": needed_rescue(record), "above": above})
-    return found
+        figures.append({"rescued": needed_rescue(record), "above": above})
+    return figures
 
 
 def needed_rescue(label: Label) -> bool:
@@ -196,27 +196,27 @@ def _level_row(name: str, records: Sequence[Label | Unlabelled]) -> Row:
 def _agreement(checks: Sequence[Row]) -> Row:
     """Compare labels with the independent route, rescued ones and others apart."""
     out: Row = {}
-    for name, wanted in (("rescued", True), ("others", False)):
-        above = [row["above"] for row in checks if row["rescued"] is wanted]
-        known = [x for x in above if x is not None]
+    for name, is_rescued in (("rescued", True), ("others", False)):
+        above = [row["above"] for row in checks if row["rescued"] is is_rescued]
+        differences = [x for x in above if x is not None]
         out |= {
             f"{name} checked": len(above),
-            f"{name} same": sum(abs(x) <= SAME for x in known),
-            f"{name} lower": sum(x < -SAME for x in known),
-            f"{name} higher": sum(x > SAME for x in known),
-            f"{name} highest eV": max(known, default=None),
+            f"{name} same": sum(abs(x) <= SAME for x in differences),
+            f"{name} lower": sum(x < -SAME for x in differences),
+            f"{name} higher": sum(x > SAME for x in differences),
+            f"{name} highest eV": max(differences, default=None),
         }
     return out
 
 
-def _split_tables(found: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+def _split_tables(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Split the figures into three tables that fit a page."""
     cuts = (
         ("rungs", ("frames", "rungs", "followed", "refused")),
         ("costs and doubts", ("CPU s", "lost CPU s", "refused CPU s", "doubts")),
         (
             "against the lowest of several starts",
-            tuple(key for key in found[0] if key.startswith(("rescued", "others"))),
+            tuple(key for key in rows[0] if key.startswith(("rescued", "others"))),
         ),
     )
     return [
@@ -224,7 +224,7 @@ def _split_tables(found: Sequence[Row]) -> list[tuple[str, list[Row]]]:
             title,
             [
                 {"level": row["level"], **{k: _format_counts(row[k]) for k in keys}}
-                for row in found
+                for row in rows
             ],
         )
         for title, keys in cuts

@@ -114,8 +114,10 @@ def measure_case(case: Case) -> Row:
         for arm in arms.values():
             arm.block([_frames(case, 1, seed=-1)] * PROCESSES)  # imports, first guesses
         rounds = [_round(case, arms, number) for number in range(case.rounds)]
-    wall, cpu = (median_range(each[key] for each in rounds) for key in ("wall", "cpu"))
-    ours, other = (median_range(each[x] for each in rounds)["median"] for x in arms)
+    wall, cpu = (
+        median_range(timing[key] for timing in rounds) for key in ("wall", "cpu")
+    )
+    ours, other = (median_range(timing[x] for timing in rounds)["median"] for x in arms)
     return {
         "molecule": case.molecule,
         "level": case.level,
@@ -129,23 +131,23 @@ def measure_case(case: Case) -> Row:
         "wall ratio": wall["median"],
         "low ": wall["low"],
         "high ": wall["high"],
-        "dF meV/Å": 1e3 * max(each["apart"] for each in rounds),
+        "dF meV/Å": 1e3 * max(timing["apart"] for timing in rounds),
     }
 
 
 def _round(case: Case, arms: dict[str, Arm], number: int) -> dict[str, float]:
     shares = [_frames(case, case.frames, 10 * number + i) for i in range(PROCESSES)]
     walls, cpus = dict.fromkeys(arms, 0.0), dict.fromkeys(arms, 0.0)
-    found: dict[str, list[Numbers]] = {}
+    numbers: dict[str, list[Numbers]] = {}
     for name in ("plain", "ours", "ours", "plain"):
-        wall, cpu, found[name] = arms[name].block(shares)
+        wall, cpu, numbers[name] = arms[name].block(shares)
         walls[name] += wall
         cpus[name] += cpu
     labels = 2 * PROCESSES * case.frames
     return {
         "wall": walls["plain"] / walls["ours"],
         "cpu": cpus["plain"] / cpus["ours"],
-        "apart": _apart(found["plain"], found["ours"]),
+        "apart": _apart(numbers["plain"], numbers["ours"]),
         **{name: cpu / labels for name, cpu in cpus.items()},
     }
 
@@ -173,14 +175,14 @@ def _elsewhere(
 def _ours(
     child: IsolatedLabeller, cache: LabelCache, frames: Sequence[Frame]
 ) -> list[Numbers]:
-    found = []
+    numbers = []
     for frame in frames:
         label = child.label(frame)
         cache.put(label)
         if not isinstance(label, Label):
             raise RuntimeError(f"no label: {label.failure.name} {label.message}")
-        found.append((label.energy, label.forces))
-    return found
+        numbers.append((label.energy, label.forces))
+    return numbers
 
 
 def _frames(case: Case, count: int, seed: int) -> list[Frame]:
@@ -193,9 +195,9 @@ def _frames(case: Case, count: int, seed: int) -> list[Frame]:
     ]
 
 
-def _apart(one: Sequence[Numbers], other: Sequence[Numbers]) -> float:
+def _apart(first: Sequence[Numbers], other: Sequence[Numbers]) -> float:
     """Return the largest force difference, eV/Å; energies must agree to 1e-5 eV."""
-    pairs = list(zip(one, other, strict=True))
+    pairs = list(zip(first, other, strict=True))
     for (e1, _), (e2, _) in pairs:
         if abs(e1 - e2) > 1e-5:
             raise RuntimeError(f"the two ways give {e1} and {e2} eV")
@@ -206,7 +208,7 @@ def _cpu() -> float:
     """Return the CPU seconds so far of this process and all that it started."""
     family = psutil.Process().children(recursive=True)
     times = [process.cpu_times() for process in family]
-    return time.process_time() + sum(each.user + each.system for each in times)
+    return time.process_time() + sum(timing.user + timing.system for timing in times)
 
 
 def isolation_cost(labels: int) -> Row:
@@ -217,14 +219,14 @@ def isolation_cost(labels: int) -> Row:
         through = _each(child.label, frames)
         direct = _each(DirectLabeller(level).label, frames)
         cache, label = LabelCache(folder), DirectLabeller(level).label(frames[0])
-        kept = _each(lambda frame: cache.put(replace(label, frame=frame.id)), frames)
+        seconds = _each(lambda frame: cache.put(replace(label, frame=frame.id)), frames)
     extra = (through - direct) * 1e3  # ms
     return {
         "through a child, ms": through * 1e3,
         "directly, ms": direct * 1e3,
         "isolation, ms": extra,
-        "cache, ms": kept * 1e3,
-        "% of a one-second label": (extra + kept * 1e3) / 10,
+        "cache, ms": seconds * 1e3,
+        "% of a one-second label": (extra + seconds * 1e3) / 10,
     }
 
 

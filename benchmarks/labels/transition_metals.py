@@ -76,10 +76,10 @@ def main() -> None:
         for level in LEVELS[: 1 if options.quick else None]
         for name in chosen
     ]
-    found = [compare_starts(*case, rows) for case in cases]
-    show(make_table("labels beside the lowest of five starts, meV", found))
-    show(make_table("in all", [_summary(found)]))
-    write_json(options.json, {"cases": found, **_summary(found)})
+    lines = [compare_starts(*case, rows) for case in cases]
+    show(make_table("labels beside the lowest of five starts, meV", lines))
+    show(make_table("in all", [_summary(lines)]))
+    write_json(options.json, {"cases": lines, **_summary(lines)})
 
 
 def _options() -> Namespace:
@@ -117,20 +117,20 @@ def _judged(label: Row, starts: list[Row]) -> Row:
     }
 
 
-def _summary(found: list[Row]) -> Row:
+def _summary(rows: list[Row]) -> Row:
     """Return silent errors of labels and of first starts, and the cost of labels."""
-    firsts = [row["first start"] for row in found]
-    labels = [row["label"] for row in found]
+    firsts = [row["first start"] for row in rows]
+    labels = [row["label"] for row in rows]
     return {
-        "labels": len(found),
-        "silent errors": sum(row["silent"] for row in found),
+        "labels": len(rows),
+        "silent errors": sum(row["silent"] for row in rows),
         "labels too high": sum(not isinstance(x, str) and x > 1 for x in labels),
         "lower than all starts": sum(not isinstance(x, str) and x < -1 for x in labels),
         "refused": sum(isinstance(x, str) for x in labels),
-        "doubted": sum(bool(row["doubts"]) for row in found),
+        "doubted": sum(bool(row["doubts"]) for row in rows),
         "first starts too high": sum(x is None or x > 1 for x in firsts),
-        "CPU ratio": sum(row["CPU s"] for row in found)
-        / sum(row["CPU, first start"] for row in found),
+        "CPU ratio": sum(row["CPU s"] for row in rows)
+        / sum(row["CPU, first start"] for row in rows),
     }
 
 

@@ -61,7 +61,7 @@ class _Clock:
     def row(self, what: str, count: int) -> Row:
         """Return the figures for each of `count` things."""
         spent = zip(_since(self._begun), self.out, strict=True)
-        cpu, wall = (whole - out for whole, out in spent)
+        cpu, wall = (total - out for total, out in spent)
         return {
             "what": what,
             "number": count,

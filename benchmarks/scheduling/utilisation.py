@@ -116,17 +116,17 @@ def utilisation_row(
 
 def cpu_by_kind(history: History) -> dict[str, float]:
     """Return the CPU seconds by kind of task."""
-    found: dict[str, float] = {}
+    shares: dict[str, float] = {}
     for _, event in history.events():
         if isinstance(event, e.Answer) and useful_seconds(event) > 0:
             kind = type(event).__name__.lower()
-            found[kind] = found.get(kind, 0.0) + useful_seconds(event)
-    return found
+            shares[kind] = shares.get(kind, 0.0) + useful_seconds(event)
+    return shares
 
 
 def write_labels(path: Path, name: str, level: Level, frames: int) -> dict[str, str]:
     """Write labelled frames around a molecule; return their section in a campaign."""
-    rng, shape, found = (
+    rng, shape, structures = (
         np.random.default_rng(list(path.stem.encode())),
         molecule(name),
         [],
@@ -138,8 +138,8 @@ def write_labels(path: Path, name: str, level: Level, frames: int) -> dict[str, 
         assert isinstance(label, Label), label
         atoms.info["REF_energy"] = label.energy
         atoms.arrays["REF_forces"] = label.forces
-        found.append(atoms)
-    write(path, found)
+        structures.append(atoms)
+    write(path, structures)
     return {"energy_unit": "eV", "length_unit": "angstrom"}
 
 
@@ -154,12 +154,14 @@ def make_campaign(folder: Path, staleness: int, options: Namespace) -> Campaign:
     folder.mkdir(parents=True)
     sizes = {"cheap": 4 * every, "expensive": every, "test": 2}
     files = {
-        each: write_labels(folder / f"{each}.xyz", name, own[each != "cheap"], frames)
-        for each, frames in sizes.items()
+        fidelity: write_labels(
+            folder / f"{fidelity}.xyz", name, own[fidelity != "cheap"], frames
+        )
+        for fidelity, frames in sizes.items()
     }
     start = [
-        {"labels": f"{each}.xyz", "level": each, **files[each]}
-        for each in ("cheap", "expensive")
+        {"labels": f"{fidelity}.xyz", "level": fidelity, **files[fidelity]}
+        for fidelity in ("cheap", "expensive")
     ]
     tree = {
         "name": f"staleness-{staleness}",
@@ -211,9 +213,9 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="of a campaign that has ended")
     options = parser.parse_args()
     if options.store is not None:
-        own = Campaign.from_store(options.store)
-        rules = own.setup.rules
-        row = utilisation_row(own.history(), rules, options.workers, whole=True)
+        campaign = Campaign.from_store(options.store)
+        rules = campaign.setup.rules
+        row = utilisation_row(campaign.history(), rules, options.workers, whole=True)
         show(make_table("whole campaign", [row]))
         return
     workers, cores = options.workers, available_cores()
@@ -222,16 +224,20 @@ def main() -> None:
     rows, shares = [], []
     with tempfile.TemporaryDirectory() as spare:
         for staleness in (0, 1):
-            own, driver = run_campaign(
+            campaign, driver = run_campaign(
                 options.folder or Path(spare), staleness, options
             )
-            history = own.history()
-            rows.append(utilisation_row(history, own.setup.rules, options.workers))
+            history = campaign.history()
+            rows.append(utilisation_row(history, campaign.setup.rules, options.workers))
             kinds = cpu_by_kind(history)
             share = driver / sum(kinds.values())
             shares.append({"staleness": staleness, **kinds, "driver": share})
-            found = {"workers": options.workers, "steady rounds": rows, "cpu s": shares}
-            write_json(options.json, found)
+            figures = {
+                "workers": options.workers,
+                "steady rounds": rows,
+                "cpu s": shares,
+            }
+            write_json(options.json, figures)
     show(make_table("steady rounds", rows))
     show(make_table("CPU seconds of the whole campaign", shares))
 

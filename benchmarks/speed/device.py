@@ -101,11 +101,11 @@ def rate_rows(work: dict[str, tuple[Work, int]], rounds: int) -> list[dict[str, 
     """Return a row for each: its rates, taken in turns after one that warms up."""
     rates: dict[str, list[float]] = {name: [] for name in work}
     for number in range(rounds + 1):
-        for name, (each, units) in work.items():
-            rate = wall_rate(each, units)
+        for name, (call, units) in work.items():
+            rate = wall_rate(call, units)
             if number:
                 rates[name].append(rate)
-    return [{"who": name, **median_range(own)} for name, own in rates.items()]
+    return [{"who": name, **median_range(numbers)} for name, numbers in rates.items()]
 
 
 def moving(model: LearnedPotential, count: int, steps: int) -> dict[str, Any]:

@@ -68,10 +68,10 @@ def training_task(
 
     None where that cannot be recorded.
     """
-    given, loss = graph(name, frames, network.cutoff), LabelLoss(0.0)
-    forces = torch.zeros_like(given.pos)
-    zero, one = torch.zeros(frames), torch.ones(frames)
-    batch = (given, Targets(zero, forces, one, given.batch), ())
+    inputs, loss = graph(name, frames, network.cutoff), LabelLoss(0.0)
+    forces = torch.zeros_like(inputs.pos)
+    zero, ones = torch.zeros(frames), torch.ones(frames)
+    batch = (inputs, Targets(zero, forces, ones, inputs.batch), ())
     if not recorded:
         return partial(eager_gradients(network, loss), *batch)
     try:

@@ -60,10 +60,10 @@ def torchsim_md(potential: LearnedPotential, batch: Batch, steps: int) -> Turn:
 
         def forward(self, state: Any) -> dict[str, torch.Tensor]:
             graph.pos = state.positions
-            found = energy_and_forces(network, graph)
+            output = energy_and_forces(network, graph)
             return {
-                "energy": potential.scale * found.energies,
-                "forces": potential.scale * found.forces,
+                "energy": potential.scale * output.energies,
+                "forces": potential.scale * output.forces,
             }
 
     def number(value: float) -> torch.Tensor:

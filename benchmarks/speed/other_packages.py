@@ -276,15 +276,15 @@ def start_others(
     if python is None:
         show("published networks are left out: no --other-python")
         return {}
-    found = {}
+    rates = {}
     counts = (WALKERS, amount.repeats, FRAMES, amount.training)
     for kind, name in NETWORKS.items():
         other = stack.enter_context(OtherNetwork(python, kind, counts))
         if other.installed:
-            found[kind] = other
+            rates[kind] = other
         else:
             show(f"{name} is left out: {python} lacks it")
-    return found
+    return rates
 
 
 def run_rounds(turns: Mapping[str, Turn], count: int) -> dict[str, list[float]]:
@@ -302,10 +302,10 @@ def rate_rows(rates: Mapping[str, list[float]]) -> list[dict[str, Any]]:
     """Return a row for each: its rates, and how many times as fast the first one is."""
     first = next(iter(rates.values()))
     rows = []
-    for name, own in rates.items():
-        ratio = median_range(a / b for a, b in zip(first, own, strict=True))
+    for name, rate in rates.items():
+        ratio = median_range(a / b for a, b in zip(first, rate, strict=True))
         times = {f"times, {key}": value for key, value in ratio.items()}
-        rows.append({"who": name, **median_range(own), **times})
+        rows.append({"who": name, **median_range(rate), **times})
     return rows
 
 

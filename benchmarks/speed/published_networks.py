@@ -50,10 +50,10 @@ class PaiNN(nn.Module):
 
     def on(self, frames: int) -> Evaluate:
         """Return a call on so many frames, with all pairs listed beforehand."""
-        given = _listed(frames)
+        inputs = _listed(frames)
 
         def evaluate() -> tuple[Tensor, Tensor]:
-            results = self.whole(dict(given))
+            results = self.whole(dict(inputs))
             return results["energy"], results["forces"]
 
         return evaluate
@@ -70,9 +70,9 @@ class EGNN(nn.Module):
             layer(WIDTH, m_dim=WIDTH, update_coors=False, soft_edges=True)
             for _ in range(LAYERS)
         )
-        for each in self.layers:
-            each.edge_mlp = nn.Sequential(_mlp(2 * WIDTH + 1, WIDTH), nn.SiLU())
-            each.node_mlp = _mlp(2 * WIDTH, WIDTH)
+        for block in self.layers:
+            block.edge_mlp = nn.Sequential(_mlp(2 * WIDTH + 1, WIDTH), nn.SiLU())
+            block.node_mlp = _mlp(2 * WIDTH, WIDTH)
         self.readout = _mlp(WIDTH, 1)
 
     def on(self, frames: int) -> Evaluate:

@@ -95,13 +95,13 @@ def compare_times(
             if call is not None:
                 times[name].append(_cpu_milliseconds(call) / size.frames)
     row: Row = {"potential": kind}
-    kept = {name: found[1:] for name, found in times.items()}  # the first warms up
-    row |= {name: median(x) if x else None for name, x in kept.items()}
-    best = kept["compiled"] or kept["batched"]
+    timed = {name: seconds[1:] for name, seconds in times.items()}  # the first warms up
+    row |= {name: median(x) if x else None for name, x in timed.items()}
+    best = timed["compiled"] or timed["batched"]
     for title, slow, quick in (
-        ("one by one / batched", kept["one by one"], kept["batched"]),
-        ("package / batched", kept["package"], kept["batched"]),
-        ("package / best", kept["package"], best),
+        ("one by one / batched", timed["one by one"], timed["batched"]),
+        ("package / batched", timed["package"], timed["batched"]),
+        ("package / best", timed["package"], best),
     ):
         ratios = [a / b for a, b in zip(slow, quick, strict=False)]
         row[title] = _range_text(ratios)
@@ -110,12 +110,12 @@ def compare_times(
 
 def _shaken(atoms: Atoms, count: int) -> list[Atoms]:
     shifts = random_stream(0, "speed").normal(0.0, 0.05, (count, len(atoms), 3))
-    found = []
+    frames = []
     for shift in shifts:
         moved = atoms.copy()
         moved.positions += shift
-        found.append(moved)
-    return found
+        frames.append(moved)
+    return frames
 
 
 def _each(potential: Potential, batch: Batch) -> None:
@@ -159,8 +159,8 @@ def _cpu_milliseconds(call: Callable[[], Any]) -> float:
 def _range_text(ratios: Sequence[float]) -> str | None:
     if not ratios:
         return None
-    found = median_range(ratios)
-    return f"{found['median']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
+    ratio = median_range(ratios)
+    return f"{ratio['median']:.1f} ({ratio['low']:.1f} to {ratio['high']:.1f})"
 
 
 if __name__ == "__main__":

@@ -253,7 +253,14 @@ def _to_item(atoms: Atoms) -> LabelledFrame:
 
 def _turn(item: LabelledFrame) -> e.Turn:
     frame = Frame(item.numbers, item.positions)
-    label = Label(frame.id, LEVEL, item.energy, item.forces, 1.0, {"program": "none"})
+    label = Label(
+        frame.id,
+        LEVEL,
+        item.energy,
+        item.forces,
+        details={"program": "none"},
+        cpu_seconds=1.0,
+    )
     ask = LabelFrame(frame, LEVEL, "expensive", "seed", 0)
     return e.Turn(e.Labelled(ask.name, label), (ask,))
 
@@ -265,7 +272,7 @@ def _turns(archive: Archive) -> Iterator[Any]:
 
 def _tables(frames: Sequence[Frame], labels: Sequence[Label]) -> dict[str, Any]:
     batch, rows = pack_frames(frames), np.arange(len(frames))
-    known = {
+    arrays = {
         "id": schema.id_digits(frame.id for frame in frames),
         "offsets": batch.offsets,
         "numbers": batch.numbers,
@@ -276,11 +283,11 @@ def _tables(frames: Sequence[Frame], labels: Sequence[Label]) -> dict[str, Any]:
         "energy": np.array([label.energy for label in labels]),
         "forces": np.concatenate([label.forces for label in labels]),
     }
-    wanted = ("structures", "labels/expensive")
+    names = ("structures", "labels/expensive")
     return {
         table: {
-            key: known.get(key, np.zeros((len(rows), *column.tail)))
+            key: arrays.get(key, np.zeros((len(rows), *column.tail)))
             for key, column in schema.table_columns(table).items()
         }
-        for table in wanted
+        for table in names
     }

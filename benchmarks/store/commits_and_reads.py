@@ -84,32 +84,32 @@ def sync_times(folder: Path, count: int = 50) -> dict[str, float]:
 
 
 def commit_all(
-    folder: Path, kinds: Sequence[Any], given: Sequence[LabelledFrame], frames: int
+    folder: Path, kinds: Sequence[Any], items: Sequence[LabelledFrame], frames: int
 ) -> list[Measured]:
     """Commit so many frames a time to each store, in random turns."""
-    found = []
+    made = []
     for kind in kinds:
         place = folder / kind.__name__
         place.mkdir(parents=True)
-        found.append(Measured(kind(place), place, []))
+        made.append(Measured(kind(place), place, []))
     shuffled = random.Random(1)
-    for begin in range(0, len(given), frames):
-        batch = given[begin : begin + frames]
-        for each in shuffled.sample(found, len(found)):
-            each.commits.append(time_call(partial(each.store.commit, batch)))
-    for each in found:
-        each.store.finish()
-    return found
+    for begin in range(0, len(items), frames):
+        batch = items[begin : begin + frames]
+        for entry in shuffled.sample(made, len(made)):
+            entry.commits.append(time_call(partial(entry.store.commit, batch)))
+    for entry in made:
+        entry.store.finish()
+    return made
 
 
 def time_reads(
-    stores: Sequence[Any], given: Sequence[LabelledFrame], count: int
+    stores: Sequence[Any], items: Sequence[LabelledFrame], count: int
 ) -> list[list[Times]]:
     """Time each store reading all frames, so many times, in turn."""
     for store in stores:
-        check_equal(list(store.read()), given)
+        check_equal(list(store.read()), items)
     rounds = [
-        [time_call(partial(_read, each)) for each in stores] for _ in range(count)
+        [time_call(partial(_read, entry)) for entry in stores] for _ in range(count)
     ]
     return [list(times) for times in zip(*rounds, strict=True)]
 
@@ -122,24 +122,24 @@ def commit_rows(
     folder: Path, frames: int, count: int, syncs: dict[str, float]
 ) -> list[dict[str, Any]]:
     """Return a row a store, ours first."""
-    given = random_items(count * frames, np.random.default_rng(1))
-    found = commit_all(folder, KINDS[:1] + KINDS[2:], given, frames)
+    items = random_items(count * frames, np.random.default_rng(1))
+    made = commit_all(folder, KINDS[:1] + KINDS[2:], items, frames)
     if _has_icechunk():
-        found += commit_all(folder, [Icechunk], given, frames)
-    return [_commit_row(each, found[0], syncs) for each in found]
+        made += commit_all(folder, [Icechunk], items, frames)
+    return [_commit_row(entry, made[0], syncs) for entry in made]
 
 
 def _commit_row(
-    each: Measured, ours: Measured, syncs: dict[str, float]
+    entry: Measured, ours: Measured, syncs: dict[str, float]
 ) -> dict[str, Any]:
-    paths = [path for path in each.folder.rglob("*") if path.is_file()]
+    paths = [path for path in entry.folder.rglob("*") if path.is_file()]
     return {
-        "store": each.store.name,
-        "syncs": syncs.get(type(each.store).__name__),
-        "ms": median(x.wall for x in each.commits) * 1e3,
-        "CPU ms": median(x.cpu for x in each.commits) * 1e3,
-        "commit x": _ratio(each.commits, ours.commits, "wall"),
-        "CPU x": _ratio(each.commits, ours.commits, "cpu"),
+        "store": entry.store.name,
+        "syncs": syncs.get(type(entry.store).__name__),
+        "ms": median(x.wall for x in entry.commits) * 1e3,
+        "CPU ms": median(x.cpu for x in entry.commits) * 1e3,
+        "commit x": _ratio(entry.commits, ours.commits, "wall"),
+        "CPU x": _ratio(entry.commits, ours.commits, "cpu"),
         "MB": sum(path.stat().st_size for path in paths) / 1e6,
         "files": len(paths),
     }
@@ -147,19 +147,19 @@ def _commit_row(
 
 def read_rows(folder: Path, count: int, rounds: int) -> list[dict[str, Any]]:
     """Return a row a store for reading so many frames, ours first."""
-    given = random_items(count, np.random.default_rng(1))
-    stores = [each.store for each in commit_all(folder, _store_kinds(), given, 100)]
-    times = time_reads(stores, given, rounds)
+    items = random_items(count, np.random.default_rng(1))
+    stores = [entry.store for entry in commit_all(folder, _store_kinds(), items, 100)]
+    times = time_reads(stores, items, rounds)
     return [
         {
             "frames": count,
             "store": store.name,
-            "ms": median(x.wall for x in own) * 1e3,
-            "CPU ms": median(x.cpu for x in own) * 1e3,
-            "read x": _ratio(own, times[0], "wall", len(own)),
-            "CPU x": _ratio(own, times[0], "cpu", len(own)),
+            "ms": median(x.wall for x in seconds) * 1e3,
+            "CPU ms": median(x.cpu for x in seconds) * 1e3,
+            "read x": _ratio(seconds, times[0], "wall", len(seconds)),
+            "CPU x": _ratio(seconds, times[0], "cpu", len(seconds)),
         }
-        for store, own in zip(stores, times, strict=True)
+        for store, seconds in zip(stores, times, strict=True)
     ]
 
 
@@ -172,19 +172,19 @@ def _ratio(
     for begin, end in pairwise(cuts):
         part = slice(begin, end)
         ratios.append(_median_time(other[part], key) / _median_time(ours[part], key))
-    found = median_range(ratios)
-    return "{median:.2g} ({low:.2g} to {high:.2g})".format(**found)
+    made = median_range(ratios)
+    return "{median:.2g} ({low:.2g} to {high:.2g})".format(**made)
 
 
 def _median_time(times: Sequence[Times], key: str) -> float:
-    return float(median(getattr(each, key) for each in times))
+    return float(median(getattr(entry, key) for entry in times))
 
 
-def check_equal(found: Sequence[LabelledFrame], given: Sequence[LabelledFrame]) -> None:
+def check_equal(made: Sequence[LabelledFrame], items: Sequence[LabelledFrame]) -> None:
     """Raise ValueError unless the frames came back as they were given."""
-    if len(found) != len(given):
-        raise ValueError(f"expected {len(given)} frames back, got {len(found)}")
-    for a, b in zip(found, given, strict=True):
+    if len(made) != len(items):
+        raise ValueError(f"expected {len(items)} frames back, got {len(made)}")
+    for a, b in zip(made, items, strict=True):
         close = abs(a.energy - b.energy) < 1e-6 and np.allclose(
             a.forces, b.forces, 0, 1e-6
         )

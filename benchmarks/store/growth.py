@@ -79,9 +79,9 @@ def _append_turns(archive: Archive, made: Sequence[e.Turn]) -> None:
 
 def _fold_turns(keeper: FoldUpdater, made: Sequence[e.Turn]) -> None:
     for turn in made:
-        known = keeper.fold
-        known.label_index.add_turn(turn)
-        keeper.add_turn(turn, next_state(known.state, turn.event, turn.commands))
+        fold = keeper.fold
+        fold.label_index.add_turn(turn)
+        keeper.add_turn(turn, next_state(fold.state, turn.event, turn.commands))
 
 
 def grow_store(path: Path, count: int) -> dict[str, float]:
@@ -107,18 +107,18 @@ def grow_store(path: Path, count: int) -> dict[str, float]:
 def run_driver(path: Path, count: int) -> Row:
     """Return the figures of the driver, and of the store that it leaves."""
     spent = grow_store(path, count)
-    files = [each for each in path.rglob("*") if each.is_file()]
+    files = [value for value in path.rglob("*") if value.is_file()]
     parts = {
         f"{part} MB": sum(x.stat().st_size for x in files if part in x.parts) / 1e6
         for part in ("journal", "folds")
     }
-    whole = sum(x.stat().st_size for x in files) / 1e6
+    megabytes = sum(x.stat().st_size for x in files) / 1e6
     return {
         "records": count,
-        **{f"{name} us": each / count * 1e6 for name, each in spent.items()},
+        **{f"{name} us": value / count * 1e6 for name, value in spent.items()},
         "files": len(files),
-        "MB": whole,
-        "columns MB": whole - parts["journal MB"],
+        "MB": megabytes,
+        "columns MB": megabytes - parts["journal MB"],
         "fold MB": parts["folds MB"],
         "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
     }
@@ -134,9 +134,9 @@ def run_reader(name: str, path: Path) -> Row:
 
 def measure_size(rows: Rows, folder: Path, count: int) -> None:
     """Measure what is not yet known of a store of `count` records."""
-    wanted = [name for name in NAMES if f"{count} {name}" not in rows]
+    missing = [name for name in NAMES if f"{count} {name}" not in rows]
     path, driver = folder / f"{count}.zarr", f"{count} driver"
-    if driver in rows and not wanted:
+    if driver in rows and not missing:
         return
     if driver not in rows or not path.exists():
         shutil.rmtree(path, ignore_errors=True)
@@ -150,7 +150,7 @@ def measure_size(rows: Rows, folder: Path, count: int) -> None:
         command += ["--folder", str(folder)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         rows[driver] = json.loads(done.stdout)
-    for name in wanted:
+    for name in missing:
         rows[f"{count} {name}"] = run_reader(name, path)
     shutil.rmtree(path)
 
@@ -164,14 +164,14 @@ def reader_rows(rows: Rows, sizes: Sequence[int]) -> list[Row]:
 
 
 def _reader_row(rows: Rows, sizes: Sequence[int], name: str) -> Row:
-    found = [rows[f"{count} {name}"] for count in sizes]
+    lines = [rows[f"{count} {name}"] for count in sizes]
     row: Row = {"process": name}
-    for count, each in zip(sizes, found, strict=True):
-        row |= {f"{count:.0e} s": each["cpu s"], f"{count:.0e} MB": each["peak MB"]}
+    for count, value in zip(sizes, lines, strict=True):
+        row |= {f"{count:.0e} s": value["cpu s"], f"{count:.0e} MB": value["peak MB"]}
     if len(sizes) > 1:
         tenfolds = log10(sizes[-1] / sizes[-2])
         for key in ("cpu s", "peak MB"):
-            factor = (found[-1][key] / found[-2][key]) ** (1 / tenfolds)
+            factor = (lines[-1][key] / lines[-2][key]) ** (1 / tenfolds)
             row[f"x {key[-2:].strip()}"] = factor
     return row
 

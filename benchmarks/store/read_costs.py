@@ -40,11 +40,11 @@ def _open_store(path: Path) -> object:
 
 
 def _replay(path: Path) -> object:
-    known = JournalFold()
+    fold = JournalFold()
     with Archive.open(path, CODEC) as archive:
         for _, _, turn in archive.records():
-            known.add_turn(turn)
-    return known.seq
+            fold.add_turn(turn)
+    return fold.seq
 
 
 def _middle(path: Path) -> str:

@@ -29,14 +29,14 @@ def count_syncs(folder: Path, kinds: Iterable[Any]) -> dict[str, float]:
 
 
 def _count_syncs(folder: Path, name: str) -> float:
-    few, many = (_trace_syncs(folder, name, count) for count in (1, 11))
-    return (many - few) / 10
+    counts, many = (_trace_syncs(folder, name, count) for count in (1, 11))
+    return (many - counts) / 10
 
 
 def _trace_syncs(folder: Path, name: str, count: int) -> int:
     log, place = folder / "strace", folder / f"{name}{count}"
     trace = ["strace", "-f", "-o", str(log), "-e", f"trace={','.join(CALLS)}"]
-    own = [
+    lines = [
         sys.executable,
         "-m",
         "benchmarks.store.sync_counts",
@@ -44,7 +44,7 @@ def _trace_syncs(folder: Path, name: str, count: int) -> int:
         str(count),
         str(place),
     ]
-    subprocess.run([*trace, *own], check=True, capture_output=True)
+    subprocess.run([*trace, *lines], check=True, capture_output=True)
     return sum(line.count(f" {call}(") for line in log.open() for call in CALLS)
 
 

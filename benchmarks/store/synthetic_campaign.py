@@ -75,7 +75,17 @@ class SyntheticCampaign:
             where, rest = _frame(rng), np.zeros((len(NUMBERS), 3))
             crew = tuple(Walker(i, 0, where, rest, seq) for i in range(8))
             number, model = seq // TRAIN, "0" * 32
-            return Explore(seq, 0, 0, number, model, crew, 100, CANDIDATES, 1)
+            return Explore(
+                round=seq,
+                piece=0,
+                batch=0,
+                generation=number,
+                model=model,
+                walkers=crew,
+                steps=100,
+                keep=CANDIDATES,
+                controls=1,
+            )
         return self._label(seq, rng)
 
     def _label(self, seq: int, rng: np.random.Generator) -> LabelFrame:
@@ -93,7 +103,8 @@ class SyntheticCampaign:
             frame = self._found[self._fresh + seq % EXPLORE].frame
             self._ids["cheap"].append(frame.id)
         why = f"surprise {12 + rng.random():.4f} above 4.5"
-        return LabelFrame(frame, LEVELS[kind].id, kind, purpose, 0, why)
+        level = LEVELS[kind].id
+        return LabelFrame(frame, level, kind, purpose, molecule=0, reason=why)
 
     def _answer(self, request: Command) -> e.Event:
         rng, seq = np.random.default_rng((1, self._seq)), self._seq
@@ -119,13 +130,20 @@ class SyntheticCampaign:
                 return e.NotLabelled(name, lost, timing)
             case LabelFrame(name=name, level=key, frame=frame):
                 forces = rng.normal(size=(len(NUMBERS), 3))
-                label = Label(frame.id, key, -4000.0, forces, 1.0, dict(_DETAILS))
+                label = Label(
+                    frame.id,
+                    key,
+                    energy=-4000.0,
+                    forces=forces,
+                    cpu_seconds=1.0,
+                    details=dict(_DETAILS),
+                )
                 return e.Labelled(name, label, timing)
         raise AssertionError(request)
 
 
 def _open_campaign() -> e.Opened:
-    levels = {fidelity: each.id for fidelity, each in LEVELS.items()}
+    levels = {fidelity: level.id for fidelity, level in LEVELS.items()}
     return e.Opened(7, levels, (_frame(np.random.default_rng(0)),))
 
 
@@ -141,7 +159,16 @@ def _timing(seq: int) -> e.Timing:
 def _candidate(rng: np.random.Generator, seq: int) -> Candidate:
     forces = rng.normal(size=(len(NUMBERS), 3))
     surprise = float(rng.lognormal())
-    return Candidate(_frame(rng), 0, 3, seq, surprise, -4e3, forces, _DESCRIPTOR)
+    return Candidate(
+        frame=_frame(rng),
+        molecule=0,
+        walker=3,
+        step=seq,
+        surprise=surprise,
+        energy=-4000.0,
+        forces=forces,
+        descriptor=_DESCRIPTOR,
+    )
 
 
 def _trained(request: Train, rng: np.random.Generator, timing: e.Timing) -> e.Trained:

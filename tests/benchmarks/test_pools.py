@@ -84,8 +84,10 @@ def test_a_pool_is_read_as_it_was_written(tmp_path: Path) -> None:
             frames.append(LabelledFrame(found, labels))
     write_pool(tmp_path / "three.npz", frames)
     pool = read_pool(tmp_path / "three.npz")
-    assert pool.frames == tuple(each.found.frame for each in frames)
-    assert [pool.names[i] for i in pool.molecules] == [x.found.molecule for x in frames]
+    assert pool.frames == tuple(x.source.frame for x in frames)
+    assert [pool.names[i] for i in pool.molecules] == [
+        x.source.molecule for x in frames
+    ]
     for key, table in pool.tables.items():
         for index, each in enumerate(frames):
             assert table.energies[index] == each.labels[key].energy

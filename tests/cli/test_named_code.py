@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from benchmarks.durability.faults.fork_server import ForkServer
+from benchmarks.durability.processes import ForkServer
 
 from tests.conftest import TOY, write_toy
 
@@ -77,8 +77,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder, self.mark = folder, folder / "MARK"
         (folder / "owned.py").write_text(OWN.format(mark=str(self.mark)))
-        env = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-        self.server = ForkServer(SERVER, env)
+        self.server = ForkServer(SERVER, PYTHONPATH=str(folder))
         self._write_files()
 
     def _write_files(self) -> None:

@@ -68,32 +68,32 @@ from benchmarks.accuracy.asteroid.table import lines
 
 def main() -> None:
     """Make the rows that are missing, or show the table."""
-    given = _parser().parse_args()
+    options = _parser().parse_args()
     torch.set_num_threads(1)
-    given.out.mkdir(parents=True, exist_ok=True)
-    if given.table or given.figures:
-        _show(files.rows(given.out), given)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.table or options.figures:
+        _show(files.rows(options.out), options)
         return
-    if given.data is None:
+    if options.data is None:
         raise SystemExit("expected --data DIR, the folder of md17_ccsd/ and h2co/")
     try:
-        sets = load(given.data, given.molecule, given.ratio, multi=given.multi)
+        sets = load(options.data, options.molecule, options.ratio, multi=options.multi)
     except InputError as error:
         raise SystemExit(str(error)) from error
     for name, many in sets.left_out.items():
         say(f"{name}: {many} frames left out, their geometry stands in another set")
-    if given.level:
+    if options.level:
         frames = list(sets.cheap.batch.frames())
         sets = replace(
-            sets, cheap=label_at_level(frames, given.level), approximate=False
+            sets, cheap=label_at_level(frames, options.level), approximate=False
         )
     try:
-        made = _jobs(given, sets)
+        made = _jobs(options, sets)
     except InputError as error:
         raise SystemExit(str(error)) from error
     for job in made:
-        _make(job, sets, given.out)
-    _judge(_best_jobs(made, given.out), sets, given)
+        _make(job, sets, options.out)
+    _judge(_best_jobs(made, options.out), sets, options)
 
 
 def _parser() -> ArgumentParser:
@@ -135,25 +135,25 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _show(rows: list[files.Row], given: Namespace) -> None:
-    if given.table:
+def _show(rows: list[files.Row], options: Namespace) -> None:
+    if options.table:
         say("\n".join(lines(rows)))
-    if given.figures:
-        draw_figures(rows, given.figures)
+    if options.figures:
+        draw_figures(rows, options.figures)
 
 
-def _jobs(given: Namespace, sets: Sets) -> list[Job]:
-    names = given.arms.split(",")
+def _jobs(options: Namespace, sets: Sets) -> list[Job]:
+    names = options.arms.split(",")
     unknown = sorted(set(names) - set(ARMS))
     if unknown:
         raise SystemExit(f"there is no arm {unknown}; known are {', '.join(ARMS)}")
     if "delta" in names and not sets.twins:
         raise SystemExit("delta needs cheap labels of all expensive frames")
-    ways = GRID if given.grid else ((given.lr, given.decay),)
-    task = _task(given)
+    ways = GRID if options.grid else ((options.lr, options.decay),)
+    task = _task(options)
     made = [
-        Job(task, name, _arm(given, sets, name, *way), seed)
-        for seed in given.seed
+        Job(task, name, _arm(options, sets, name, *way), seed)
+        for seed in options.seed
         for name in names
         for way in ways
     ]
@@ -161,35 +161,36 @@ def _jobs(given: Namespace, sets: Sets) -> list[Job]:
     return made
 
 
-def _arm(given: Namespace, sets: Sets, name: str, lr: float, decay: float) -> Arm:
+def _arm(options: Namespace, sets: Sets, name: str, lr: float, decay: float) -> Arm:
     """An arm as it is asked for; stages that go on keep their share of the peak."""
     schedule = Schedule(
         lr=lr,
-        batch=given.batch,
-        ema=given.ema,
-        optimiser=given.optimiser,
+        batch=options.batch,
+        ema=options.ema,
+        optimiser=options.optimiser,
         weight_decay=decay,
     )
-    arm = with_schedule(ARMS[name], schedule, given.fine * lr / given.lr)
-    arm = with_changes(arm, given.change)
+    arm = with_schedule(ARMS[name], schedule, options.fine * lr / options.lr)
+    arm = with_changes(arm, options.change)
     if sets.approximate:
         arm = without_cheap_energies(arm)
     return replace(
         arm,
-        expensive=given.expensive or arm.expensive,
-        gammas=(given.gamma,) if given.gamma else arm.gammas,
+        expensive=options.expensive or arm.expensive,
+        gammas=(options.gamma,) if options.gamma else arm.gammas,
     )
 
 
-def _task(given: Namespace) -> Task:
+def _task(options: Namespace) -> Task:
     return Task(
-        molecule=molecule_name(given.molecule),
-        network=given.network,
-        settings=tuple(sorted(given.settings.items())),
-        ratio=given.ratio,
-        multi=given.multi,
-        level=given.level,
-        steps=given.steps or default_steps(molecule_name(given.molecule), given.batch),
+        molecule=molecule_name(options.molecule),
+        network=options.network,
+        settings=tuple(sorted(options.settings.items())),
+        ratio=options.ratio,
+        multi=options.multi,
+        level=options.level,
+        steps=options.steps
+        or default_steps(molecule_name(options.molecule), options.batch),
     )
 
 
@@ -227,25 +228,29 @@ def _test(job: Job, sets: Sets, folder: Path) -> None:
     files.replace(file, {**row, "test": test_error(job, model, sets)})
 
 
-def _judge(best: list[Job], sets: Sets, given: Namespace) -> None:
+def _judge(best: list[Job], sets: Sets, options: Namespace) -> None:
     """Look at the test set and at mean forces, if asked to."""
-    for job in best if given.test else ():
-        _test(job, sets, given.out)
-    for name in given.arms.split(",") if given.mean else ():
-        _mean([job for job in best if job.name == name], sets, given)
+    for job in best if options.test else ():
+        _test(job, sets, options.out)
+    for name in options.arms.split(",") if options.mean else ():
+        _mean([job for job in best if job.name == name], sets, options)
 
 
-def _mean(jobs: list[Job], sets: Sets, given: Namespace) -> None:
+def _mean(jobs: list[Job], sets: Sets, options: Namespace) -> None:
     """Print the errors of the mean forces of an arm's models, one a seed."""
     models = []
     for job in jobs:
-        network = load_model(given.out / f"{job.file}.model").potential
+        network = load_model(options.out / f"{job.file}.model").potential
         models.append(add_cheap_level(network, job.arm, sets))
     judged = {"stopping": sets.stopping, "choosing": sets.choosing}
-    if given.test:
-        files.log_test_look(given.out, "mean of " + " ".join(job.file for job in jobs))
+    if options.test:
+        files.log_test_look(
+            options.out, "mean of " + " ".join(job.file for job in jobs)
+        )
         judged["test"] = sets.test
-    errors = [f"{name} {mean_error(models, own):.4f}" for name, own in judged.items()]
+    errors = [
+        f"{name} {mean_error(models, labels):.4f}" for name, labels in judged.items()
+    ]
     seeds = ", ".join(str(job.seed) for job in jobs)
     say(f"{jobs[0].name}, mean forces of seeds {seeds}: {', '.join(errors)} kcal/mol/Å")
 

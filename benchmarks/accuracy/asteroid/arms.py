@@ -117,12 +117,12 @@ def with_changes(arm: Arm, changes: Mapping[str, Mapping[str, Any]]) -> Arm:
     A change names fields of `Schedule`, or `steps`, a share as in `ARMS`. Raises
     InputError for a stage or a field that there is not.
     """
-    known = {field.name for field in fields(Schedule)} | {"steps"}
+    names = {field.name for field in fields(Schedule)} | {"steps"}
     stages = {stage.name: stage for stage in arm.stages}
     for name, change in changes.items():
-        if name not in stages or not set(change) <= known:
+        if name not in stages or not set(change) <= names:
             raise InputError(
-                f"expected changes of {', '.join(sorted(known))} of the stages "
+                f"expected changes of {', '.join(sorted(names))} of the stages "
                 f"{', '.join(stages)}, got {dict(change)} of {name}"
             )
         stage, facts = stages[name], dict(change)
@@ -155,10 +155,10 @@ def with_steps(arm: Arm, steps: int, evaluations: int = 8) -> Arm:
     stages = []
     for stage in arm.stages:
         cost = _SCORE_COST if stage.loss == "score" else 1
-        own = max(1, round(stage.steps / whole * steps / cost))
-        every = max(1, own // evaluations)
+        stage_steps = max(1, round(stage.steps / whole * steps / cost))
+        every = max(1, stage_steps // evaluations)
         schedule = replace(stage.schedule, every=every)
-        stages.append(replace(stage, steps=own, schedule=schedule))
+        stages.append(replace(stage, steps=stage_steps, schedule=schedule))
     return replace(arm, stages=tuple(stages))
 
 
@@ -183,5 +183,5 @@ def _drop_defaults(fact: Any) -> object:
         return [_drop_defaults(item) for item in fact]
     if not is_dataclass(fact):
         return fact
-    own = {field: getattr(fact, field.name) for field in fields(fact)}
-    return {f.name: _drop_defaults(x) for f, x in own.items() if x != f.default}
+    values = {field: getattr(fact, field.name) for field in fields(fact)}
+    return {f.name: _drop_defaults(x) for f, x in values.items() if x != f.default}

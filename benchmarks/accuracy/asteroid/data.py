@@ -46,7 +46,7 @@ _SHARES = {  # the same places as shares of the expensive frames that a file hol
     "test": (0.45, 0.95),
     "stopping": (0.95, 1.0),
 }
-_LEAST = 40  # expensive frames of a file, of which two are left to judge
+_SMALLEST_FILE = 40  # expensive frames of a file, of which two are left to judge
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,9 +140,9 @@ def _read_arrays(path: Path) -> dict[str, Any]:
         raise InputError(
             f"expected {', '.join(missing)} in {path}, it holds {', '.join(data)}"
         )
-    if len(data["cc_R"]) < _LEAST:
+    if len(data["cc_R"]) < _SMALLEST_FILE:
         raise InputError(
-            f"expected {_LEAST} expensive frames or more in {path}, got "
+            f"expected {_SMALLEST_FILE} expensive frames or more in {path}, got "
             f"{len(data['cc_R'])}"
         )
     _require_shapes(path, data)
@@ -197,13 +197,17 @@ def _md17(path: Path, ratio: int) -> Sets:
         name: order[round(low * len(order)) : round(high * len(order))]
         for name, (low, high) in _SHARES.items()
     }
-    given = {name: select_labels(cc, places[name]) for name in ("stopping", "choosing")}
+    label_sets = {
+        name: select_labels(cc, places[name]) for name in ("stopping", "choosing")
+    }
     official = "cctest_R" in data
-    given["test"] = labels("cctest") if official else select_labels(cc, places["test"])
+    label_sets["test"] = (
+        labels("cctest") if official else select_labels(cc, places["test"])
+    )
     expensive = select_labels(cc, places["expensive"])
     judges: dict[str, LabelSet] = {}
     left_out: dict[str, int] = {}
-    for name, labels_ in given.items():
+    for name, labels_ in label_sets.items():
         apart = find_unlike(labels_, expensive, *judges.values())
         judges[name], left_out[name] = (
             select_labels(labels_, apart),
@@ -240,30 +244,30 @@ def _twins(cheap: LabelSet, sets: Mapping[str, LabelSet]) -> dict[str, LabelSet]
         return {}
     size = int(cheap.batch.sizes[0])
     tree = cKDTree(cheap.batch.positions.reshape(len(cheap), -1))
-    found: dict[str, LabelSet] = {}
+    by_name: dict[str, LabelSet] = {}
     for name, labels in sets.items():
         there = labels.batch.positions.reshape(len(labels), -1)
         apart, rows = tree.query(there, p=np.inf)
         if not (apart < _TWIN).all():
             return {}
         forces = cheap.forces.reshape(-1, size, 3)[rows].reshape(-1, 3)
-        found[name] = LabelSet(labels.batch, cheap.energies[rows], forces)
-    return found
+        by_name[name] = LabelSet(labels.batch, cheap.energies[rows], forces)
+    return by_name
 
 
 def _take_cheap(cheap: LabelSet, molecule: str, ratio: int) -> LabelSet:
     """Return the cheap frames of a ratio; raise InputError where there are fewer."""
-    wanted = PER_RATIO * ratio
-    if len(cheap) < wanted:
+    count = PER_RATIO * ratio
+    if len(cheap) < count:
         raise InputError(
-            f"expected {wanted} cheap frames of {molecule} for ratio {ratio}, the data "
+            f"expected {count} cheap frames of {molecule} for ratio {ratio}, the data "
             f"have {len(cheap)} that are not judged on; take ratio "
             f"{len(cheap) // PER_RATIO} or lower, {PER_RATIO} cheap labels each"
             if len(cheap) >= PER_RATIO
             else f"expected cheap frames of {molecule}, the data have {len(cheap)} "
             "that are not judged on; bring some"
         )
-    return select_labels(cheap, np.arange(wanted))
+    return select_labels(cheap, np.arange(count))
 
 
 def _h2co(folder: Path, ratio: int) -> Sets:

@@ -33,9 +33,11 @@ def by_ratio(rows: Iterable[Row]) -> Mapping[str, Curve]:
 
     Standard training sees no cheap labels: its errors are the same at all.
     """
-    usual = _repeat_rows([row for row in rows if _is_default(row)], "standard", "ratio")
+    standard = _repeat_rows(
+        [row for row in rows if _is_default(row)], "standard", "ratio"
+    )
     return _with_others(
-        "standard", _group_curves(usual, lambda row: float(row["ratio"]))
+        "standard", _group_curves(standard, lambda row: float(row["ratio"]))
     )
 
 
@@ -86,14 +88,14 @@ def _group_curves(
     def name(row: Row) -> str:
         return f"{_name(row)}, ratio {row['ratio']}" if ratio else _name(row)
 
-    found: dict[str, Curve] = {}
+    curves: dict[str, Curve] = {}
     for way, members in groupby(sorted(rows, key=name), key=name):
         points: dict[float, list[float]] = {}
         for row in sorted(members, key=of):
             points.setdefault(of(row), []).append(validation_error(row))
         if len(points) > 1:
-            found[way] = points
-    return found
+            curves[way] = points
+    return curves
 
 
 def _draw_panel(axes: Axes, label: str, curves: Mapping[str, Curve]) -> None:

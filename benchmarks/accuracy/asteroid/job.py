@@ -79,10 +79,10 @@ class StoredLabels:
         assert not descriptors
         for labels in self.labels.values():
             place = {frame.id: i for i, frame in enumerate(labels.batch.frames())}
-            found = np.array([place.get(frame.id, -1) for frame in batch.frames()])
-            if (found >= 0).all():
-                atoms = take_atoms(labels.batch.offsets, found)
-                return Predictions(labels.energies[found], labels.forces[atoms])
+            places = np.array([place.get(frame.id, -1) for frame in batch.frames()])
+            if (places >= 0).all():
+                atoms = take_atoms(labels.batch.offsets, places)
+                return Predictions(labels.energies[places], labels.forces[atoms])
         raise KeyError("expected frames of one set, got others")
 
 
@@ -101,14 +101,14 @@ def train_arm(
         k: v for k, v in training_history(path, runner.scale).items() if k != "bias"
     }
     potential = runner.final_potential(path)
-    whole = add_cheap_level(potential, job.arm, sets)
+    model = add_cheap_level(potential, job.arm, sets)
     return {
         **_row_facts(job),
         "steps": _steps(arm),
         "cpu_seconds": sum(history["cpu_seconds"]),
         "left_out": dict(sets.left_out),
-        "stopping": error(whole, sets.stopping),
-        "choosing": error(whole, sets.choosing),
+        "stopping": error(model, sets.stopping),
+        "choosing": error(model, sets.choosing),
         "test": None,
         "stages": [repr(stage) for stage in arm.stages],
         "history": history,
@@ -171,7 +171,7 @@ def _stage_runner(job: Job, sets: Sets, keeper: StateKeeper | None) -> StageRunn
         held_out = label_difference(held_out, sets.twins["choosing"])
     labels: dict[Fidelity, LabelSet] = {"cheap": sets.cheap, "expensive": expensive}
     references: dict[Fidelity, References] = {
-        level: fit_references(known) for level, known in labels.items()
+        level: fit_references(label_set) for level, label_set in labels.items()
     }
     return StageRunner(
         kind=job.task.network,

@@ -59,9 +59,9 @@ def train(training: LabelSet, judging: LabelSet, scale: int) -> Any:
 
 def error(field: Any, labels: LabelSet) -> float:
     """Return the mean absolute force component, kcal/mol/Å."""
-    given = dataset(labels)
-    forces: Floats = field.predict(given["R"].reshape(len(labels), -1))[1]
-    return float(np.abs(forces - given["F"].reshape(forces.shape)).mean())
+    arrays = dataset(labels)
+    forces: Floats = field.predict(arrays["R"].reshape(len(labels), -1))[1]
+    return float(np.abs(forces - arrays["F"].reshape(forces.shape)).mean())
 
 
 def main() -> None:
@@ -71,24 +71,24 @@ def main() -> None:
     parser.add_argument("--molecule", default="ethanol", help=f"{MD17} or a file")
     parser.add_argument("--expensive", type=int, default=FULL, help="labels")
     parser.add_argument("--test", action="store_true", help="look at the test set")
-    given = parser.parse_args()
+    options = parser.parse_args()
     try:
-        sets = load(given.data, given.molecule, ratio=0)  # no cheap label
-        training = first_labels(sets.expensive, given.expensive)
+        sets = load(options.data, options.molecule, ratio=0)  # no cheap label
+        training = first_labels(sets.expensive, options.expensive)
     except InputError as refusal:
         raise SystemExit(str(refusal)) from refusal
     judging = joined_labels(sets.stopping, sets.choosing)
-    found = []
+    rows = []
     for scale in SCALES:
         began = time.process_time()
         with contextlib.redirect_stdout(io.StringIO()):
             field = train(training, judging, scale)
         seconds = time.process_time() - began
-        found.append((error(field, judging), scale, field))
-        show(f"scale {scale}: {found[-1][0]:.4f}, {seconds:.0f} CPU s")
-    _, scale, field = min(found, key=lambda x: x[0])
-    if given.test:
-        show(f"{given.molecule}, scale {scale}: test {error(field, sets.test):.4f}")
+        rows.append((error(field, judging), scale, field))
+        show(f"scale {scale}: {rows[-1][0]:.4f}, {seconds:.0f} CPU s")
+    _, scale, field = min(rows, key=lambda x: x[0])
+    if options.test:
+        show(f"{options.molecule}, scale {scale}: test {error(field, sets.test):.4f}")
 
 
 if __name__ == "__main__":

@@ -44,14 +44,14 @@ _TASK = ("molecule", "network", "ratio", "budget", "multi", "level")
 def lines(rows: Sequence[Row]) -> Iterable[str]:
     """Yield the lines of the table of a folder's rows, task by task."""
     for task, members in groupby(sorted(rows, key=_sort_key), key=_task):
-        found = list(members)
-        standard = _standard_rows(rows, found[0])
+        group = list(members)
+        standard = _standard_rows(rows, group[0])
         molecule, network, ratio, budget, multi, level = task
         more = ", multi" * multi + f", {level}" * bool(level)
         yield f"{molecule}, {network}, ratio {ratio}, {budget}{more}"
         heads = "".join(f"{head:28}" for head in HEADS)
         yield f"  {'arm, batch':24}  facts    seeds   {heads}   steps   CPU s"
-        yield from _arm_lines(found, standard)
+        yield from _arm_lines(group, standard)
         yield from _paper_lines(molecule)
         yield ""
 
@@ -66,29 +66,29 @@ def _standard_rows(rows: Sequence[Row], other: Row) -> list[Row]:
     same = [row for row in rows if all(row[x] == other[x] for x in names)]
     plain = [x for x in same if (x["arm"], x["expensive"]) == ("standard", FULL)]
     ways = groupby(sorted(plain, key=_sort_key), key=lambda row: row["facts"])
-    found = [list(members) for _, members in ways]
-    return min(found, key=lambda way: median(map(validation_error, way)), default=[])
+    arms = [list(members) for _, members in ways]
+    return min(arms, key=lambda way: median(map(validation_error, way)), default=[])
 
 
 def _arm_lines(rows: list[Row], standard: list[Row]) -> Iterable[str]:
     key = lambda row: (row["arm"], row["facts"])  # noqa: E731
     for (_, facts), members in groupby(rows, key=key):
-        found = list(members)
-        arm = _arm_title(found[0])
-        cells = "".join(f"{_format_cell(found, standard, what):28}" for what in FIGURES)
-        steps = median(row["steps"] for row in found)
-        seconds = median(row["cpu_seconds"] for row in found)
+        group = list(members)
+        arm = _arm_title(group[0])
+        cells = "".join(f"{_format_cell(group, standard, what):28}" for what in FIGURES)
+        steps = median(row["steps"] for row in group)
+        seconds = median(row["cpu_seconds"] for row in group)
         yield (
-            f"  {arm:24}  {facts}  {len(found):3}   {cells}{steps:8.0f} {seconds:7.0f}"
+            f"  {arm:24}  {facts}  {len(group):3}   {cells}{steps:8.0f} {seconds:7.0f}"
         )
 
 
 def _arm_title(row: Row) -> str:
     """Return the arm with its batch, and what is not as usual in it."""
-    usual = [2.0] if row["arm"] == "asteroid" else row["gammas"]
+    gammas = [2.0] if row["arm"] == "asteroid" else row["gammas"]
     extras = (
         row["optimiser"].removeprefix("muon"),
-        f"γ {row['gammas'][0]:g}" * (row["gammas"] != usual),
+        f"γ {row['gammas'][0]:g}" * (row["gammas"] != gammas),
         f"{row['expensive']} labels" * (row["expensive"] != default_labels(row["arm"])),
     )
     return " ".join([row["arm"], str(row["batch"]), *filter(None, extras)])

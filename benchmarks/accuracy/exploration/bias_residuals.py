@@ -74,8 +74,8 @@ def residuals(path: Path) -> tuple[Floats, Floats]:
         rows.append((difference / len(atoms), energy / len(atoms)))
     if not rows:
         raise InputError(f"expected frames in {path}, found none")
-    found = _MILLI * np.array(rows)
-    return found[:, 0], found[:, 1]
+    residuals = _MILLI * np.array(rows)
+    return residuals[:, 0], residuals[:, 1]
 
 
 def _frames(path: Path) -> list[Atoms]:
@@ -93,19 +93,21 @@ def system_files(folder: Path, system: str | None) -> dict[str, list[Path]]:
     The sets of the paper come in its order, others after them. Raises InputError where
     there are none, and where a set of the paper is missing.
     """
-    found: dict[str, list[Path]] = {}
+    paths_by_system: dict[str, list[Path]] = {}
     for path in sorted(folder.glob(f"*{_PART}*.extxyz")):
-        found.setdefault(path.name.split(_PART)[0], []).append(path)
-    if PUBLISHED in found:
+        paths_by_system.setdefault(path.name.split(_PART)[0], []).append(path)
+    if PUBLISHED in paths_by_system:
         names = [f"{PUBLISHED}{_PART}{name}.extxyz" for name in SETS]
-        others = [path for path in found[PUBLISHED] if path.name not in names]
-        found[PUBLISHED] = [*(folder / name for name in names), *others]
+        others = [path for path in paths_by_system[PUBLISHED] if path.name not in names]
+        paths_by_system[PUBLISHED] = [*(folder / name for name in names), *others]
     if system is not None:
-        found = {name: paths for name, paths in found.items() if name == system}
-    if not found:
+        paths_by_system = {
+            name: paths for name, paths in paths_by_system.items() if name == system
+        }
+    if not paths_by_system:
         what = f"{system or 'NAME'}{_PART}SET.extxyz"
         raise InputError(f"expected files {what} in {folder}, found none")
-    return found
+    return paths_by_system
 
 
 def set_row(path: Path, name: str, mean: float | None, std: float | None) -> Row:
@@ -129,21 +131,21 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder of frames")
     parser.add_argument("--system", help="by default all that the folder has")
-    given = parser.parse_args()
+    options = parser.parse_args()
     try:
         rows = {
             name: [_file_row(name, path) for path in paths]
-            for name, paths in system_files(given.data, given.system).items()
+            for name, paths in system_files(options.data, options.system).items()
         }
     except InputError as error:
         raise SystemExit(str(error)) from error
-    for name, found in rows.items():
+    for name, system_rows in rows.items():
         shown = [
             {k: f"{v:.2f}" if isinstance(v, float) else v or "" for k, v in row.items()}
-            for row in found
+            for row in system_rows
         ]
         show(make_table(f"{name}: energies, model less DFT, meV/atom", shown))
-    write_json(given.json, {"residuals": rows})
+    write_json(options.json, {"residuals": rows})
 
 
 def _file_row(system: str, path: Path) -> Row:

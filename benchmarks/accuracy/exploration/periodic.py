@@ -123,11 +123,11 @@ class _Seen:
     frames: list[Frame] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
 
-    def look(self, found: ScoredFrames) -> None:
-        frames = found.batch.frames()
-        for index in np.flatnonzero(found.eligible):
+    def look(self, scored: ScoredFrames) -> None:
+        frames = scored.batch.frames()
+        for index in np.flatnonzero(scored.eligible):
             self.frames.append(frames[int(index)])
-            self.steps.append(found.step)
+            self.steps.append(scored.step)
 
     def spread(self, count: int, after: int = 0) -> "_Seen":
         """Return `count` frames, evenly spread over the time after a step."""
@@ -138,65 +138,65 @@ class _Seen:
         return _Seen([self.frames[i] for i in chosen], [self.steps[i] for i in chosen])
 
 
-def make_system(given: Namespace, seed: int) -> System:
+def make_system(options: Namespace, seed: int) -> System:
     """Return the molecule, with frames that no arm learns from."""
     pool = read_pool(DATA / "molecules.npz")
-    own = pool.names.index(given.molecule)
-    truth = Truth(LabellerPotential(DirectLabeller(parse_level(given.truth))))
-    start = pool.start[own]
+    index = pool.names.index(options.molecule)
+    truth = Truth(LabellerPotential(DirectLabeller(parse_level(options.truth))))
+    start = pool.start[index]
     seen, _ = move(
-        fresh_walkers(start, given.walkers, seed, "independent"),
+        fresh_walkers(start, options.walkers, seed, "independent"),
         truth,
-        given.true_steps,
+        options.true_steps,
         seed,
         "independent",
     )
-    known, old = _pretraining_frames(pool, own, given, seed)
-    frames = seen.spread(given.test, given.true_steps // 4).frames
-    return System(start, truth, truth.label(frames), old, known)
+    learned, old = _pretraining_frames(pool, index, options, seed)
+    frames = seen.spread(options.test, options.true_steps // 4).frames
+    return System(start, truth, truth.label(frames), old, learned)
 
 
 def _pretraining_frames(
-    pool: LabelledPool, own: int, given: Namespace, seed: int
+    pool: LabelledPool, index: int, options: Namespace, seed: int
 ) -> tuple[LabelSet, LabelSet]:
     """Return GFN2-xTB labels of the other molecules: to learn, and held out."""
-    others = np.flatnonzero(pool.molecules != own)
+    others = np.flatnonzero(pool.molecules != index)
     order = random_stream(seed, "protocols/pretraining").permutation(others)
-    whole = pool.label_set("cheap", order[: given.known + given.test])
-    kept = np.arange(len(whole))
-    return select_labels(whole, kept[: given.known]), select_labels(
-        whole, kept[given.known :]
+    labels = pool.label_set("cheap", order[: options.known + options.test])
+    train = np.arange(len(labels))
+    return select_labels(labels, train[: options.known]), select_labels(
+        labels, train[options.known :]
     )
 
 
-def pretrain(system: System, given: Namespace, seed: int) -> LearnedPotential:
+def pretrain(system: System, options: Namespace, seed: int) -> LearnedPotential:
     """Return the network that plays the universal model."""
-    stages = standard_stages(given.pretrain, Schedule(5e-3, 10, compile=False))
-    trainer = StagedTrainer("painn", {"channels": given.channels}, stages)
+    stages = standard_stages(options.pretrain, Schedule(5e-3, 10, compile=False))
+    trainer = StagedTrainer("painn", {"channels": options.channels}, stages)
     return trainer.train(TrainingData(NOTHING, system.known), None, seed)[0]
 
 
 def generations(
-    arm: str, system: System, universal: LearnedPotential, given: Namespace, seed: int
+    arm: str, system: System, universal: LearnedPotential, options: Namespace, seed: int
 ) -> Iterator[tuple[int, LearnedPotential, LabelSet]]:
     """Yield number, model and labels of each generation; 0 is the universal model."""
     protocol, replays = ARMS[arm]
     yield 0, universal, NOTHING
     model, labels = universal, NOTHING
     walkers: tuple[Walker, ...] = ()
-    for number in range(1, given.generations + 1):
+    for number in range(1, options.generations + 1):
         name = f"{protocol}/{number}"
-        new = fresh_walkers(system.start, given.walkers, seed, name)
+        new = fresh_walkers(system.start, options.walkers, seed, name)
         going = walkers if walkers and protocol != "naive" else new
         going = tuple(
-            each if each.stopped is None else replace(other, index=each.index)
-            for each, other in zip(going, new, strict=True)
+            walker if walker.stopped is None else replace(other, index=walker.index)
+            for walker, other in zip(going, new, strict=True)
         )
         mover = model if protocol == "periodic" else universal
-        seen, walkers = move(going, mover, given.steps, seed, name)
-        frames = seen.spread(given.labels, given.steps // 2).frames
+        seen, walkers = move(going, mover, options.steps, seed, name)
+        frames = seen.spread(options.labels, options.steps // 2).frames
         labels = joined_labels(labels, system.truth.label(frames))
-        model = tune(universal, labels, system if replays else None, given, seed)
+        model = tune(universal, labels, system if replays else None, options, seed)
         yield number, model, labels
 
 
@@ -204,24 +204,24 @@ def tune(
     universal: LearnedPotential,
     labels: LabelSet,
     replayed: System | None,
-    given: Namespace,
+    options: Namespace,
     seed: int,
 ) -> LearnedPotential:
     """Return the universal model, fine-tuned on labels."""
-    stages = standard_stages(given.tune, Schedule(given.lr, 5, compile=False))
+    stages = standard_stages(options.tune, Schedule(options.lr, 5, compile=False))
     stage = replace(stages[0], start="parent")
     references = fitted_references(
         universal.frozen_network, ZBL.without(labels), universal.scale
     )
     trainer = StagedTrainer(
         "painn",
-        {"channels": given.channels},
+        {"channels": options.channels},
         (stage,),
         given={"expensive": references},
     )
     if replayed is not None:
         frames = replayed.known.batch
-        trainer = trainer.replaying(Replay(frames, given.share, universal))
+        trainer = trainer.replaying(Replay(frames, options.share, universal))
     data = TrainingData(NOTHING, labels)
     return trainer.train(data, universal, torch_seed(seed, f"tune/{len(labels)}"))[0]
 
@@ -231,7 +231,7 @@ def generation_row(
     model: LearnedPotential,
     labels: LabelSet,
     system: System,
-    given: Namespace,
+    options: Namespace,
     seed: int,
 ) -> Row:
     """Return the errors of a generation, in meV/Å and meV an atom.
@@ -240,9 +240,9 @@ def generation_row(
     on other molecules at the level of the pretraining. Energies are model less truth;
     without labels there are no references, and so no energies.
     """
-    begin = fresh_walkers(system.start, given.walkers, seed, "own")
-    seen, moved = move(begin, model, given.own_steps, seed, "own")
-    frames = seen.spread(given.own, given.own_steps // 2).frames
+    begin = fresh_walkers(system.start, options.walkers, seed, "own")
+    seen, moved = move(begin, model, options.own_steps, seed, "own")
+    frames = seen.spread(options.own, options.own_steps // 2).frames
     row: Row = {"generation": number, "labels": len(labels)}
     for name, test in (
         ("own", system.truth.label(frames)),
@@ -263,16 +263,16 @@ def long_row(
     model: LearnedPotential,
     labels: LabelSet,
     system: System,
-    given: Namespace,
+    options: Namespace,
     seed: int,
 ) -> Row:
     """Return stability, errors, surprise and Q along a long run on the last model.
 
     spearman: of each with the largest force error of an atom, over frames.
     """
-    begin = fresh_walkers(system.start, given.walkers, seed, "long")
-    seen, moved = move(begin, model, given.long_steps, seed, "long")
-    some = seen.spread(given.test)
+    begin = fresh_walkers(system.start, options.walkers, seed, "long")
+    seen, moved = move(begin, model, options.long_steps, seed, "long")
+    some = seen.spread(options.test)
     test = system.truth.label(some.frames)
     said = model.predict(test.batch, descriptors=True)
     assert said.descriptors is not None
@@ -293,7 +293,9 @@ def long_row(
     ):
         surprise = scorer.score(test.batch, said)
         row[f"{name} spearman"] = float(spearmanr(surprise, errors).statistic)
-        row[f"{name} by quarter"] = _by_quarter(surprise, some.steps, given.long_steps)
+        row[f"{name} by quarter"] = _by_quarter(
+            surprise, some.steps, options.long_steps
+        )
     return row
 
 
@@ -307,8 +309,8 @@ def _quarter_apart(labels: LabelSet) -> tuple[LabelSet, LabelSet]:
 
 def _by_quarter(values: Floats, steps: Sequence[int], last: int) -> list[float | None]:
     quarter = np.minimum(_QUARTERS * np.array(steps) // (last + 1), _QUARTERS - 1)
-    own = [values[quarter == index] for index in range(_QUARTERS)]
-    return [float(x.mean()) if len(x) else None for x in own]
+    parts = [values[quarter == index] for index in range(_QUARTERS)]
+    return [float(x.mean()) if len(x) else None for x in parts]
 
 
 def fresh_walkers(start: Frame, count: int, seed: int, name: str) -> tuple[Walker, ...]:
@@ -337,61 +339,63 @@ def _streams(count: int, seed: int, name: str) -> list[np.random.Generator]:
     return [random_stream(seed, f"protocols/{name}/{i}") for i in range(count)]
 
 
-def model_file(given: Namespace, seed: int) -> Path:
+def model_file(options: Namespace, seed: int) -> Path:
     """Return the file of the universal model, whose name has all it depends on."""
-    sizes = (given.molecule, given.channels, given.known, given.pretrain, seed)
-    folder: Path = given.out / "periodic"
+    sizes = (options.molecule, options.channels, options.known, options.pretrain, seed)
+    folder: Path = options.out / "periodic"
     return folder / f"{'-'.join(map(str, sizes))}.model"
 
 
 # --- rows -----------------------------------------------------------------------------
 
 
-def row_key(given: Namespace, seed: int, arm: str, what: object) -> str:
+def row_key(options: Namespace, seed: int, arm: str, what: object) -> str:
     """Return the key of a row: all that it depends on."""
-    sizes = "-".join(str(getattr(given, name)) for name in _SIZES)
+    sizes = "-".join(str(getattr(options, name)) for name in _SIZES)
     return f"{sizes}/{seed}/{arm}/{what}"
 
 
-def universal_model(given: Namespace, system: System, seed: int) -> LearnedPotential:
+def universal_model(options: Namespace, system: System, seed: int) -> LearnedPotential:
     """Return the universal model of a seed, trained now where it is missing."""
     restored = stored_model(
-        model_file(given, seed), lambda: pretrain(system, given, seed)
+        model_file(options, seed), lambda: pretrain(system, options, seed)
     )
     assert isinstance(restored, LearnedPotential)
     return restored
 
 
-def make_rows(given: Namespace, rows: Rows) -> None:
+def make_rows(options: Namespace, rows: Rows) -> None:
     """Run the arms that are missing."""
-    for seed in given.seed:
+    for seed in options.seed:
         missing = [
-            arm for arm in given.arms if row_key(given, seed, arm, "long") not in rows
+            arm
+            for arm in options.arms
+            if row_key(options, seed, arm, "long") not in rows
         ]
         if not missing:
             continue
-        system = make_system(given, seed)
-        universal = universal_model(given, system, seed)
+        system = make_system(options, seed)
+        universal = universal_model(options, system, seed)
         for arm in missing:
-            run = generations(arm, system, universal, given, seed)
+            run = generations(arm, system, universal, options, seed)
             for number, model, labels in run:
-                key = row_key(given, seed, arm, number)
+                key = row_key(options, seed, arm, number)
                 if key not in rows:
                     rows[key] = generation_row(
-                        number, model, labels, system, given, seed
+                        number, model, labels, system=system, options=options, seed=seed
                     )
-            rows[row_key(given, seed, arm, "long")] = long_row(
-                model, labels, system, given, seed
+            rows[row_key(options, seed, arm, "long")] = long_row(
+                model, labels, system, options, seed
             )
             show(f"{arm}, seed {seed}")
 
 
-def table(given: Namespace, rows: Rows, whats: Sequence[object]) -> list[Row]:
+def table(options: Namespace, rows: Rows, whats: Sequence[object]) -> list[Row]:
     """Return a row for each arm and each of `whats`: means over seeds, with ranges."""
     out: list[Row] = []
-    for arm in given.arms:
+    for arm in options.arms:
         for what in whats:
-            keys = (row_key(given, seed, arm, what) for seed in given.seed)
+            keys = (row_key(options, seed, arm, what) for seed in options.seed)
             done = [rows[key] for key in keys if key in rows]
             if done:
                 figures = {x: _spread([row[x] for row in done]) for x in done[0]}
@@ -400,13 +404,13 @@ def table(given: Namespace, rows: Rows, whats: Sequence[object]) -> list[Row]:
 
 
 def _spread(values: list[float | list[float] | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
+    present = [value for value in values if value is not None]
+    if not present:
         return ""
-    if isinstance(known[0], list):
-        means = np.array(known, dtype=np.float64).mean(axis=0)
+    if isinstance(present[0], list):
+        means = np.array(present, dtype=np.float64).mean(axis=0)
         return " ".join(f"{x:.2g}" for x in means)
-    numbers = np.array(known, dtype=np.float64).tolist()
+    numbers = np.array(present, dtype=np.float64).tolist()
     return mean_range(numbers[:1] if len(set(numbers)) == 1 else numbers)
 
 
@@ -435,22 +439,27 @@ def main() -> None:
     add("--long-steps", type=int, default=2000, help="MD steps of the longer run")
     add("--test", type=int, default=100, help="independent and old frames")
     add("--table", action="store_true", help="show what the folder holds")
-    given = parser.parse_args()
-    if given.quick:
-        given.channels, given.known, given.pretrain, given.generations = 8, 40, 20, 2
-        given.steps, given.tune, given.own, given.own_steps = 40, 5, 4, 40
-        given.true_steps, given.long_steps, given.test = 60, 60, 8
-    rows = Rows(given.out / "periodic.jsonl")
-    if not given.table:
-        make_rows(given, rows)
-    found = table(given, rows, range(given.generations + 1))
-    long = table(given, rows, ["long"])
-    if found:
-        shown = [{k: v for k, v in x.items() if k not in _HIDDEN} for x in found]
-        show(make_table(f"{given.molecule}: errors by generation", shown))
+    options = parser.parse_args()
+    if options.quick:
+        options.channels, options.known, options.pretrain, options.generations = (
+            8,
+            40,
+            20,
+            2,
+        )
+        options.steps, options.tune, options.own, options.own_steps = 40, 5, 4, 40
+        options.true_steps, options.long_steps, options.test = 60, 60, 8
+    rows = Rows(options.out / "periodic.jsonl")
+    if not options.table:
+        make_rows(options, rows)
+    lines = table(options, rows, range(options.generations + 1))
+    long = table(options, rows, ["long"])
+    if lines:
+        shown = [{k: v for k, v in x.items() if k not in _HIDDEN} for x in lines]
+        show(make_table(f"{options.molecule}: errors by generation", shown))
     if long:
-        show(make_table(f"{given.molecule}: longer runs", long))
-    write_json(given.json, {"generations": found, "long": long})
+        show(make_table(f"{options.molecule}: longer runs", long))
+    write_json(options.json, {"generations": lines, "long": long})
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ from benchmarks.common import Row, Rows, make_parser, make_table, median_range, 
 
 _BONDED = 1.3  # summed covalent radii; hydrogen bonds lie above 1.6
 _TESTS = 16_100  # the seed of the test frames, for all arms
-_EACH, _SPACING = 10, 25  # frames of a test walker, MD steps of 1 fs between two
+_TEST_FRAMES, _SPACING = 10, 25  # frames of a test walker, MD steps of 1 fs between two
 _STEPS = 500  # of a surviving walker
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "md": {},
@@ -99,19 +99,19 @@ def open_bonds(frame: Frame) -> tuple[OpenBond, ...]:
     bonded = _bonded_pairs(frame)
     joined = np.zeros((len(frame), len(frame)), dtype=np.bool_)
     joined[bonded[:, 0], bonded[:, 1]] = joined[bonded[:, 1], bonded[:, 0]] = True
-    found = []
+    bonds = []
     for first, second in bonded:
         cut = joined.copy()
         cut[first, second] = cut[second, first] = False
         part = _reached_from(int(second), cut)
         if part[first]:
             continue  # a ring
-        whole = _reached_from(int(second), joined)
+        fragment = _reached_from(int(second), joined)
         ends = (int(first), int(second))
-        if 2 * part.sum() > whole.sum():
-            ends, part = ends[::-1], whole & ~part
-        found.append(OpenBond(*ends, part))
-    return tuple(found)
+        if 2 * part.sum() > fragment.sum():
+            ends, part = ends[::-1], fragment & ~part
+        bonds.append(OpenBond(*ends, part))
+    return tuple(bonds)
 
 
 def turned_frame(frame: Frame, bond: OpenBond, angle: float) -> Frame:
@@ -156,25 +156,25 @@ def _reached_from(atom: int, joined: Booleans) -> Booleans:
 
 
 def campaign_tree(
-    given: Namespace, seed: int, changes: Mapping[str, Any], *, begun: bool = True
+    options: Namespace, seed: int, changes: Mapping[str, Any], *, begun: bool = True
 ) -> dict[str, Any]:
     """Return the configuration of a campaign, with the changes of an arm.
 
     Before it is begun its budget ends with the first generation.
     """
-    first = {"cheap": given.cheap // 5, "expensive": given.expensive // 3}
-    whole = {"cheap": given.cheap, "expensive": given.expensive}
-    budget = whole if begun else first
+    first = {"cheap": options.cheap // 5, "expensive": options.expensive // 3}
+    amounts = {"cheap": options.cheap, "expensive": options.expensive}
+    budget = amounts if begun else first
     every = budget["expensive"] - begun * first["expensive"]
     tree: dict[str, Any] = {
         "name": "exploration",
         "seed": seed,
-        "start": [{"molecule": given.molecule}],
+        "start": [{"molecule": options.molecule}],
         "levels": {"cheap": "gfn1-xtb", "expensive": "gfn2-xtb"},
         "potential": {"kind": "painn"},  # of all rows
         "seeds": first,
         "budget": budget,
-        "training": {"every": every, **stage_steps(given.steps)},
+        "training": {"every": every, **stage_steps(options.steps)},
         "validation": {"frames": 0, "examination": 0},
         "cluster": {"kind": "inline"},
         "limits": {"isolate": False},
@@ -198,26 +198,26 @@ def run_campaign(folder: Path, tree: Mapping[str, Any]) -> Campaign:
     return campaign
 
 
-def first_generation(given: Namespace, seed: int) -> Path:
+def first_generation(options: Namespace, seed: int) -> Path:
     """Return the folder of a campaign that ended with its first generation."""
-    amounts = f"{given.molecule}-{given.cheap}-{given.expensive}-{given.steps}"
-    folder: Path = given.out / f"begun-{amounts}-{seed}"
-    run_campaign(folder, campaign_tree(given, seed, {}, begun=False))
+    amounts = f"{options.molecule}-{options.cheap}-{options.expensive}-{options.steps}"
+    folder: Path = options.out / f"begun-{amounts}-{seed}"
+    run_campaign(folder, campaign_tree(options, seed, {}, begun=False))
     return folder
 
 
-def make_row(given: Namespace, arm: str, seed: int) -> Row:
+def make_row(options: Namespace, arm: str, seed: int) -> Row:
     """Go on with the campaign of a seed as the arm says; return its errors."""
-    begun = first_generation(given, seed)
+    begun = first_generation(options, seed)
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "campaign"
         copytree(begun, folder)
-        campaign = run_campaign(folder, campaign_tree(given, seed, ARMS[arm]))
+        campaign = run_campaign(folder, campaign_tree(options, seed, ARMS[arm]))
         state = campaign.history().state
         row: Row = {name: state.labels_used(name) for name in ("cheap", "expensive")}
         model = campaign.model(state.generation)
-    minimum, modes = reference_minimum(given)
-    for name, labels in test_sets(given, minimum, modes).items():
+    minimum, modes = reference_minimum(options)
+    for name, labels in test_sets(options, minimum, modes).items():
         predictions = model.predict(labels.batch)
         worst = largest_force_errors(labels.batch, predictions.forces, labels.forces)
         row[name] = {
@@ -238,27 +238,27 @@ def survival(model: Generation, minimum: Frame, modes: NormalModes) -> float:
     return float(np.mean([walker.step for walker in moved.walkers])) / _STEPS
 
 
-def reference_minimum(given: Namespace) -> tuple[Frame, NormalModes]:
+def reference_minimum(options: Namespace) -> tuple[Frame, NormalModes]:
     """Return the minimum at GFN2-xTB with its normal modes."""
-    oracle = _oracle(given)
-    setup = parse_campaign(dump_yaml(campaign_tree(given, 0, {})), ".")
+    oracle = _oracle(options)
+    setup = parse_campaign(dump_yaml(campaign_tree(options, 0, {})), ".")
     minimum = relax_frame(setup.start[0], oracle)
     return minimum, normal_modes(minimum, numerical_hessian(minimum, oracle))
 
 
 def test_sets(
-    given: Namespace, minimum: Frame, modes: NormalModes
+    options: Namespace, minimum: Frame, modes: NormalModes
 ) -> dict[str, LabelSet]:
     """Return the labelled test frames by name; made once, then read from the folder."""
-    path = given.out / f"tests-{given.molecule}-{given.frames}.npz"
+    path = options.out / f"tests-{options.molecule}-{options.frames}.npz"
     if not path.exists():
-        oracle = _oracle(given)
+        oracle = _oracle(options)
         arrays: dict[str, Any] = {}
-        for name, frames in _test_frames(given, minimum, modes).items():
-            found = oracle.predict(pack_frames(frames))
+        for name, frames in _test_frames(options, minimum, modes).items():
+            predictions = oracle.predict(pack_frames(frames))
             arrays[f"{name}/positions"] = np.stack([x.positions for x in frames])
-            arrays[f"{name}/energies"] = found.energies
-            arrays[f"{name}/forces"] = found.forces.reshape(len(frames), -1, 3)
+            arrays[f"{name}/energies"] = predictions.energies
+            arrays[f"{name}/forces"] = predictions.forces.reshape(len(frames), -1, 3)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             np.savez(file, **arrays)
@@ -275,14 +275,14 @@ def test_sets(
 
 
 def _test_frames(
-    given: Namespace, minimum: Frame, modes: NormalModes
+    options: Namespace, minimum: Frame, modes: NormalModes
 ) -> dict[str, list[Frame]]:
-    found = {
-        "500 K": _md_frames(given, minimum, modes, 500.0),
-        "1000 K": _md_frames(given, minimum, modes, 1000.0),
+    sets = {
+        "500 K": _md_frames(options, minimum, modes, 500.0),
+        "1000 K": _md_frames(options, minimum, modes, 1000.0),
         **scan_frames(minimum),
     }
-    return {name: frames for name, frames in found.items() if frames}
+    return {name: frames for name, frames in sets.items() if frames}
 
 
 def scan_frames(minimum: Frame) -> dict[str, list[Frame]]:
@@ -304,27 +304,27 @@ def scan_frames(minimum: Frame) -> dict[str, list[Frame]]:
 
 
 def _md_frames(
-    given: Namespace, minimum: Frame, modes: NormalModes, kelvin: float
+    options: Namespace, minimum: Frame, modes: NormalModes, kelvin: float
 ) -> list[Frame]:
     """Return frames of MD at GFN2-xTB; each walker's first stretch is left out."""
     rng = random_stream(_TESTS, f"{kelvin:g} K")
-    count = -(-given.frames // _EACH)
+    count = -(-options.frames // _TEST_FRAMES)
     walkers = thermal_walkers(minimum, modes, kelvin, count, rng)
     settings = DynamicsSettings(temperature=kelvin, timestep=1.0)
     frames = []
-    for number in range(_EACH):
+    for number in range(_TEST_FRAMES):
         rngs = [
             random_stream(_TESTS, f"{kelvin:g}/{number}/{x.index}") for x in walkers
         ]
         walkers = run_dynamics(
-            walkers, _oracle(given), settings, _SPACING, rngs
+            walkers, _oracle(options), settings, _SPACING, rngs
         ).walkers
         frames += [walker.frame for walker in walkers if walker.stopped is None]
     return frames
 
 
-def _oracle(given: Namespace) -> LabellerPotential:
-    setup = parse_campaign(dump_yaml(campaign_tree(given, 0, {})), ".")
+def _oracle(options: Namespace) -> LabellerPotential:
+    setup = parse_campaign(dump_yaml(campaign_tree(options, 0, {})), ".")
     return LabellerPotential(DirectLabeller(setup.levels["expensive"]))
 
 
@@ -335,9 +335,9 @@ def ratio_text(ours: Sequence[float], theirs: Sequence[float]) -> str:
     return f"{mean:.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
 
 
-def show_rows(given: Namespace, rows: Rows) -> None:
+def show_rows(options: Namespace, rows: Rows) -> None:
     """Print a table of errors, and one of ratios to the arm `md`."""
-    keys = {arm: [row_key(given, arm, seed) for seed in given.seed] for arm in ARMS}
+    keys = {arm: [row_key(options, arm, seed) for seed in options.seed] for arm in ARMS}
     tests = ("500 K", "1000 K", "torsions", "stretches")
     errors, ratios = [], []
     for arm, names in keys.items():
@@ -354,11 +354,11 @@ def show_rows(given: Namespace, rows: Rows) -> None:
                 continue  # no bond of the molecule turns
             for name in ("mae", "worst_95"):
                 column = f"{test}{', worst' * (name == 'worst_95')}"
-                ours = [own[test][name] for own, _ in pairs]
+                ours = [row[test][name] for row, _ in pairs]
                 base = [md[test][name] for _, md in pairs]
                 lines[0][column] = _range_text(ours)
                 lines[1][column] = ratio_text(ours, base)
-        lines[0]["survival"] = _range_text([own["survival"] for own, _ in pairs])
+        lines[0]["survival"] = _range_text([row["survival"] for row, _ in pairs])
         errors.append(lines[0])
         ratios.append(lines[1])
     show(make_table("errors, meV/Å: median (range)", errors))
@@ -369,10 +369,10 @@ def _range_text(values: Sequence[float]) -> str:
     return "{median:.3g} ({low:.3g} to {high:.3g})".format(**median_range(values))
 
 
-def row_key(given: Namespace, arm: str, seed: int) -> str:
+def row_key(options: Namespace, arm: str, seed: int) -> str:
     """Return the key of a row: all that it depends on."""
-    amounts = (given.cheap, given.expensive, given.steps, given.frames)
-    return "/".join(map(str, (given.molecule, *amounts, arm, seed)))
+    amounts = (options.cheap, options.expensive, options.steps, options.frames)
+    return "/".join(map(str, (options.molecule, *amounts, arm, seed)))
 
 
 def main() -> None:
@@ -388,19 +388,19 @@ def main() -> None:
     add("--steps", type=int, default=1000, help="training steps of a generation")
     add("--frames", type=int, default=80, help="test frames of each MD")
     add("--table", action="store_true", help="show what the folder holds")
-    given = parser.parse_args()
-    if given.quick:
-        given.cheap, given.expensive, given.steps, given.seed = 50, 12, 100, [0]
-        given.frames = 20
-    rows = Rows(given.out / "exploration.jsonl")
-    if not given.table:
-        for seed in given.seed:
-            for arm in given.arms:
-                name = row_key(given, arm, seed)
+    options = parser.parse_args()
+    if options.quick:
+        options.cheap, options.expensive, options.steps, options.seed = 50, 12, 100, [0]
+        options.frames = 20
+    rows = Rows(options.out / "exploration.jsonl")
+    if not options.table:
+        for seed in options.seed:
+            for arm in options.arms:
+                name = row_key(options, arm, seed)
                 if name not in rows:
-                    rows[name] = make_row(given, arm, seed)
+                    rows[name] = make_row(options, arm, seed)
                     show(name, rows[name])
-    show_rows(given, rows)
+    show_rows(options, rows)
 
 
 if __name__ == "__main__":

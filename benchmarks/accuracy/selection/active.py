@@ -53,22 +53,22 @@ QUICK = {"cheap": 4, "expensive": 4, "generations": 1, "steps": 8}
 
 
 def campaign_settings(
-    given: Namespace, arm: Arm, prices: Mapping[str, float]
+    options: Namespace, arm: Arm, prices: Mapping[str, float]
 ) -> dict[str, Any]:
     """Return the part of the campaign file that the amount of money decides.
 
     What an arm saves or spends on cheap labels changes its expensive ones.
     """
-    parts = given.generations
-    first = {"cheap": given.cheap // parts, "expensive": given.expensive // parts}
-    cheap = round(arm.cheap * given.cheap)
-    spared = (given.cheap - cheap) * prices["cheap"]
-    expensive = given.expensive + round(spared / prices["expensive"])
-    training = {"every": given.expensive // parts, **stage_steps(given.steps)}
+    parts = options.generations
+    first = {"cheap": options.cheap // parts, "expensive": options.expensive // parts}
+    cheap = round(arm.cheap * options.cheap)
+    spared = (options.cheap - cheap) * prices["cheap"]
+    expensive = options.expensive + round(spared / prices["expensive"])
+    training = {"every": options.expensive // parts, **stage_steps(options.steps)}
     if not cheap:
         first["cheap"] = 0
         training = {"every": training["every"], "kind": "standard", "last": 1}
-        training["steps"] = given.steps
+        training["steps"] = options.steps
     return {
         "budget": {"cheap": cheap, "expensive": expensive},
         "seeds": first,
@@ -86,11 +86,11 @@ def stage_steps(total: int) -> dict[str, Any]:
     return {"kind": "asteroid", "last": 1, **steps}
 
 
-def make_row(pool: LabelledPool, given: Namespace, name: str, seed: int) -> Row:
+def make_row(pool: LabelledPool, options: Namespace, name: str, seed: int) -> Row:
     """Run the campaign of an arm and a seed; return its generations."""
-    arm, prices = ARMS[name], pool.prices(given.ratio)
-    means = {key: float(each[pool.chosen].mean()) for key, each in prices.items()}
-    settings = {"seed": seed, **campaign_settings(given, arm, means)}
+    arm, prices = ARMS[name], pool.prices(options.ratio)
+    means = {key: float(price[pool.chosen].mean()) for key, price in prices.items()}
+    settings = {"seed": seed, **campaign_settings(options, arm, means)}
     setup = pool_setup(pool, settings, arm.changes)
     started = time.process_time()
     campaign = TableCampaign(pool, setup, arm, prices)
@@ -135,8 +135,8 @@ def summary_rows(rows: Mapping[str, Mapping[int, Row]], test: str) -> list[Row]:
         return [rows[arm][s]["generations"][-1][test]["force_mae"] for s in seeds]
 
     out = []
-    for arm, found in rows.items():
-        seeds = sorted(set(found) & set(rows["random"]))
+    for arm, by_seed in rows.items():
+        seeds = sorted(set(by_seed) & set(rows["random"]))
         if not seeds:
             continue
         ours, random = errors(arm, seeds), errors("random", seeds)
@@ -145,15 +145,15 @@ def summary_rows(rows: Mapping[str, Mapping[int, Row]], test: str) -> list[Row]:
         both = [s for s in seeds if s in rows.get("oracle", {})]
         if both:
             gain = np.log(np.divide(errors("oracle", both), errors("random", both)))
-            own = np.log(np.divide(errors(arm, both), errors("random", both)))
-            share = float(own.mean() / gain.mean())
+            ratios = np.log(np.divide(errors(arm, both), errors("random", both)))
+            share = float(ratios.mean() / gain.mean())
         needed = [
             labels_to_error(rows[arm][s]["generations"], test, target)
             for s, target in zip(seeds, random, strict=True)
         ]
         last = [rows[arm][s]["generations"][-1] for s in seeds]
-        usual = [rows["random"][s]["generations"][-1]["price"] for s in seeds]
-        prices = np.divide([row["price"] for row in last], usual)
+        random_prices = [rows["random"][s]["generations"][-1]["price"] for s in seeds]
+        prices = np.divide([row["price"] for row in last], random_prices)
         out.append(
             {
                 "arm": arm,
@@ -171,56 +171,60 @@ def summary_rows(rows: Mapping[str, Mapping[int, Row]], test: str) -> list[Row]:
     return out
 
 
-def make_rows(given: Namespace, rows: Rows) -> None:
+def make_rows(options: Namespace, rows: Rows) -> None:
     """Make the rows that are missing."""
-    pool = POOLS[given.pool](given.data)
-    arms = [arm for arm in given.arms if pool.plain is not None or not ARMS[arm].plain]
-    for seed in given.seed:
+    pool = POOLS[options.pool](options.data)
+    arms = [
+        arm for arm in options.arms if pool.plain is not None or not ARMS[arm].plain
+    ]
+    for seed in options.seed:
         for arm in arms:
-            name = row_key(given, arm, seed)
+            name = row_key(options, arm, seed)
             if name not in rows:
-                rows[name] = make_row(pool, given, arm, seed)
+                rows[name] = make_row(pool, options, arm, seed)
                 last = rows[name]["generations"][-1]
                 show(name, {test: last[test]["force_mae"] for test in pool.tests})
 
 
-def row_key(given: Namespace, arm: str, seed: int) -> str:
+def row_key(options: Namespace, arm: str, seed: int) -> str:
     """Return the key of a row: all that it depends on."""
-    amounts = (given.cheap, given.expensive, given.ratio or "measured")
-    training = (given.generations, given.steps)
-    return "/".join(map(str, (given.pool, *amounts, *training, arm, seed)))
+    amounts = (options.cheap, options.expensive, options.ratio or "measured")
+    training = (options.generations, options.steps)
+    return "/".join(map(str, (options.pool, *amounts, *training, arm, seed)))
 
 
-def show_rows(given: Namespace, rows: Rows) -> None:
+def show_rows(options: Namespace, rows: Rows) -> None:
     """Print a table for each set of test frames."""
-    found: dict[str, dict[int, Row]] = {}
+    by_arm: dict[str, dict[int, Row]] = {}
     for arm in ARMS:
-        keys = {seed: row_key(given, arm, seed) for seed in given.seed}
+        keys = {seed: row_key(options, arm, seed) for seed in options.seed}
         done = {seed: rows[key] for seed, key in keys.items() if key in rows}
         if done:
-            found[arm] = done
-    if "random" not in found:
+            by_arm[arm] = done
+    if "random" not in by_arm:
         show("expected rows of the arm `random`, to which all others are compared")
         return
-    last = next(iter(found["random"].values()))["generations"][-1]
+    last = next(iter(by_arm["random"].values()))["generations"][-1]
     for test in (name for name, value in last.items() if isinstance(value, dict)):
         show(
-            make_table(f"{given.pool}, test frames: {test}", summary_rows(found, test))
+            make_table(
+                f"{options.pool}, test frames: {test}", summary_rows(by_arm, test)
+            )
         )
 
 
-def complete_amounts(given: Namespace) -> None:
+def complete_amounts(options: Namespace) -> None:
     """Fill in what the command line leaves open."""
-    amounts = AMOUNTS[given.pool]
-    if given.seed is None:
-        given.seed = [0] if given.quick else list(range(5))
-    if given.arms is None:
-        given.arms = ["random", "campaign"] if given.quick else list(ARMS)
-    for (name, part), usual in zip(QUICK.items(), amounts, strict=True):
-        if getattr(given, name) is None:
-            setattr(given, name, usual // part if given.quick else usual)
-    if given.ratio is None and given.pool in ("formaldehyde", "useless-cheap"):
-        given.ratio = 100.0  # nobody measured it
+    amounts = AMOUNTS[options.pool]
+    if options.seed is None:
+        options.seed = [0] if options.quick else list(range(5))
+    if options.arms is None:
+        options.arms = ["random", "campaign"] if options.quick else list(ARMS)
+    for (name, part), amount in zip(QUICK.items(), amounts, strict=True):
+        if getattr(options, name) is None:
+            setattr(options, name, amount // part if options.quick else amount)
+    if options.ratio is None and options.pool in ("formaldehyde", "useless-cheap"):
+        options.ratio = 100.0  # nobody measured it
 
 
 def main() -> None:
@@ -238,12 +242,12 @@ def main() -> None:
     add("--generations", type=int, help="trainings of a campaign")
     add("--steps", type=int, help="training steps of a generation")
     add("--table", action="store_true", help="show what the folder holds")
-    given = parser.parse_args()
-    complete_amounts(given)
-    rows = Rows(given.out / "active.jsonl")
-    if not given.table:
-        make_rows(given, rows)
-    show_rows(given, rows)
+    options = parser.parse_args()
+    complete_amounts(options)
+    rows = Rows(options.out / "active.jsonl")
+    if not options.table:
+        make_rows(options, rows)
+    show_rows(options, rows)
 
 
 if __name__ == "__main__":

@@ -91,15 +91,15 @@ class Simulated:
         left = {"half": 0.5, "80 %": 0.8}.get(self.rule, 0.25)
         learned = (1 - _JUDGED) * expensive
         size = round(_JUDGED * expensive) + 15
-        usual = self.rng.gamma(2.0, 0.5, size)
-        found = {}
+        surprise = self.rng.gamma(2.0, 0.5, size)
+        parts = {}
         for name, (many, few) in PARTS.items():
             n = cheap * (left if 0 < many < 1 else many)
             m = learned * (left if few < 1 else few)
             scatter = self.rng.lognormal(0.0, _FRAMES, size)
             level = self.law.error(n, m) * self.rng.lognormal(0.0, self.noise)
-            found[name] = PartErrors(round(n), round(m), usual * scatter * level)
-        return found
+            parts[name] = PartErrors(round(n), round(m), surprise * scatter * level)
+        return parts
 
     def _counts(
         self, parts: Mapping[int, Mapping[str, PartErrors]], used: list[int]
@@ -135,9 +135,9 @@ def _slope_share(gains: LevelGains, price: float, used: list[int]) -> float:
 
 def _state(price: float, parts: Mapping[int, Mapping[str, PartErrors]]) -> LoopState:
     flat = {
-        key: Curve(each, 1e12, 1.0, 1.0) for key, each in (("c", 1.0), ("e", price))
+        key: Curve(number, 1e12, 1.0, 1.0) for key, number in (("c", 1.0), ("e", price))
     }
-    costs = {key: Cost(key, time=each, memory=each) for key, each in flat.items()}
+    costs = {key: Cost(key, time=number, memory=number) for key, number in flat.items()}
     levels: dict[Fidelity, str] = {"cheap": "c", "expensive": "e"}
     return LoopState(start=(_MOLECULE,), levels=levels, costs=costs, parts=parts)
 
@@ -167,12 +167,12 @@ def law_row(name: str, price: float, noise: float, seeds: int) -> Row:
         "alone": law.error(0, total / price) / fixed,
     }
     for rule in ("measured", "half", "80 %", "slopes", "idle"):
-        found = [
+        outcomes = [
             Simulated(law, price, rule, noise, np.random.default_rng(seed)).run()
             for seed in range(seeds)
         ]
-        mean = np.exp(np.mean([np.log(error / fixed) for error, _ in found]))
-        gone = np.mean([stopped for _, stopped in found])
+        mean = np.exp(np.mean([np.log(error / fixed) for error, _ in outcomes]))
+        gone = np.mean([stopped for _, stopped in outcomes])
         row[rule] = f"{mean:.2f} ({gone:.0%})"
     return row
 
@@ -182,10 +182,10 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--noise", type=float, default=0.1, help="of a training")
     parser.add_argument("--seeds", type=int, default=8, help="campaigns of a cell")
-    given = parser.parse_args()
-    seeds = 3 if given.quick else given.seeds
+    options = parser.parse_args()
+    seeds = 3 if options.quick else options.seeds
     rows = [
-        law_row(name, price, given.noise, seeds)
+        law_row(name, price, options.noise, seeds)
         for name in LAWS
         for price in (100.0, 20.0, 3.0)
     ]

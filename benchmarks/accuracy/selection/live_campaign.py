@@ -89,25 +89,25 @@ def run_row(campaign: Campaign, labels: LabelSet) -> Row:
     }
 
 
-def make_rows(given: Namespace, rows: Rows) -> None:
+def make_rows(options: Namespace, rows: Rows) -> None:
     """Make the rows that are missing."""
-    for seed in given.seed:
+    for seed in options.seed:
         if f"{seed}/standard" in rows:
             continue
-        campaign = run_campaign(given.out, seed)
+        campaign = run_campaign(options.out, seed)
         labels = examination_labels(campaign)
         if "direct" not in rows:
             level = campaign.setup.levels["expensive"]
             direct = LabellerPotential(DirectLabeller(level))
-            found = wavenumbers(campaign.history().state.start[0], direct)
-            rows["direct"] = {"wavenumbers": found.tolist()}
+            numbers = wavenumbers(campaign.history().state.start[0], direct)
+            rows["direct"] = {"wavenumbers": numbers.tolist()}
         stores = campaign.controls()
         for name in _RUNS:
             run = campaign if name == "campaign" else Campaign.from_store(stores[name])
             rows[f"{seed}/{name}"] = run_row(run, labels)
 
 
-def show_rows(given: Namespace, rows: Rows) -> None:
+def show_rows(options: Namespace, rows: Rows) -> None:
     """Print errors and vibrations of what is there."""
     errors: list[Row] = []
     modes: list[Row] = []
@@ -117,7 +117,7 @@ def show_rows(given: Namespace, rows: Rows) -> None:
     labels = [f"{x:.0f}" for x in _FUNDAMENTALS]
     modes.append({"measured": "direct", **dict(zip(labels, exact, strict=True))})
     for name in _RUNS:
-        keys = [f"{seed}/{name}" for seed in given.seed if f"{seed}/{name}" in rows]
+        keys = [f"{seed}/{name}" for seed in options.seed if f"{seed}/{name}" in rows]
         for key in keys:
             row = dict(rows[key])
             away = np.array(row.pop("wavenumbers")) - exact
@@ -135,11 +135,11 @@ def main() -> None:
     add("--out", type=Path, required=True, help="the folder of stores and rows")
     add("--seed", type=int, nargs="+", default=[1, 2, 3])
     add("--table", action="store_true", help="show what the folder holds")
-    given = parser.parse_args()
-    rows = Rows(given.out / "live_campaign.jsonl")
-    if not given.table:
-        make_rows(given, rows)
-    show_rows(given, rows)
+    options = parser.parse_args()
+    rows = Rows(options.out / "live_campaign.jsonl")
+    if not options.table:
+        make_rows(options, rows)
+    show_rows(options, rows)
 
 
 if __name__ == "__main__":

@@ -102,13 +102,13 @@ def md_frames(
     walkers = [replace(walker, index=i) for i, walker in enumerate(walkers)]
     settings = DynamicsSettings(temperature=piece.temperature, timestep=1.0)
     rngs = [random_stream(_SEED, f"{name}/{i}") for i in range(piece.walkers)]
-    found: list[Frame] = []
+    frames: list[Frame] = []
     for number in range(piece.frames):
         steps = piece.between if number else piece.before
         moved = run_dynamics(walkers, potential, settings, steps, rngs)
         walkers = list(moved.walkers)
-        found += [stored_frame(x.frame) for x in walkers if x.stopped is None]
-    return found
+        frames += [stored_frame(x.frame) for x in walkers if x.stopped is None]
+    return frames
 
 
 def mode_frames(
@@ -198,7 +198,7 @@ MOLECULES = (
 class LabelledFrame:
     """A frame of a pool with its labels by fidelity."""
 
-    found: PoolFrame
+    source: PoolFrame
     labels: dict[str, Label]
 
 
@@ -211,37 +211,37 @@ def ethanol_pool() -> list[PoolFrame]:
     """Return ethanol's pool and its test frames that need no model: the scans."""
     potential = xtb()
     minima = ethanol_minima(potential)
-    found: list[tuple[str, Frame, str]] = []
+    pool_frames: list[tuple[str, Frame, str]] = []
     for degrees in (300.0, 500.0, 1000.0, 1500.0):
         name = f"md{degrees:g}"
         frames = md_frames(minima, potential, Piece(degrees, 20, 6), name)
-        found += [(name, frame, "pool") for frame in frames]
+        pool_frames += [(name, frame, "pool") for frame in frames]
     for degrees in (300.0, 1000.0):
         for frame in mode_frames(minima, degrees, 39, "pool"):
-            found.append((f"modes{degrees:g}", frame, "pool"))
+            pool_frames.append((f"modes{degrees:g}", frame, "pool"))
     for scan, frame in noisy_scan_frames(minima, 300.0, 30):
-        found.append((scan, frame, "pool"))
+        pool_frames.append((scan, frame, "pool"))
     for scan, frame in scan_frames([frame for frame, _ in minima[:2]], 12):
-        found.append((scan, frame, "scans"))
-    return [PoolFrame(x, "CH3CH2OH", origin, part) for origin, x, part in found]
+        pool_frames.append((scan, frame, "scans"))
+    return [PoolFrame(x, "CH3CH2OH", origin, part) for origin, x, part in pool_frames]
 
 
 def molecules_pool() -> list[PoolFrame]:
     """Return the frames of all molecules, those of the test sets too."""
-    potential, found = xtb(), []
+    potential, pool_frames = xtb(), []
     for name in MOLECULES:
         minima = [minimum(g2_frame(name), potential)]
         for degrees in (500.0, 1000.0):
             for frame in mode_frames(minima, degrees, 4, name):
-                found.append(PoolFrame(frame, name, f"modes{degrees:g}", "pool"))
+                pool_frames.append(PoolFrame(frame, name, f"modes{degrees:g}", "pool"))
         for degrees in (300.0, 500.0, 1000.0):
             test = "hot" if degrees > 500.0 else "thermal"
             for stream, part, count in (("pool", "pool", 3), ("test", test, 2)):
                 piece, origin = Piece(degrees, 2, count, before=120), f"md{degrees:g}"
                 where = f"{name}/{origin}/{stream}"
                 for frame in md_frames(minima, potential, piece, where):
-                    found.append(PoolFrame(frame, name, origin, part))
-    return found
+                    pool_frames.append(PoolFrame(frame, name, origin, part))
+    return pool_frames
 
 
 def ethanol_tests(potential: Potential) -> list[PoolFrame]:
@@ -289,9 +289,13 @@ def make_molecules(work: Path) -> Path:
 def write_frames(path: Path, frames: Sequence[PoolFrame]) -> None:
     """Write frames for `alloop label`, whole or not at all."""
     atoms = []
-    for found in frames:
-        facts = {"molecule": found.molecule, "origin": found.origin, "part": found.part}
-        frame = found.frame
+    for pool_frame in frames:
+        facts = {
+            "molecule": pool_frame.molecule,
+            "origin": pool_frame.origin,
+            "part": pool_frame.part,
+        }
+        frame = pool_frame.frame
         atoms.append(Atoms(frame.numbers, frame.positions, info=facts))
     part = path.with_suffix(".part")
     write(part, atoms, format="extxyz")
@@ -301,9 +305,9 @@ def write_frames(path: Path, frames: Sequence[PoolFrame]) -> None:
 def label_file(path: Path) -> None:
     """Label the frames of a file at both levels, if they are not."""
     for fidelity, level in LEVELS.items():
-        given = level if isinstance(level, str) else json.dumps(level)
+        level_text = level if isinstance(level, str) else json.dumps(level)
         out = path.with_suffix(f".{fidelity}.xyz")
-        options = ["--level", given, "--workers", "1", "--out", out, "--quiet"]
+        options = ["--level", level_text, "--workers", "1", "--out", out, "--quiet"]
         alloop("label", path, *options)
 
 
@@ -316,8 +320,8 @@ def labelled(path: Path) -> list[LabelledFrame]:
     """Return the frames of a file that have labels at both levels."""
     tables: dict[str, dict[str, Label]] = {}
     for fidelity in LEVELS:
-        found = read(path.with_suffix(f".{fidelity}.xyz"), index=":")
-        tables[fidelity] = {x.info["frame"]: _label(x) for x in found}
+        structures = read(path.with_suffix(f".{fidelity}.xyz"), index=":")
+        tables[fidelity] = {x.info["frame"]: _label(x) for x in structures}
     out = []
     for atoms in read(path, index=":"):
         frame = Frame(atoms.numbers, atoms.positions)
@@ -342,22 +346,24 @@ def _label(atoms: Atoms) -> Label:
 
 def write_pool(path: Path, frames: Sequence[LabelledFrame]) -> None:
     """Write a pool, whole or not at all."""
-    most = max(len(x.found.frame) for x in frames)
+    length = max(len(x.source.frame) for x in frames)
     arrays: dict[str, Any] = {
-        "Z": np.array([_padded(x.found.frame.numbers, most) for x in frames], np.uint8),
+        "Z": np.array(
+            [_padded(x.source.frame.numbers, length) for x in frames], np.uint8
+        ),
         "R": np.array(
-            [_padded(x.found.frame.positions, most) for x in frames], np.float32
+            [_padded(x.source.frame.positions, length) for x in frames], np.float32
         ),
     }
     for key in ("molecule", "origin", "part"):
         names, index = np.unique(
-            [getattr(x.found, key) for x in frames], return_inverse=True
+            [getattr(x.source, key) for x in frames], return_inverse=True
         )
         arrays[key], arrays[f"{key}s"] = index.astype(np.uint8), names
     for fidelity in LEVELS:
         labels = [x.labels[fidelity] for x in frames]
         arrays[f"E_{fidelity}"] = np.array([label.energy for label in labels])
-        forces = [_padded(label.forces, most) for label in labels]
+        forces = [_padded(label.forces, length) for label in labels]
         arrays[f"F_{fidelity}"] = np.array(forces, np.float32)
         seconds = np.array([label.cpu_seconds for label in labels], np.float32)
         arrays[f"cpu_{fidelity}"] = seconds
@@ -367,8 +373,8 @@ def write_pool(path: Path, frames: Sequence[LabelledFrame]) -> None:
     part.replace(path)
 
 
-def _padded(values: Floats | Integers, most: int) -> Floats:
-    out: Floats = np.zeros((most, *values.shape[1:]))
+def _padded(values: Floats | Integers, length: int) -> Floats:
+    out: Floats = np.zeros((length, *values.shape[1:]))
     out[: len(values)] = values
     return out
 
@@ -379,12 +385,12 @@ def main() -> None:
     makers = {"ethanol": make_ethanol, "molecules": make_molecules}
     parser.add_argument("pools", nargs="+", choices=list(makers))
     parser.add_argument("--work", type=Path, required=True, help="folder of the steps")
-    given = parser.parse_args()
-    given.work.mkdir(parents=True, exist_ok=True)
-    for name in given.pools:
-        file = makers[name](given.work)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    for name in options.pools:
+        file = makers[name](options.work)
         pool = read_pool(file)
-        sizes = {test: len(found) for test, found in pool.tests.items()}
+        sizes = {test: len(indices) for test, indices in pool.tests.items()}
         show(file.name, file.stat().st_size, len(pool.chosen), sizes, pool.prices(None))
 
 

@@ -133,11 +133,11 @@ class TableCampaign:
         They are among those that a campaign may begin with, where these are enough.
         """
         pool = self.pool
-        own = pool.chosen[pool.molecules[pool.chosen] == command.molecule]
-        first = own if pool.first is None else np.intersect1d(own, pool.first)
-        own = first if len(first) >= command.seeds else own
+        places = pool.chosen[pool.molecules[pool.chosen] == command.molecule]
+        first = places if pool.first is None else np.intersect1d(places, pool.first)
+        places = first if len(first) >= command.seeds else places
         rng = random_stream(self.setup.seed, command.name)
-        drawn = rng.choice(own, size=command.seeds, replace=False)
+        drawn = rng.choice(places, size=command.seeds, replace=False)
         seeds = tuple(self.pool.frames[int(i)] for i in drawn)
         return e.Prepared(command.name, command.molecule, command.frame, seeds, ())
 
@@ -157,12 +157,12 @@ class TableCampaign:
     def _explored(self, command: Explore, data: TaskData) -> e.Explored:
         """Return the best of the pool's unlabelled frames, and random ones."""
         generation = from_bytes(data.model or b"")
-        known = self.labelled_frames()
+        labelled = self.labelled_frames()
         pool = self.pool
         among = pool.plain if self.arm.plain else pool.chosen
         if among is None:
             raise ValueError(f"nobody knows which frames of {pool.name} are plain MD")
-        free = np.array([i for i in among if pool.frames[i].id not in known])
+        free = np.array([i for i in among if pool.frames[i].id not in labelled])
         batch = pack_frames([pool.frames[i] for i in free])
         predictions = generation.predict(batch, descriptors=True)
         assert generation.scorer is not None
@@ -198,8 +198,8 @@ class TableCampaign:
     def _train_twin(self, data: TaskData, worker: WorkerSettings) -> None:
         """Train on the cheap labels of the frames that have expensive ones."""
         assert data.data is not None
-        usual = worker.trainer
-        assert isinstance(usual, StagedTrainer)
+        staged = worker.trainer
+        assert isinstance(staged, StagedTrainer)
         frames = data.data.expensive.batch.frames()
         indices = np.array([self.pool.indices[frame.id] for frame in frames])
         labels = TrainingData(
@@ -207,7 +207,7 @@ class TableCampaign:
             self.pool.label_set("cheap", indices),
         )
         stage = Stage("twin", "expensive", self.arm.twin, start="scratch")
-        trainer = replace(usual, stages=(stage,))
+        trainer = replace(staged, stages=(stage,))
         self._twin, _ = trainer.train(labels, None, self.setup.seed)
 
     def _against_twin(self, candidate: Candidate) -> Candidate:
@@ -226,14 +226,14 @@ class TableCampaign:
         for name, indices in self.pool.tests.items():
             labels = self.pool.label_set("expensive", indices)
             predictions = generation.predict(labels.batch)
-            found = prediction_errors(predictions, labels)
+            errors = prediction_errors(predictions, labels)
             worst = largest_force_errors(
                 labels.batch, predictions.forces, labels.forces
             )
             row[name] = {
-                "force_mae": found.force_mae,
-                "force_rmse": found.force_rmse,
-                "energy_mae": found.energy_spread,
+                "force_mae": errors.force_mae,
+                "force_rmse": errors.force_rmse,
+                "energy_mae": errors.energy_spread,
                 "worst_95": float(np.quantile(worst, 0.95)),
             }
         self.errors.append(row)

@@ -35,7 +35,7 @@ from alloop.training.schedule import Schedule
 from alloop.training.stages import Stage
 from benchmarks.accuracy.shift.sets import ShiftSet
 
-_MOST = 50  # times the steps of a refinement, which the seconds cut short
+_STEP_FACTOR = 50  # times the steps of a refinement, which the seconds cut short
 TIMED_BY = "with replay"
 EQUAL_TIME = "cheap training"
 TAIL = 0.1  # the share of the frames with the largest errors
@@ -69,69 +69,71 @@ def _same(test: ShiftSet, potential: Potential) -> Refined:
     return Refined(dict.fromkeys(systems, potential), potential)
 
 
-def nothing(model: TwoHeadPotential, test: ShiftSet, given: Namespace) -> Refined:  # noqa: ARG001
+def nothing(model: TwoHeadPotential, test: ShiftSet, options: Namespace) -> Refined:  # noqa: ARG001
     return _same(test, model)
 
 
-def radius(model: TwoHeadPotential, test: ShiftSet, given: Namespace) -> Refined:  # noqa: ARG001
+def radius(model: TwoHeadPotential, test: ShiftSet, options: Namespace) -> Refined:  # noqa: ARG001
     """Another radius for each system, where its graphs are out."""
     batch = test.train.expensive.batch
-    known = fit_shifts(describe_frames(model, batch), model.cutoff)
-    found: dict[int, Potential] = {}
+    reference = fit_shifts(describe_frames(model, batch), model.cutoff)
+    potentials: dict[int, Potential] = {}
     for system in np.unique(test.systems).tolist():
-        own = test.cheap.batch.select(np.flatnonzero(test.systems == system))
-        choice = choose_radius(known, own)
-        found[system] = with_radius(model, choice.radius) if choice.changed else model
-    return Refined(found, model)
+        frames = test.cheap.batch.select(np.flatnonzero(test.systems == system))
+        choice = choose_radius(reference, frames)
+        potentials[system] = (
+            with_radius(model, choice.radius) if choice.changed else model
+        )
+    return Refined(potentials, model)
 
 
-def test_time(model: TwoHeadPotential, test: ShiftSet, given: Namespace) -> Refined:
+def test_time(model: TwoHeadPotential, test: ShiftSet, options: Namespace) -> Refined:
     """Test-time training as in the paper, whatever it does to held-out labels."""
-    return _test_time(model, test, given)
+    return _test_time(model, test, options)
 
 
-def head_again(model: TwoHeadPotential, test: ShiftSet, given: Namespace) -> Refined:
+def head_again(model: TwoHeadPotential, test: ShiftSet, options: Namespace) -> Refined:
     """The same, and the expensive head fitted to the labels of the training again."""
-    return _test_time(model, test, given, expensive=test.train.expensive)
+    return _test_time(model, test, options, expensive=test.train.expensive)
 
 
-def replayed(model: TwoHeadPotential, test: ShiftSet, given: Namespace) -> Refined:
+def replayed(model: TwoHeadPotential, test: ShiftSet, options: Namespace) -> Refined:
     """The same with the cheap labels of the training beside the new ones."""
-    return _test_time(model, test, given, test.train.cheap, test.train.expensive)
+    return _test_time(model, test, options, test.train.cheap, test.train.expensive)
 
 
 def _test_time(
     model: TwoHeadPotential,
     test: ShiftSet,
-    given: Namespace,
+    options: Namespace,
     replay: LabelSet | None = None,
     expensive: LabelSet | None = None,
 ) -> Refined:
     free = test.expensive  # decides nothing, without a limit
     labels = TestTimeLabels(test.cheap, free, replay, expensive)
-    found = train_at_test_time(model, labels, _settings(given, math.inf))
-    return _same(test, found.potential)
+    tuned = train_at_test_time(model, labels, _settings(options, math.inf))
+    return _same(test, tuned.potential)
 
 
-def guarded(model: TwoHeadPotential, test: ShiftSet, given: Namespace) -> Refined:
+def guarded(model: TwoHeadPotential, test: ShiftSet, options: Namespace) -> Refined:
     """The same, kept where held-out labels get worse by no more than 2 %."""
-    known = test.train
-    labels = TestTimeLabels(test.cheap, test.held_out, known.cheap, known.expensive)
-    found = train_at_test_time(model, labels, _settings(given, 0.02))
-    return _same(test, found.potential if found.kept else model)
+    train = test.train
+    labels = TestTimeLabels(test.cheap, test.held_out, train.cheap, train.expensive)
+    tuned = train_at_test_time(model, labels, _settings(options, 0.02))
+    return _same(test, tuned.potential if tuned.kept else model)
 
 
-def _settings(given: Namespace, worse: float) -> TestTimeSettings:
+def _settings(options: Namespace, worse: float) -> TestTimeSettings:
     return TestTimeSettings(
-        steps=given.refine_steps,
+        steps=options.refine_steps,
         schedule=replace(SCHEDULE, compile=False),
-        whole=given.whole,
+        whole=options.whole,
         worse=worse,
     )
 
 
 def cheap_training(
-    model: TwoHeadPotential, test: ShiftSet, given: Namespace
+    model: TwoHeadPotential, test: ShiftSet, options: Namespace
 ) -> Refined:
     """Ordinary training of the whole network on the same cheap labels.
 
@@ -139,16 +141,18 @@ def cheap_training(
     cheap level; test errors are of forces.
     """
     return _same(
-        test, _fine_tuned(model, model.cheap(), test.cheap, given, given.seconds)
+        test, _fine_tuned(model, model.cheap(), test.cheap, options, options.seconds)
     )
 
 
-def bought_labels(model: TwoHeadPotential, test: ShiftSet, given: Namespace) -> Refined:
+def bought_labels(
+    model: TwoHeadPotential, test: ShiftSet, options: Namespace
+) -> Refined:
     """Fine-tuning on the expensive labels that the money for the cheap ones buys."""
     count = max(1, math.floor(len(test.cheap) / test.ratio))
     chosen = np.arange(min(count, len(test.bought)))
     return _same(
-        test, _fine_tuned(model, model, select_labels(test.bought, chosen), given)
+        test, _fine_tuned(model, model, select_labels(test.bought, chosen), options)
     )
 
 
@@ -156,17 +160,19 @@ def _fine_tuned(
     model: TwoHeadPotential,
     level: LearnedPotential,
     labels: LabelSet,
-    given: Namespace,
+    options: Namespace,
     seconds: float | None = None,
 ) -> LearnedPotential:
-    own = labels
+    targets = labels
     if model.repulsion is not None:
-        own = model.repulsion.without(own)
-    rest = without_references(own, level.references)
+        targets = model.repulsion.without(targets)
+    rest = without_references(targets, level.references)
     pool = make_graph_pool(rest, model.scale, model.cutoff, model.dtype)
     schedule: Schedule = replace(SCHEDULE, compile=False, energy=0.0, seconds=seconds)
-    most = given.refine_steps if seconds is None else _MOST * given.refine_steps
-    stage = Stage("tuning", "cheap", most, "previous", schedule=schedule)
+    steps = (
+        options.refine_steps if seconds is None else _STEP_FACTOR * options.refine_steps
+    )
+    stage = Stage("tuning", "cheap", steps, "previous", schedule=schedule)
     network, _ = fit_network(model.network, pool, stage, 0)
     return LearnedPotential(
         network, model.references, model.scale, repulsion=model.repulsion
@@ -186,19 +192,19 @@ ARMS: Mapping[str, Callable[[TwoHeadPotential, ShiftSet, Namespace], Refined]] =
 
 
 def arm_figures(
-    name: str, model: TwoHeadPotential, test: ShiftSet, given: Namespace
+    name: str, model: TwoHeadPotential, test: ShiftSet, options: Namespace
 ) -> dict[str, float]:
     """Return errors in meV/Å of all frames and of the worst tenth, and CPU seconds.
 
     `rarest` is that of the atoms whose element the fewest frames of the training have.
     """
     began = time.process_time()
-    refined = ARMS[name](model, test, given)
+    refined = ARMS[name](model, test, options)
     seconds = time.process_time() - began
     forces = refined.forces(test)
     errors = _frame_errors(test.expensive, forces)
     rare = test.expensive.batch.numbers == _rarest_element(test)
-    own = np.abs(forces - test.expensive.forces)[rare]
+    rare_errors = np.abs(forces - test.expensive.forces)[rare]
     worst = np.sort(errors)[-max(1, round(TAIL * len(errors))) :]
     held = test.held_out
     inside = _frame_errors(held, refined.inside.predict(held.batch).forces)
@@ -206,16 +212,16 @@ def arm_figures(
         "test": 1e3 * float(errors.mean()),
         "tail": 1e3 * float(worst.mean()),
         "inside": 1e3 * float(inside.mean()),
-        "rarest": 1e3 * float(own.mean()),
+        "rarest": 1e3 * float(rare_errors.mean()),
         "cpu": seconds,
     }
 
 
 def _rarest_element(test: ShiftSet) -> int:
     """Return the element of the test frames that the fewest training frames have."""
-    known = test.train.expensive.batch
+    train_frames = test.train.expensive.batch
     frames = {
-        int(z): len(np.unique(known.frame_index[known.numbers == z]))
+        int(z): len(np.unique(train_frames.frame_index[train_frames.numbers == z]))
         for z in np.unique(test.expensive.batch.numbers)
     }
     return min(frames, key=lambda z: frames[z])
@@ -223,8 +229,10 @@ def _rarest_element(test: ShiftSet) -> int:
 
 def _frame_errors(labels: LabelSet, forces: Floats) -> Floats:
     """Return each frame's mean absolute error of a force component, eV/Å."""
-    each = np.abs(forces - labels.forces).mean(axis=1)
-    out: Floats = np.add.reduceat(each, labels.batch.offsets[:-1]) / labels.batch.sizes
+    errors = np.abs(forces - labels.forces).mean(axis=1)
+    out: Floats = (
+        np.add.reduceat(errors, labels.batch.offsets[:-1]) / labels.batch.sizes
+    )
     return out
 
 
@@ -238,25 +246,27 @@ def shift_correlations(
     """
     labels = joined_labels(test.held_out, test.expensive)
     batch, train = labels.batch, test.train.expensive.batch
-    known, given = (describe_frames(model, x) for x in (train, batch))
+    learned, described = (describe_frames(model, x) for x in (train, batch))
     said = model.predict(batch, descriptors=True)
     errors = largest_force_errors(batch, said.forces, labels.forces)
-    shifts = fit_shifts(known, model.cutoff).measure(given)
-    found: dict[str, Floats] = {name: shifts.values.of(name) for name in SHIFTS}
+    shifts = fit_shifts(learned, model.cutoff).measure(described)
+    values: dict[str, Floats] = {name: shifts.values.of(name) for name in SHIFTS}
     near = fit_connectivity(train, RADIUS)
-    found[f"connectivity, {RADIUS:g} Å"] = near.score(batch, said)
-    assert known.descriptors is not None
-    assert given.descriptors is not None
-    own = (train, known.descriptors)
-    found["leverage"] = fit_leverage(own, own).score(batch, said)
-    found["q-residual"] = fit_qresidual(*own, *own).score(batch, said)
-    ranks = {name: rankdata(values) for name, values in found.items()}
+    values[f"connectivity, {RADIUS:g} Å"] = near.score(batch, said)
+    assert learned.descriptors is not None
+    assert described.descriptors is not None
+    learned_frames = (train, learned.descriptors)
+    values["leverage"] = fit_leverage(learned_frames, learned_frames).score(batch, said)
+    values["q-residual"] = fit_qresidual(*learned_frames, *learned_frames).score(
+        batch, said
+    )
+    ranks = {name: rankdata(x) for name, x in values.items()}
     for name, parts in MIXTURES.items():
-        found[name] = np.mean([ranks[part] for part in parts], axis=0)
+        values[name] = np.mean([ranks[part] for part in parts], axis=0)
     outside = slice(len(test.held_out), None)
     return {
         name: (_spearman(x, errors), _spearman(x[outside], errors[outside]))
-        for name, x in found.items()
+        for name, x in values.items()
     }
 
 

@@ -81,13 +81,13 @@ class Distances:
     counts: Floats
     lost: dict[int, float] = field(default_factory=dict)
 
-    def look(self, found: ScoredFrames) -> None:
+    def look(self, scored: ScoredFrames) -> None:
         """Add the distances of a step."""
-        for index in map(int, np.flatnonzero(found.eligible)):
-            r = found.batch.positions[slice(*found.batch.offsets[index : index + 2])]
+        for index in map(int, np.flatnonzero(scored.eligible)):
+            r = scored.batch.positions[slice(*scored.batch.offsets[index : index + 2])]
             if not largest_distance(r) < self.limit:
-                self.lost.setdefault(index, found.step * STEP)
-            if index not in self.lost and found.step >= _SETTLED:
+                self.lost.setdefault(index, scored.step * STEP)
+            if index not in self.lost and scored.step >= _SETTLED:
                 pairs = np.triu_indices(len(r), 1)
                 lengths = np.linalg.norm(r[:, None] - r, axis=2)[pairs]
                 np.add.at(self.counts[index], (lengths / _BIN).astype(np.int64), 1.0)
@@ -118,105 +118,108 @@ def left_out(pool: LabelledPool, seed: int) -> LeftOut:
     assert pool.plain is not None
     large = [i for i in left_out_indices(pool, seed) if len(pool.start[i]) >= _SMALLEST]
     chosen = min(large, key=lambda i: seconds[pool.molecules == i].mean())
-    own = [pool.frames[i] for i in np.flatnonzero(pool.molecules == chosen)]
+    frames = [pool.frames[i] for i in np.flatnonzero(pool.molecules == chosen)]
     calm = [pool.frames[i] for i in pool.plain if pool.molecules[i] == chosen]
-    most = max(largest_distance(frame.positions) for frame in own)
-    return LeftOut(pool.names[chosen], tuple(calm), LIMIT_FACTOR * most)
+    largest = max(largest_distance(frame.positions) for frame in frames)
+    return LeftOut(pool.names[chosen], tuple(calm), LIMIT_FACTOR * largest)
 
 
 def distances(
-    potential: Potential, of: LeftOut, ensemble: str, given: Namespace, steps: int
+    potential: Potential, of: LeftOut, ensemble: str, options: Namespace, steps: int
 ) -> Distances:
     """Return the distances in MD of walkers from frames of the pool."""
     bins = int(of.limit / _BIN) + 2
-    found = Distances(of.limit, np.zeros((given.walkers, bins)))
+    histogram = Distances(of.limit, np.zeros((options.walkers, bins)))
     settings = DynamicsSettings(ENSEMBLES[ensemble], KELVIN, STEP, STRIDE, guards=_OFF)
     begin, rngs = [], []
-    for index in range(given.walkers):
+    for index in range(options.walkers):
         rng = random_stream(0, f"shift/md/{of.name}/{index}")
         frame = of.frames[int(rng.integers(len(of.frames)))]
         begin.append(Walker(index, 0, frame, maxwell_boltzmann(frame, KELVIN, rng)))
         rngs.append(rng)
     with np.errstate(all="ignore"):  # what explodes overflows
         moved = run_dynamics(
-            begin, potential, settings, steps, rngs, observe=found.look
+            begin, potential, settings, steps, rngs, observe=histogram.look
         )
     for walker in moved.walkers:
         if walker.stopped is not None:  # not finite
-            found.lost.setdefault(walker.index, walker.step * STEP)
-    return found
+            histogram.lost.setdefault(walker.index, walker.step * STEP)
+    return histogram
 
 
-def reference_key(of: LeftOut, given: Namespace) -> str:
+def reference_key(of: LeftOut, options: Namespace) -> str:
     """Return the key of the reference of a molecule."""
-    return f"reference/{of.name}/{given.walkers}-{given.reference_steps}"
+    return f"reference/{of.name}/{options.walkers}-{options.reference_steps}"
 
 
-def reference(of: LeftOut, given: Namespace, rows: Rows) -> Row:
+def reference(of: LeftOut, options: Namespace, rows: Rows) -> Row:
     """Return the histogram of MD with HF (NVT), made where it is missing."""
-    key = reference_key(of, given)
+    key = reference_key(of, options)
     if key not in rows:
         show(f"MD of {of.name} with HF/def2-SVP")
         with IsolatedLabeller(parse_level(LEVEL)) as labeller:
             exact = Exact(LabellerPotential(labeller))
-            found = distances(exact, of, "NVT", given, given.reference_steps)
-        half = given.walkers // 2
-        halves = [found.histogram(x) for x in (slice(half), slice(half, None))]
+            histogram = distances(exact, of, "NVT", options, options.reference_steps)
+        half = options.walkers // 2
+        halves = [histogram.histogram(x) for x in (slice(half), slice(half, None))]
         rows[key] = {
-            "h": found.histogram().tolist(),
+            "h": histogram.histogram().tolist(),
             "halves": apart(*halves),
-            "lost": len(found.lost),
+            "lost": len(histogram.lost),
         }
     return rows[key]
 
 
-def apart(one: Floats, other: Floats) -> float:
+def apart(first: Floats, second: Floats) -> float:
     """Return ∫|h - h'| dr of two histograms."""
-    return float(np.abs(one - other).sum() * _BIN)
+    return float(np.abs(first - second).sum() * _BIN)
 
 
-def md_key(given: Namespace, seed: int, arm: str, ensemble: str) -> str:
+def md_key(options: Namespace, seed: int, arm: str, ensemble: str) -> str:
     """Return the key of a run: all that it depends on."""
-    amount = f"{given.walkers}-{given.md_steps}-{given.reference_steps}"
-    return f"{row_key(given, SET, seed, arm)}/{ensemble}/{amount}"
+    amount = f"{options.walkers}-{options.md_steps}-{options.reference_steps}"
+    return f"{row_key(options, SET, seed, arm)}/{ensemble}/{amount}"
 
 
-def make_rows(given: Namespace, rows: Rows) -> None:
+def make_rows(options: Namespace, rows: Rows) -> None:
     """Run what is missing."""
     pool = read_pool(DATA / "molecules.npz")
-    for seed in given.seed:
+    for seed in options.seed:
         pairs = [(arm, name) for arm in REFINED for name in ENSEMBLES]
-        missing = [x for x in pairs if md_key(given, seed, *x) not in rows]
+        missing = [x for x in pairs if md_key(options, seed, *x) not in rows]
         if not missing:
             continue
         of = left_out(pool, seed)
-        known = np.array(reference(of, given, rows)["h"])
-        test = left_out_molecules(given, seed)
-        model = trained_model(given, SET, seed, test)
+        exact = np.array(reference(of, options, rows)["h"])
+        test = left_out_molecules(options, seed)
+        model = trained_model(options, SET, seed, test)
         system = pool.names.index(of.name)
         for arm in dict.fromkeys(arm for arm, _ in missing):
-            refined = ARMS[arm](model, test, given)
+            refined = ARMS[arm](model, test, options)
             potential = refined.each.get(system, refined.inside)
-            for ensemble in (name for each, name in missing if each == arm):
-                found = distances(potential, of, ensemble, given, given.md_steps)
-                rows[md_key(given, seed, arm, ensemble)] = {
+            for ensemble in (name for arm_name, name in missing if arm_name == arm):
+                histogram = distances(
+                    potential, of, ensemble, options, options.md_steps
+                )
+                rows[md_key(options, seed, arm, ensemble)] = {
                     "molecule": of.name,
-                    "held": given.walkers - len(found.lost),
-                    "of": given.walkers,
-                    "first lost, ps": min(found.lost.values(), default=np.nan) / 1000,
-                    "h(r) error": apart(found.histogram(), known),
+                    "held": options.walkers - len(histogram.lost),
+                    "of": options.walkers,
+                    "first lost, ps": min(histogram.lost.values(), default=np.nan)
+                    / 1000,
+                    "h(r) error": apart(histogram.histogram(), exact),
                 }
 
 
-def summary(given: Namespace, rows: Rows) -> list[Row]:
+def summary(options: Namespace, rows: Rows) -> list[Row]:
     """Return the rows that are there, seed by seed, those of a reference beside."""
     out: list[Row] = []
     pool = read_pool(DATA / "molecules.npz")
-    for seed in given.seed:
-        floor = reference_key(left_out(pool, seed), given)
+    for seed in options.seed:
+        floor = reference_key(left_out(pool, seed), options)
         for arm in REFINED:
             for ensemble in ENSEMBLES:
-                key = md_key(given, seed, arm, ensemble)
+                key = md_key(options, seed, arm, ensemble)
                 if key in rows:
                     halves = rows[floor]["halves"]
                     names = {"seed": seed, "arm": arm, "ensemble": ensemble}
@@ -232,16 +235,16 @@ def main() -> None:
     add("--walkers", type=int, default=4)
     add("--md-steps", type=int, default=4000, help=f"of {STEP} fs")
     add("--reference-steps", type=int, default=300, help="of MD with HF")
-    given = parse_options(parser)
-    if given.quick:
-        given.walkers, given.md_steps, given.reference_steps = 2, 70, 60
-    rows = Rows(given.out / "shift_md.jsonl")
-    if not given.table:
-        make_rows(given, rows)
-    found = summary(given, rows)
-    if found:
-        show(make_table("MD of a molecule left out", found))
-    write_json(given.json, {"rows": found})
+    options = parse_options(parser)
+    if options.quick:
+        options.walkers, options.md_steps, options.reference_steps = 2, 70, 60
+    rows = Rows(options.out / "shift_md.jsonl")
+    if not options.table:
+        make_rows(options, rows)
+    lines = summary(options, rows)
+    if lines:
+        show(make_table("MD of a molecule left out", lines))
+    write_json(options.json, {"rows": lines})
 
 
 if __name__ == "__main__":

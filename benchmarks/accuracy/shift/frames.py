@@ -56,83 +56,87 @@ from benchmarks.common import (
 FORETELLING = "foretelling"
 
 
-def model_name(given: Namespace, name: str, seed: int) -> str:
+def model_name(options: Namespace, name: str, seed: int) -> str:
     """Return the name of a model: all that it depends on."""
-    sizes = (given.train, given.pretrain, given.finetune, given.channels)
-    form = () if given.form == "two-heads" else (given.form,)
-    return "-".join(map(str, (name, given.network, *form, *sizes, seed)))
+    sizes = (options.train, options.pretrain, options.finetune, options.channels)
+    form = () if options.form == "two-heads" else (options.form,)
+    return "-".join(map(str, (name, options.network, *form, *sizes, seed)))
 
 
-def row_key(given: Namespace, name: str, seed: int, arm: str) -> str:
+def row_key(options: Namespace, name: str, seed: int, arm: str) -> str:
     """Return the key of a row: all that it depends on."""
-    part = "whole" if given.whole else "beginning"
-    own = (given.test, given.held, given.refine_steps, given.ratio, part)
-    return f"{model_name(given, name, seed)}/{'-'.join(map(str, own))}/{arm}"
+    part = "whole" if options.whole else "beginning"
+    amounts = (options.test, options.held, options.refine_steps, options.ratio, part)
+    return f"{model_name(options, name, seed)}/{'-'.join(map(str, amounts))}/{arm}"
 
 
 def trained_model(
-    given: Namespace, name: str, seed: int, test: ShiftSet
+    options: Namespace, name: str, seed: int, test: ShiftSet
 ) -> TwoHeadPotential:
     """Return the model of a set, trained now where it is missing."""
-    file = given.out / "shift" / f"{model_name(given, name, seed)}.model"
+    file = options.out / "shift" / f"{model_name(options, name, seed)}.model"
 
     def train() -> TwoHeadPotential:
-        schedule = Schedule(compile=False if given.quick else "auto")
-        settings = {"channels": given.channels}
-        if given.form == "ordinary":
-            steps = (given.pretrain // 10, given.pretrain * 9 // 10, given.finetune)
+        schedule = Schedule(compile=False if options.quick else "auto")
+        settings = {"channels": options.channels}
+        if options.form == "ordinary":
+            steps = (
+                options.pretrain // 10,
+                options.pretrain * 9 // 10,
+                options.finetune,
+            )
             ordinary = StagedTrainer(
-                given.network, settings, asteroid_stages(steps, schedule)
+                options.network, settings, asteroid_stages(steps, schedule)
             )
             plain = ordinary.train(test.train, None, seed)[0]
-            added = TestTimeSettings(given.refine_steps)
+            added = TestTimeSettings(options.refine_steps)
             return with_cheap_head(plain, test.train.cheap, added)
-        stages = two_head_stages((given.pretrain, given.finetune), schedule)
-        trainer = TwoHeadTrainer(given.network, settings, stages)
+        stages = two_head_stages((options.pretrain, options.finetune), schedule)
+        trainer = TwoHeadTrainer(options.network, settings, stages)
         return trainer.train(test.train, None, seed)[0]
 
-    found = stored_model(file, train)
-    assert isinstance(found, TwoHeadPotential)
-    return found
+    model = stored_model(file, train)
+    assert isinstance(model, TwoHeadPotential)
+    return model
 
 
-def make_rows(given: Namespace, rows: Rows) -> None:
+def make_rows(options: Namespace, rows: Rows) -> None:
     """Train the models and make the rows that are missing."""
-    for name in given.sets:
-        for seed in given.seed:
+    for name in options.sets:
+        for seed in options.seed:
             missing = [
                 arm
-                for arm in (*given.arms, FORETELLING)
-                if row_key(given, name, seed, arm) not in rows
+                for arm in (*options.arms, FORETELLING)
+                if row_key(options, name, seed, arm) not in rows
             ]
             if not missing:
                 continue
-            test = SETS[name](given, seed)
-            model = trained_model(given, name, seed, test)
+            test = SETS[name](options, seed)
+            model = trained_model(options, name, seed, test)
             for arm in missing:
-                key = row_key(given, name, seed, arm)
+                key = row_key(options, name, seed, arm)
                 if arm == FORETELLING:
                     rows[key] = dict(shift_correlations(model, test))
                     continue
-                own = given
+                arm_options = options
                 if arm == EQUAL_TIME:
-                    spent = rows[row_key(given, name, seed, TIMED_BY)]["cpu"]
-                    own = Namespace(**vars(given), seconds=spent)
-                rows[key] = dict(arm_figures(arm, model, test, own))
+                    spent = rows[row_key(options, name, seed, TIMED_BY)]["cpu"]
+                    arm_options = Namespace(**vars(options), seconds=spent)
+                rows[key] = dict(arm_figures(arm, model, test, arm_options))
 
 
-def summary_rows(given: Namespace, rows: Rows, name: str) -> list[Row]:
+def summary_rows(options: Namespace, rows: Rows, name: str) -> list[Row]:
     """Return a row for each arm: means over seeds, with the lowest and the highest.
 
     Columns with `over` are multiples of what doing nothing gives with the same seed.
     """
     pairs: dict[str, list[tuple[Row, Row]]] = {}
-    for arm in given.arms:
+    for arm in options.arms:
         keys = [
-            (row_key(given, name, seed, arm), row_key(given, name, seed, "nothing"))
-            for seed in given.seed
+            (row_key(options, name, seed, arm), row_key(options, name, seed, "nothing"))
+            for seed in options.seed
         ]
-        if done := [(rows[own], rows[base]) for own, base in keys if own in rows]:
+        if done := [(rows[key], rows[base]) for key, base in keys if key in rows]:
             pairs[arm] = done
     made = [row for done in pairs.values() for row, _ in done]
     shared = [x for x in (made[0] if made else ()) if all(x in row for row in made)]
@@ -147,16 +151,16 @@ def summary_rows(given: Namespace, rows: Rows, name: str) -> list[Row]:
     return out
 
 
-def correlation_rows(given: Namespace, rows: Rows, name: str) -> list[Row]:
+def correlation_rows(options: Namespace, rows: Rows, name: str) -> list[Row]:
     """Return a row for each shift and surprise: Spearman's correlation over seeds."""
-    keys = (row_key(given, name, seed, FORETELLING) for seed in given.seed)
+    keys = (row_key(options, name, seed, FORETELLING) for seed in options.seed)
     done = [rows[key] for key in keys if key in rows]
-    found: list[Row] = []
+    lines: list[Row] = []
     for by in done[0] if done else ():
         together, outside = zip(*(row[by] for row in done), strict=True)
         spreads = {"together": mean_range(together), "outside": mean_range(outside)}
-        found.append({"by": by, "seeds": len(done), **spreads})
-    return found
+        lines.append({"by": by, "seeds": len(done), **spreads})
+    return lines
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -182,12 +186,12 @@ def add_options(parser: ArgumentParser) -> None:
 
 def parse_options(parser: ArgumentParser) -> Namespace:
     """Return the options; `--quick` makes all small."""
-    given = parser.parse_args()
-    if given.quick:
-        given.sets, given.seed, given.channels = ["molecules"], [0], 8
-        given.train, given.test, given.held = 60, 20, 20
-        given.pretrain, given.finetune, given.refine_steps = 40, 20, 10
-    return given
+    options = parser.parse_args()
+    if options.quick:
+        options.sets, options.seed, options.channels = ["molecules"], [0], 8
+        options.train, options.test, options.held = 60, 20, 20
+        options.pretrain, options.finetune, options.refine_steps = 40, 20, 10
+    return options
 
 
 def main() -> None:
@@ -195,20 +199,20 @@ def main() -> None:
     parser = make_parser(__doc__)
     add_options(parser)
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
-    given = parse_options(parser)
-    rows = Rows(given.out / "shift.jsonl")
-    if not given.table:
-        make_rows(given, rows)
+    options = parse_options(parser)
+    rows = Rows(options.out / "shift.jsonl")
+    if not options.table:
+        make_rows(options, rows)
     figures = {}
-    for name in given.sets:
-        arms = summary_rows(given, rows, name)
-        foretold = correlation_rows(given, rows, name)
+    for name in options.sets:
+        arms = summary_rows(options, rows, name)
+        foretold = correlation_rows(options, rows, name)
         if arms:
             show(make_table(f"{name}: force errors, meV/Å", arms))
         if foretold:
             show(make_table(f"{name}: what foretells the error", foretold))
         figures[name] = {"arms": arms, "foretelling": foretold}
-    write_json(given.json, figures)
+    write_json(options.json, figures)
 
 
 if __name__ == "__main__":

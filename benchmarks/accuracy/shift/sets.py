@@ -62,22 +62,25 @@ class BothLevels:
         )
 
 
-def new_molecule(given: Namespace, seed: int) -> ShiftSet:
+def new_molecule(options: Namespace, seed: int) -> ShiftSet:
     """Return aspirin and benzene for training, ethanol for the test.
 
     CCSD (aspirin) and CCSD(T) labels of MD17 at 500 K (Chmiela et al., Nat. Commun. 9,
     3887, 2018); GFN2-xTB labels are made here and kept in the folder.
     """
-    first = [_md17(given, name, given.train // 2 + 50) for name in _MD17[:2]]
+    first = [_md17(options, name, options.train // 2 + 50) for name in _MD17[:2]]
     inside = [
-        random_stream(seed, f"shift/{name}").permutation(given.train // 2 + 50)
+        random_stream(seed, f"shift/{name}").permutation(options.train // 2 + 50)
         for name in _MD17[:2]
     ]
-    learned = [x.select(own[50:]) for x, own in zip(first, inside, strict=True)]
-    held = [x.select(own[:50]) for x, own in zip(first, inside, strict=True)]
-    other = _md17(given, "ethanol", given.test + 50)
-    order = random_stream(seed, "shift/ethanol").permutation(given.test + 50)
-    test, rest = other.select(order[: given.test]), other.select(order[given.test :])
+    learned = [x.select(indices[50:]) for x, indices in zip(first, inside, strict=True)]
+    held = [x.select(indices[:50]) for x, indices in zip(first, inside, strict=True)]
+    other = _md17(options, "ethanol", options.test + 50)
+    order = random_stream(seed, "shift/ethanol").permutation(options.test + 50)
+    test, rest = (
+        other.select(order[: options.test]),
+        other.select(order[options.test :]),
+    )
     return ShiftSet(
         train=TrainingData(
             joined_labels(*(x.cheap for x in learned)),
@@ -87,48 +90,48 @@ def new_molecule(given: Namespace, seed: int) -> ShiftSet:
         cheap=test.cheap,
         expensive=test.expensive,
         bought=rest.expensive,
-        systems=np.zeros(given.test, dtype=np.int64),
-        ratio=given.ratio,
+        systems=np.zeros(options.test, dtype=np.int64),
+        ratio=options.ratio,
     )
 
 
-def high_forces(given: Namespace, seed: int) -> ShiftSet:
+def high_forces(options: Namespace, seed: int) -> ShiftSet:
     """Return formaldehyde, trained below the median force norm, tested on the top 10 %.
 
     B3LYP/cc-pVDZ under CCSD(T)/aug-cc-pVTZ (Käser et al., J. Phys. Chem. A 124, 8853,
     2020).
     """
-    pool = formaldehyde(given.data)
-    whole = _both(pool, np.arange(len(pool.frames)))
-    norms = force_norms(whole.expensive.batch, whole.expensive.forces)
+    pool = formaldehyde(options.data)
+    labels = _both(pool, np.arange(len(pool.frames)))
+    norms = force_norms(labels.expensive.batch, labels.expensive.forces)
     order = random_stream(seed, "shift/formaldehyde").permutation(len(norms))
     low = order[norms[order] < np.median(norms)]
     high = order[norms[order] > np.quantile(norms, 0.9)]
-    return _parts(given, whole, low, high, np.zeros(len(norms), dtype=np.int64))
+    return _parts(options, labels, low, high, np.zeros(len(norms), dtype=np.int64))
 
 
-def left_out_molecules(given: Namespace, seed: int) -> ShiftSet:
+def left_out_molecules(options: Namespace, seed: int) -> ShiftSet:
     """Return 32 small molecules, of which 8 are left out of the training.
 
     GFN2-xTB under HF/def2-SVP, frames of normal modes and MD: `data/molecules.npz`.
     """
     pool = read_pool(DATA / "molecules.npz")
-    whole = _both(pool, np.arange(len(pool.frames)))
+    labels = _both(pool, np.arange(len(pool.frames)))
     rng = random_stream(seed, "shift/molecules")
     left = rng.permutation(len(pool.names))[:_LEFT_OUT]
     order = rng.permutation(len(pool.frames))
     out = np.isin(pool.molecules[order], left)
-    return _parts(given, whole, order[~out], order[out], pool.molecules)
+    return _parts(options, labels, order[~out], order[out], pool.molecules)
 
 
 def left_out_indices(pool: LabelledPool, seed: int) -> list[int]:
     """Return the indices of the molecules that `left_out_molecules` leaves out."""
     order = random_stream(seed, "shift/molecules").permutation(len(pool.names))
-    found: list[int] = order[:_LEFT_OUT].tolist()
-    return found
+    molecules: list[int] = order[:_LEFT_OUT].tolist()
+    return molecules
 
 
-def high_forces_of_ethanol(given: Namespace, seed: int) -> ShiftSet:
+def high_forces_of_ethanol(options: Namespace, seed: int) -> ShiftSet:
     """Return MD of ethanol at 300 to 1500 K, cut by force norms.
 
     GFN2-xTB under HF/def2-SVP: `data/ethanol.npz`. Trained below the median norm,
@@ -136,15 +139,15 @@ def high_forces_of_ethanol(given: Namespace, seed: int) -> ShiftSet:
     """
     pool, origins = _ethanol()
     moving = np.flatnonzero(np.char.startswith(origins, "md"))
-    whole = _both(pool, np.arange(len(pool.frames)))
-    norms = force_norms(whole.expensive.batch, whole.expensive.forces)
+    labels = _both(pool, np.arange(len(pool.frames)))
+    norms = force_norms(labels.expensive.batch, labels.expensive.forces)
     order = random_stream(seed, "shift/norms").permutation(moving)
     low = order[norms[order] < np.median(norms[moving])]
     high = order[norms[order] > np.quantile(norms[moving], 0.8)]
-    return _parts(given, whole, low, high, pool.molecules)
+    return _parts(options, labels, low, high, pool.molecules)
 
 
-def stretched_bonds(given: Namespace, seed: int) -> ShiftSet:
+def stretched_bonds(options: Namespace, seed: int) -> ShiftSet:
     """Return ethanol, trained on ordinary MD and modes, tested on scans of its bonds.
 
     C-C from 1.2 to 1.9 Å, C-O to 2.0 Å and O-H, in frames of normal modes at 300 K;
@@ -154,11 +157,11 @@ def stretched_bonds(given: Namespace, seed: int) -> ShiftSet:
     order = random_stream(seed, "shift/bonds").permutation(len(origins))
     calm = order[np.isin(origins[order], ("md300", "md500", "modes300"))]
     broken = order[np.isin(origins[order], ("c-c", "c-o", "o-h"))]
-    whole = _both(pool, np.arange(len(origins)))
-    return _parts(given, whole, calm, broken, pool.molecules)
+    labels = _both(pool, np.arange(len(origins)))
+    return _parts(options, labels, calm, broken, pool.molecules)
 
 
-def rare_element(given: Namespace, seed: int) -> ShiftSet:
+def rare_element(options: Namespace, seed: int) -> ShiftSet:
     """Return the small molecules, whose fluorine is trained on in six frames alone.
 
     They are of H2CF2; tested on the other molecules with fluorine. An element without
@@ -167,10 +170,10 @@ def rare_element(given: Namespace, seed: int) -> ShiftSet:
     pool = read_pool(DATA / "molecules.npz")
     order = random_stream(seed, "shift/element").permutation(len(pool.frames))
     has = np.array([FLUORINE in pool.frames[i].numbers for i in order], dtype=np.bool_)
-    known = pool.molecules[order] == pool.names.index("H2CF2")
-    inside = np.concatenate([order[has & known][:_SEEN], order[~has]])
-    whole = _both(pool, np.arange(len(pool.frames)))
-    return _parts(given, whole, inside, order[has & ~known], pool.molecules)
+    is_known = pool.molecules[order] == pool.names.index("H2CF2")
+    inside = np.concatenate([order[has & is_known][:_SEEN], order[~has]])
+    labels = _both(pool, np.arange(len(pool.frames)))
+    return _parts(options, labels, inside, order[has & ~is_known], pool.molecules)
 
 
 def _ethanol() -> tuple[LabelledPool, np.ndarray]:
@@ -192,8 +195,8 @@ _MD17 = ("aspirin", "benzene", "ethanol")
 
 
 def _parts(
-    given: Namespace,
-    whole: BothLevels,
+    options: Namespace,
+    labels: BothLevels,
     inside: Integers,
     outside: Integers,
     systems: Integers,
@@ -202,20 +205,20 @@ def _parts(
 
     Where there are few, fewer are trained and tested on.
     """
-    count = min(given.train, len(inside) - given.held)
-    learned = whole.select(inside[:count])
-    held = inside[count : count + given.held]
-    tested_on = min(given.test, len(outside) - _TO_BUY)
+    count = min(options.train, len(inside) - options.held)
+    learned = labels.select(inside[:count])
+    held = inside[count : count + options.held]
+    tested_on = min(options.test, len(outside) - _TO_BUY)
     test, rest = outside[:tested_on], outside[tested_on:]
-    tested = whole.select(test)
+    tested = labels.select(test)
     return ShiftSet(
         train=TrainingData(learned.cheap, learned.expensive),
-        held_out=whole.select(held).expensive,
+        held_out=labels.select(held).expensive,
         cheap=tested.cheap,
         expensive=tested.expensive,
-        bought=whole.select(rest).expensive,
+        bought=labels.select(rest).expensive,
         systems=systems[test],
-        ratio=given.ratio,
+        ratio=options.ratio,
     )
 
 
@@ -225,15 +228,15 @@ def _both(pool: LabelledPool, indices: Integers) -> BothLevels:
     )
 
 
-def _md17(given: Namespace, name: str, count: int) -> BothLevels:
+def _md17(options: Namespace, name: str, count: int) -> BothLevels:
     """Return the first frames of MD17 in ASTEROID's order, with labels of GFN2-xTB."""
-    with np.load(given.data / "md17_ccsd" / f"{name}.npz") as file:
+    with np.load(options.data / "md17_ccsd" / f"{name}.npz") as file:
         chosen = file["asteroid_shuffle"][:count]
         numbers, R = file["z"], file["cc_R"][chosen]
         E = _KCAL * file["cc_E"].reshape(-1)[chosen]
         F = _KCAL * file["cc_F"][chosen]
     frames = [Frame(numbers, x) for x in R.astype(np.float64)]
-    energies, forces = _xtb(frames, given.out / "shift" / "labels")
+    energies, forces = _xtb(frames, options.out / "shift" / "labels")
     return BothLevels(
         LabelSet.of(frames, energies, forces),
         LabelSet.of(frames, E.astype(np.float64), list(F.astype(np.float64))),
@@ -241,8 +244,8 @@ def _md17(given: Namespace, name: str, count: int) -> BothLevels:
 
 
 def _xtb(frames: Sequence[Frame], cache: Path) -> tuple[list[float], list[Floats]]:
-    found = label_frames(frames, parse_level("gfn2-xtb"), cache=cache)
-    labels = [label for label in found if isinstance(label, Label)]
+    outcomes = label_frames(frames, parse_level("gfn2-xtb"), cache=cache)
+    labels = [label for label in outcomes if isinstance(label, Label)]
     if len(labels) < len(frames):
         raise SystemExit("expected a label of GFN2-xTB for each frame")
     return [label.energy for label in labels], [label.forces for label in labels]

@@ -83,13 +83,17 @@ class Comparison:
     def pretrained(self, seed: int, steps: int = 3000) -> TrainingState:
         """Return a new network, pretrained on the cheap labels."""
         start = TrainingState(self._runner(seed).new_network("pretraining"))
-        return self._trained(start, "pretraining", seed, steps, SCHEDULE, "cheap")
+        return self._trained(
+            start, "pretraining", seed=seed, steps=steps, schedule=SCHEDULE, on="cheap"
+        )
 
     def fine_tuned(
         self, state: TrainingState, seed: int, steps: int = 1000
     ) -> TrainingState:
         """Return a network fine-tuned on the expensive labels; seed: of the order."""
-        return self._trained(state, "fine-tuning", seed, steps, FINE, "expensive")
+        return self._trained(
+            state, "fine-tuning", seed=seed, steps=steps, schedule=FINE, on="expensive"
+        )
 
     @cached_property
     def shared(self) -> TrainingState:
@@ -104,13 +108,17 @@ class Comparison:
     def branch(self, trunk: TrainingState, number: int) -> TrainingState:
         """Return a network that left the trunk before the end of its pretraining."""
         seed = 10 * self.seed + number
-        tip = self._trained(trunk, "branch", seed, 1000, SCHEDULE, "cheap")
+        tip = self._trained(
+            trunk, "branch", seed=seed, steps=1000, schedule=SCHEDULE, on="cheap"
+        )
         return self.fine_tuned(tip, seed)
 
     def trunk(self) -> TrainingState:
         """Return a network after 2000 steps at a constant learning rate."""
         start = TrainingState(self._runner(self.seed).new_network("pretraining"))
-        return self._trained(start, "trunk", self.seed, 2000, CONSTANT, "cheap")
+        return self._trained(
+            start, "trunk", seed=self.seed, steps=2000, schedule=CONSTANT, on="cheap"
+        )
 
     def error(self, states: Sequence[TrainingState]) -> float:
         """Return the error of the mean of the networks' forces, meV/Å."""
@@ -170,38 +178,42 @@ def mean_weights(states: Sequence[TrainingState]) -> TrainingState:
     return replace(states[0], network=network)
 
 
-def single_training(given: Comparison) -> Row:
+def single_training(comparison: Comparison) -> Row:
     """Return the error of one training."""
-    return {"one": given.error([given.one])}
+    return {"one": comparison.error([comparison.one])}
 
 
-def fine_tunings(given: Comparison) -> Row:
+def fine_tunings(comparison: Comparison) -> Row:
     """Return errors of two fine-tunings of one pretraining."""
-    other = given.fine_tuned(given.shared, 1000 * given.seed + 1)
-    return _pair("fine-tunings", given, [given.one, other])
+    other = comparison.fine_tuned(comparison.shared, 1000 * comparison.seed + 1)
+    return _pair("fine-tunings", comparison, [comparison.one, other])
 
 
-def branches(given: Comparison) -> Row:
+def branches(comparison: Comparison) -> Row:
     """Return errors of two trainings that share two thirds of their pretraining."""
-    trunk = given.trunk()
-    pair = [given.branch(trunk, number) for number in range(2)]
-    return _pair("branches", given, pair)
+    trunk = comparison.trunk()
+    pair = [comparison.branch(trunk, number) for number in range(2)]
+    return _pair("branches", comparison, pair)
 
 
-def networks(given: Comparison) -> Row:
+def networks(comparison: Comparison) -> Row:
     """Return errors of two trainings that share nothing but their labels."""
-    start = given.pretrained(given.seed + 100)
-    other = given.fine_tuned(start, 1000 * given.seed + 50)
-    return _pair("networks", given, [given.one, other])
+    start = comparison.pretrained(comparison.seed + 100)
+    other = comparison.fine_tuned(start, 1000 * comparison.seed + 50)
+    return _pair("networks", comparison, [comparison.one, other])
 
 
 def long_training(
-    given: Comparison, name: str, factor: int, network: str, channels: int | None
+    comparison: Comparison, name: str, factor: int, network: str, channels: int | None
 ) -> Row:
     """Return the error of one training of a network with so many times the steps."""
-    own = replace(given, network=network, channels=channels)
-    start = own.pretrained(given.seed, 3000 * factor)
-    return {name: own.error([own.fine_tuned(start, 1000 * given.seed, 1000 * factor)])}
+    longer = replace(comparison, network=network, channels=channels)
+    start = longer.pretrained(comparison.seed, 3000 * factor)
+    return {
+        name: longer.error(
+            [longer.fine_tuned(start, 1000 * comparison.seed, 1000 * factor)]
+        )
+    }
 
 
 def _long(
@@ -212,11 +224,11 @@ def _long(
     )
 
 
-def _pair(name: str, given: Comparison, pair: Sequence[TrainingState]) -> Row:
+def _pair(name: str, comparison: Comparison, pair: Sequence[TrainingState]) -> Row:
     return {
-        f"{name}, each": [given.error([each]) for each in pair],
-        f"{name}, mean forces": given.error(pair),
-        f"{name}, mean weights": given.error([mean_weights(pair)]),
+        f"{name}, each": [comparison.error([state]) for state in pair],
+        f"{name}, mean forces": comparison.error(pair),
+        f"{name}, mean weights": comparison.error([mean_weights(pair)]),
     }
 
 
@@ -279,14 +291,14 @@ def draw_labels(
 
 def error_rows(done: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the error of each way, over the seeds."""
-    found = []
+    rows = []
     for name in dict.fromkeys(name for row in done for name in row):
         part = name.partition(",")[0]
         values = np.ravel([row[name] for row in done if name in row]).tolist()
         errors = "{median:.2f} ({low:.2f} to {high:.2f})".format(**median_range(values))
         steps, wall = STEPS[part]
-        found.append({"way": name, "steps": steps, "wall": wall, "error": errors})
-    return found
+        rows.append({"way": name, "steps": steps, "wall": wall, "error": errors})
+    return rows
 
 
 def main() -> None:
@@ -308,15 +320,15 @@ def main() -> None:
             cheap, expensive, judge = draw_labels(options.data, options.set, seed)
         except InputError as error:
             raise SystemExit(str(error)) from error
-        given = Comparison(cheap, expensive, judge, seed, fewer)
+        comparison = Comparison(cheap, expensive, judge, seed, fewer)
         for part in options.parts:
             if f"{part}/{seed}" not in done:
                 began = cpu_seconds()
-                done[f"{part}/{seed}"] = PARTS[part](given)
+                done[f"{part}/{seed}"] = PARTS[part](comparison)
                 show(f"{part}/{seed}: {cpu_seconds() - began:.0f} CPU s")
-    found = error_rows([done[key] for key in done])
-    show(make_table(f"Force error, {options.set}, meV/Å", found))
-    write_json(options.json, {"rows": found})
+    rows = error_rows([done[key] for key in done])
+    show(make_table(f"Force error, {options.set}, meV/Å", rows))
+    write_json(options.json, {"rows": rows})
 
 
 if __name__ == "__main__":

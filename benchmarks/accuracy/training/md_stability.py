@@ -86,12 +86,12 @@ class HeldRuns:
     timestep: float
     lost: dict[int, float] = field(default_factory=dict)
 
-    def look(self, found: ScoredFrames) -> None:
+    def look(self, scored: ScoredFrames) -> None:
         """Measure the walkers that move."""
-        for index in map(int, np.flatnonzero(found.eligible)):
-            span = slice(*found.batch.offsets[index : index + 2])
-            if not largest_distance(found.batch.positions[span]) < self.limit:
-                self.lost.setdefault(index, found.step * self.timestep)
+        for index in map(int, np.flatnonzero(scored.eligible)):
+            span = slice(*scored.batch.offsets[index : index + 2])
+            if not largest_distance(scored.batch.positions[span]) < self.limit:
+                self.lost.setdefault(index, scored.step * self.timestep)
 
 
 def load_molecule(file: Path) -> Molecule:
@@ -101,7 +101,7 @@ def load_molecule(file: Path) -> Molecule:
             numbers, positions = data["z"], data["cc_R"]
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"expected z and cc_R in {file}: {error}") from error
-    frames = tuple(Frame(numbers, each) for each in positions)
+    frames = tuple(Frame(numbers, x) for x in positions)
     return Molecule(
         frames, LIMIT_FACTOR * max(largest_distance(x.positions) for x in frames)
     )
@@ -115,13 +115,13 @@ def largest_distance(positions: Floats) -> float:
 
 def make_walkers(of: Molecule, count: int, seed: int) -> list[Walker]:
     """Return walkers at random reference frames, at the thermostat's temperature."""
-    found = []
+    walkers = []
     for index in range(count):
         rng = random_stream(seed, f"run/{index}")
         frame = of.frames[int(rng.integers(len(of.frames)))]
         velocities = maxwell_boltzmann(frame, TEMPERATURE, rng)
-        found.append(Walker(index, 0, frame, velocities))
-    return found
+        walkers.append(Walker(index, 0, frame, velocities))
+    return walkers
 
 
 def run_walkers(
@@ -133,8 +133,8 @@ def run_walkers(
     stride = max(1, min(10, int(CHECK_INTERVAL / timestep)))
     plain = DynamicsSettings(Langevin(FRICTION), TEMPERATURE, timestep, stride)
     holding = HeldRuns(of.limit, timestep)
-    found = _run(begin, potential, replace(plain, guards=_OFF), steps, holding)
-    for walker in found:
+    walkers = _run(begin, potential, replace(plain, guards=_OFF), steps, holding)
+    for walker in walkers:
         if walker.stopped is not None:  # not finite
             holding.lost.setdefault(walker.index, walker.step * timestep)
     guarded = _run(begin, potential, plain, steps, HeldRuns(np.inf, timestep))
@@ -177,7 +177,7 @@ def short_runs(
     models: Mapping[str, Model], of: Molecule, amount: Workload, done: Rows
 ) -> list[Row]:
     """Return short runs of each model at each time step, kept as they come."""
-    found = []
+    rows = []
     for timestep in amount.grid:
         for name, model in models.items():
             key = f"{model.id}/{timestep}/{amount.runs}/{amount.length}"
@@ -186,13 +186,13 @@ def short_runs(
                 done[key] = run_walkers(
                     model.potential, of, timestep, steps, amount.runs
                 )
-            found.append({"model": name} | done[key])
-    return found
+            rows.append({"model": name} | done[key])
+    return rows
 
 
-def load_models(given: Sequence[str]) -> dict[str, Model]:
+def load_models(texts: Sequence[str]) -> dict[str, Model]:
     """Load models by name; raise InputError where a name or a file is missing."""
-    pairs = [each.partition("=") for each in given]
+    pairs = [text.partition("=") for text in texts]
     if wrong := [name for name, _, file in pairs if not file]:
         raise InputError(f"expected --model NAME=FILE, got {wrong[0]}")
     opened = {name: load(file) for name, _, file in pairs}
@@ -208,15 +208,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/md"))
     options = parser.parse_args()
     amount = QUICK if options.quick else FULL
-    of, given = load_molecule(options.data), load_models(options.model)
+    of, models = load_molecule(options.data), load_models(options.model)
     figures: dict[str, Any] = {"limit": of.limit}
     show(f"a run holds while no two atoms are {of.limit:.2f} Å apart")
     if options.part != "steps":
-        figures["long"] = long_runs(given, of, amount)
+        figures["long"] = long_runs(models, of, amount)
         show(make_table("Long runs", figures["long"]))
     if options.part != "long":
         done = Rows(options.work / f"{options.data.stem}.jsonl")
-        figures["steps"] = short_runs(given, of, amount, done)
+        figures["steps"] = short_runs(models, of, amount, done)
         show(make_table("Short runs by time step", figures["steps"]))
     write_json(options.json, figures)
 

@@ -49,27 +49,28 @@ def write_labels(path: Path, labels: LabelSet) -> None:
     )
 
 
-def preset_row(given: Namespace, preset: str, seed: int) -> Row:
+def preset_row(options: Namespace, preset: str, seed: int) -> Row:
     """Train with a preset; return steps, CPU seconds and errors."""
-    sets = load(given.data, given.molecule, -(-given.cheap // PER_RATIO))
+    sets = load(options.data, options.molecule, -(-options.cheap // PER_RATIO))
     folder = (
-        given.out / f"{molecule_name(given.molecule)}-{given.expensive}-{given.cheap}"
+        options.out
+        / f"{molecule_name(options.molecule)}-{options.expensive}-{options.cheap}"
     )
     folder.mkdir(parents=True, exist_ok=True)
     start = []
-    pools = {"expensive": first_labels(sets.expensive, given.expensive)}
-    if given.cheap:
-        pools["cheap"] = select_labels(sets.cheap, np.arange(given.cheap))
+    pools = {"expensive": first_labels(sets.expensive, options.expensive)}
+    if options.cheap:
+        pools["cheap"] = select_labels(sets.cheap, np.arange(options.cheap))
     for level, labels in pools.items():
         file = folder / f"{level}.npz"
         write_labels(file, labels)
         units = {"energy_unit": "eV", "length_unit": "angstrom"}
         start.append({"labels": str(file), "level": level, **units})
-    kind = "asteroid" if given.cheap else "standard"
+    kind = "asteroid" if options.cheap else "standard"
     steps = (
-        {"teacher": 5, "pretrain": 5, "finetune": 5} if given.cheap else {"steps": 5}
+        {"teacher": 5, "pretrain": 5, "finetune": 5} if options.cheap else {"steps": 5}
     )
-    training = {"kind": kind, **(steps if given.quick else {})}
+    training = {"kind": kind, **(steps if options.quick else {})}
     trained = train(
         {"start": start, "training": training, "seed": seed},
         folder / f"{preset}-{seed}.model",
@@ -77,34 +78,34 @@ def preset_row(given: Namespace, preset: str, seed: int) -> Row:
         force=True,
     )
     judge = joined_labels(sets.stopping, sets.choosing)
-    found = prediction_errors(trained.generation.predict(judge.batch), judge)
+    errors = prediction_errors(trained.generation.predict(judge.batch), judge)
     return {
         "preset": preset,
         "steps": sum(trained.history["steps"]),
         "cpu_seconds": sum(trained.history["cpu_seconds"]),
-        "force": 1e3 * found.force_mae,
-        "energy": 1e3 * found.energy_spread,
+        "force": 1e3 * errors.force_mae,
+        "energy": 1e3 * errors.energy_spread,
         **machine(),
     }
 
 
 def main() -> None:
     """Make the rows that are missing, and show those that are there."""
-    given = _options()
+    options = _options()
     torch.set_num_threads(1)
-    rows = Rows(given.out / "presets.jsonl")
-    quick = "-quick" * given.quick
-    for preset, seed in product(() if given.table else given.preset, given.seed):
-        sizes = f"{given.expensive}-{given.cheap}"
-        key = f"{molecule_name(given.molecule)}-{sizes}-{preset}-{seed}{quick}"
+    rows = Rows(options.out / "presets.jsonl")
+    quick = "-quick" * options.quick
+    for preset, seed in product(() if options.table else options.preset, options.seed):
+        sizes = f"{options.expensive}-{options.cheap}"
+        key = f"{molecule_name(options.molecule)}-{sizes}-{preset}-{seed}{quick}"
         if key not in rows:
             try:
-                rows[key] = preset_row(given, preset, seed)
+                rows[key] = preset_row(options, preset, seed)
             except InputError as error:
                 raise SystemExit(str(error)) from error
     table = [{"row": key, **rows[key]} for key in rows]
     show(make_table("Presets, meV/Å and meV", table))
-    write_json(given.json, {"rows": table})
+    write_json(options.json, {"rows": table})
 
 
 def _options() -> Namespace:
@@ -118,10 +119,10 @@ def _options() -> Namespace:
     add("--preset", nargs="+", choices=tuple(PRESETS), default=["quick", "standard"])
     add("--seed", type=int, nargs="+", default=[0])
     add("--table", action="store_true", help="show what the folder holds")
-    given = parser.parse_args()
-    if given.data is None and not given.table:
+    options = parser.parse_args()
+    if options.data is None and not options.table:
         parser.error("expected --data DIR, the folder of md17_ccsd/ and h2co/")
-    return given
+    return options
 
 
 if __name__ == "__main__":

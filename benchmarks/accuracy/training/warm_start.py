@@ -93,23 +93,23 @@ def _stages(
 
 
 def _labels(sets: Sets, count: int) -> TrainingData:
-    def first(labels: LabelSet, most: int) -> LabelSet:
-        return select_labels(labels, np.arange(most))
+    def first(labels: LabelSet, limit: int) -> LabelSet:
+        return select_labels(labels, np.arange(limit))
 
     return TrainingData(first(sets.cheap, CHEAP * count), first(sets.expensive, count))
 
 
 def error_rows(done: Rows, keys: dict[StartMode, list[str]]) -> list[dict[str, Any]]:
     """Return for each way the error by generation, and CPU seconds of all but one."""
-    found = []
+    rows = []
     for mode, names in keys.items():
         errors = zip(*(done[name]["errors"] for name in names), strict=True)
         columns = {
             str(n): _format_range(x) for n, x in zip(GENERATIONS, errors, strict=True)
         }
         spent = median(sum(done[name]["seconds"][1:]) for name in names)
-        found.append({"from": mode.name, **columns, "CPU s after the first": spent})
-    return found
+        rows.append({"from": mode.name, **columns, "CPU s after the first": spent})
+    return rows
 
 
 def _format_range(values: tuple[float, ...]) -> str:
@@ -141,9 +141,9 @@ def main() -> None:
             if names[seed] not in done:
                 done[names[seed]] = train_generations(sets, mode, seed, fewer)
                 show(f"{names[seed]}: {done[names[seed]]['errors'][-1]:.3f} kcal/mol/Å")
-    found = error_rows(done, keys)
-    show(make_table(f"Force error by expensive labels, {options.molecule}", found))
-    write_json(options.json, {"rows": found})
+    rows = error_rows(done, keys)
+    show(make_table(f"Force error by expensive labels, {options.molecule}", rows))
+    write_json(options.json, {"rows": rows})
 
 
 if __name__ == "__main__":

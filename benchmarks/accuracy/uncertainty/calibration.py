@@ -45,13 +45,13 @@ _CASES = ((400, 0.9), (400, 0.8), (400, 0.95), (100, 0.9), (30, 0.9))
 _DIVISIONS = 20
 
 
-def make_row(pool: LabelledPool, given: Namespace, scorer: str, seed: int) -> Row:
+def make_row(pool: LabelledPool, options: Namespace, scorer: str, seed: int) -> Row:
     """Train a generation; return its surprise and its errors."""
-    training = {"kind": "asteroid", **stage_steps(given.steps)}
+    training = {"kind": "asteroid", **stage_steps(options.steps)}
     settings = {"seed": seed, "training": training, "flag": {"kind": scorer}}
     worker = pool_setup(pool, settings, {}).worker_settings
     order = random_stream(seed, "calibration").permutation(pool.chosen)
-    parts = np.cumsum([given.expensive, given.cheap - given.expensive, _HELDOUT])
+    parts = np.cumsum([options.expensive, options.cheap - options.expensive, _HELDOUT])
     first, rest, heldout, free = np.split(order, parts)
     inputs = TrainingInputs(
         data=TrainingData(
@@ -64,8 +64,8 @@ def make_row(pool: LabelledPool, given: Namespace, scorer: str, seed: int) -> Ro
         name="train/1",
     )
     generation = train_generation(worker.trainer, inputs).generation
-    found = {"checked": free[:_CHECKED], **pool.tests}
-    return {name: _scored(generation, pool, indices) for name, indices in found.items()}
+    sets = {"checked": free[:_CHECKED], **pool.tests}
+    return {name: _scored(generation, pool, indices) for name, indices in sets.items()}
 
 
 def _scored(generation: Generation, pool: LabelledPool, indices: np.ndarray) -> Row:
@@ -80,31 +80,33 @@ def _scored(generation: Generation, pool: LabelledPool, indices: np.ndarray) -> 
     }
 
 
-def make_rows(given: Namespace, rows: Rows) -> None:
+def make_rows(options: Namespace, rows: Rows) -> None:
     """Make the rows that are missing."""
-    pool = POOLS[given.pool](given.data)
-    for seed in given.seed:
-        for scorer in given.scorers:
-            name = row_key(given, scorer, seed)
+    pool = POOLS[options.pool](options.data)
+    for seed in options.seed:
+        for scorer in options.scorers:
+            name = row_key(options, scorer, seed)
             if name not in rows:
-                rows[name] = make_row(pool, given, scorer, seed)
+                rows[name] = make_row(pool, options, scorer, seed)
                 show(f"{name}: {np.median(rows[name]['all']['errors']):.3f} eV/Å")
 
 
-def row_key(given: Namespace, scorer: str, seed: int) -> str:
+def row_key(options: Namespace, scorer: str, seed: int) -> str:
     """Return the key of a row: all that it depends on."""
-    amounts = (given.cheap, given.expensive, given.steps)
-    return "/".join(map(str, (given.pool, *amounts, scorer, seed)))
+    amounts = (options.cheap, options.expensive, options.steps)
+    return "/".join(map(str, (options.pool, *amounts, scorer, seed)))
 
 
-def coverage_row(found: Sequence[Row], test: str, n: int, promise: float) -> Row:
+def coverage_row(rows: Sequence[Row], test: str, n: int, promise: float) -> Row:
     """Return the coverage of limits from n frames on test frames, over seeds."""
     figures = [
         np.array([_judged(*part, promise) for part in _divisions(row, test, n)])
-        for row in found
+        for row in rows
     ]  # of each seed: (divisions, figures)
     held = [float(x[:, 0].mean()) for x in figures]
-    _, ratio, one, flagged, caught = np.mean([x.mean(axis=0) for x in figures], axis=0)
+    _, ratio, single, flagged, caught = np.mean(
+        [x.mean(axis=0) for x in figures], axis=0
+    )
     return {
         "frames": test,
         "n": n,
@@ -114,7 +116,7 @@ def coverage_row(found: Sequence[Row], test: str, n: int, promise: float) -> Row
         "high": f"{max(held):.3f}",
         "sd": f"{np.mean([x[:, 0].std() for x in figures]):.3f}",
         "limit/error": float(ratio),
-        "one limit/error": float(one),
+        "one limit/error": float(single),
         "flagged": f"{flagged:.3f}",
         "of those above": f"{caught:.3f}",
     }
@@ -135,35 +137,35 @@ def _divisions(row: Row, test: str, n: int) -> Iterator[tuple[Floats, Floats]]:
             yield rng.permutation(checked, axis=1)[:, :n], others
 
 
-def _judged(own: Floats, others: Floats, promise: float) -> list[float]:
-    limits = fit_error_limits(own[0], own[1], promise)
+def _judged(left_out: Floats, others: Floats, promise: float) -> list[float]:
+    limits = fit_error_limits(left_out[0], left_out[1], promise)
     if limits is None:
-        raise ValueError(f"{own.shape[1]} frames are too few to promise {promise}")
+        raise ValueError(f"{left_out.shape[1]} frames are too few to promise {promise}")
     surprise, errors = others
     said, large = limits.limits(surprise), float(np.quantile(errors, 0.9))
     flagged = surprise > limits.surprise_at(large)
     return [
         float(np.mean(errors <= said)),
         float(np.median(said / errors)),
-        float(np.median(conformal_quantile(own[1], promise) / errors)),
+        float(np.median(conformal_quantile(left_out[1], promise) / errors)),
         float(np.mean(flagged)),
         float(np.mean(flagged[errors > large])),
     ]
 
 
-def show_rows(given: Namespace, rows: Rows) -> None:
+def show_rows(options: Namespace, rows: Rows) -> None:
     """Print a table for each scorer."""
-    for scorer in given.scorers:
-        keys = [row_key(given, scorer, seed) for seed in given.seed]
-        found = [rows[key] for key in keys if key in rows]
-        if not found:
+    for scorer in options.scorers:
+        keys = [row_key(options, scorer, seed) for seed in options.seed]
+        seed_rows = [rows[key] for key in keys if key in rows]
+        if not seed_rows:
             continue
         lines = [
-            coverage_row(found, test, n, promise)
-            for test in list(found[0])[1:]
+            coverage_row(seed_rows, test, n, promise)
+            for test in list(seed_rows[0])[1:]
             for n, promise in _CASES
         ]
-        show(make_table(f"{given.pool}, {scorer}, {len(found)} seeds", lines))
+        show(make_table(f"{options.pool}, {scorer}, {len(seed_rows)} seeds", lines))
 
 
 def main() -> None:
@@ -179,13 +181,18 @@ def main() -> None:
     add("--expensive", type=int, default=100, help="expensive labels")
     add("--steps", type=int, default=2000, help="training steps")
     add("--table", action="store_true", help="show what the folder holds")
-    given = parser.parse_args()
-    if given.quick:
-        given.cheap, given.expensive, given.steps, given.seed = 100, 20, 100, [0]
-    rows = Rows(given.out / "calibration.jsonl")
-    if not given.table:
-        make_rows(given, rows)
-    show_rows(given, rows)
+    options = parser.parse_args()
+    if options.quick:
+        options.cheap, options.expensive, options.steps, options.seed = (
+            100,
+            20,
+            100,
+            [0],
+        )
+    rows = Rows(options.out / "calibration.jsonl")
+    if not options.table:
+        make_rows(options, rows)
+    show_rows(options, rows)
 
 
 if __name__ == "__main__":

@@ -83,9 +83,9 @@ class ScoredLabels:
     def limits(self, *, bonds: bool = True) -> ErrorLimits:
         """Return the limits made from these frames."""
         batch = self.batch if bonds else None
-        found = fit_error_limits(self.surprise, self.errors, PROMISE, batch=batch)
-        assert found is not None
-        return found
+        limits = fit_error_limits(self.surprise, self.errors, PROMISE, batch=batch)
+        assert limits is not None
+        return limits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,13 +99,13 @@ class WalkerLabels:
         self, rng: np.random.Generator, frames: int, kelvin: Sequence[float] = KELVIN
     ) -> ScoredLabels:
         """Return frames of whole walkers, as many at each of these temperatures."""
-        known = np.array(KELVIN)[self.walkers % len(KELVIN)]
+        temperatures = np.array(KELVIN)[self.walkers % len(KELVIN)]
         chosen: list[int] = []
-        for each in kelvin:
-            own = np.unique(self.walkers[known == each])
+        for temperature in kelvin:
+            walkers = np.unique(self.walkers[temperatures == temperature])
             ordered = [
                 index
-                for walker in rng.permutation(own)
+                for walker in rng.permutation(walkers)
                 for index in np.flatnonzero(self.walkers == walker).tolist()
             ]
             chosen += ordered[: frames // len(kelvin)]
@@ -116,11 +116,11 @@ def drawn_limits(
     validation: WalkerLabels, examination: WalkerLabels, rng: np.random.Generator
 ) -> dict[str, ErrorLimits]:
     """Return limits from a usual number of frames, by the way they are made."""
-    usual = validation.draw(rng, _FRAMES)
+    drawn = validation.draw(rng, _FRAMES)
     tested = examination.draw(rng, _EXAMINED)
-    both = usual.joined(tested)
+    both = drawn.joined(tested)
     cold = validation.draw(rng, _FRAMES, KELVIN[:1]).limits(bonds=False)
-    alone = usual.limits()
+    alone = drawn.limits()
     said = alone.limits(tested.surprise)
     ratios = (tested.errors / said)[np.isfinite(said)]
     factor = max(1.0, conformal_quantile(ratios, PROMISE))
@@ -147,62 +147,62 @@ def judge(limits: ErrorLimits, frames: ScoredLabels) -> list[float]:
     ]
 
 
-def make_row(given: Namespace, molecule: str, seed: int) -> Row:
+def make_row(options: Namespace, molecule: str, seed: int) -> Row:
     """Run the campaign of a molecule and a seed; return how its limits hold."""
-    folder = given.out / f"{molecule}-{given.steps}-{seed}"
-    own = Namespace(**{**vars(given), "molecule": molecule})
+    folder = options.out / f"{molecule}-{options.steps}-{seed}"
+    molecule_options = Namespace(**{**vars(options), "molecule": molecule})
     changes = {
         "explore": {"temperature": list(KELVIN)},
         "validation": {"frames": _MORE * _FRAMES, "examination": _MORE * _EXAMINED},
     }
-    campaign = run_campaign(folder, campaign_tree(own, seed, changes))
+    campaign = run_campaign(folder, campaign_tree(molecule_options, seed, changes))
     history, model = campaign.history(), campaign.model()
     validation = _validation_labels(history, model)
     examination = _examination_labels(history, model)
-    minimum, modes = reference_minimum(own)
+    minimum, modes = reference_minimum(molecule_options)
     tests = {
         name: _scored(model, labels)
-        for name, labels in test_sets(own, minimum, modes).items()
+        for name, labels in test_sets(molecule_options, minimum, modes).items()
     }
-    found: dict[str, dict[str, list[list[float]]]] = {}
-    for number in range(given.draws):
+    judgements: dict[str, dict[str, list[list[float]]]] = {}
+    for number in range(options.draws):
         rng = random_stream(seed, f"limits/{number}")
         for way, limits in drawn_limits(validation, examination, rng).items():
             for name, frames in tests.items():
-                judged = found.setdefault(way, {}).setdefault(name, [])
+                judged = judgements.setdefault(way, {}).setdefault(name, [])
                 judged.append(judge(limits, frames))
     return {
         way: {name: _figures(np.array(judged)) for name, judged in by_test.items()}
-        for way, by_test in found.items()
+        for way, by_test in judgements.items()
     }
 
 
 def _figures(judged: Floats) -> Row:
     """Return means over draws (draws, 3), and the spread of the share that is kept."""
-    known = judged[np.isfinite(judged).all(axis=1)]  # draws that limit a frame
+    limited = judged[np.isfinite(judged).all(axis=1)]  # draws that limit a frame
     return {
-        "kept": round(float(known[:, 0].mean()), 4),
-        "sd": round(float(known[:, 0].std()), 4),
+        "kept": round(float(limited[:, 0].mean()), 4),
+        "sd": round(float(limited[:, 0].std()), 4),
         "told": round(float(judged[:, 1].mean()), 4),
-        "ratio": round(float(known[:, 2].mean()), 3),
+        "ratio": round(float(limited[:, 2].mean()), 3),
     }
 
 
-def table_rows(found: Sequence[Row]) -> Iterator[Row]:
+def table_rows(rows: Sequence[Row]) -> Iterator[Row]:
     """Yield a row of the table for each way and test."""
-    for way in found[0] if found else ():
-        for name in dict.fromkeys(name for row in found for name in row[way]):
-            each = [row[way][name] for row in found if name in row[way]]
-            kept = [x["kept"] for x in each]
+    for way in rows[0] if rows else ():
+        for name in dict.fromkeys(name for row in rows for name in row[way]):
+            values = [row[way][name] for row in rows if name in row[way]]
+            shares = [x["kept"] for x in values]
             yield {
                 "way": way,
                 "frames": name,
-                "below": f"{np.mean(kept):.3f}",
-                "low": f"{min(kept):.3f}",
-                "high": f"{max(kept):.3f}",
-                "sd": f"{np.mean([x['sd'] for x in each]):.3f}",
-                "with a limit": f"{np.mean([x['told'] for x in each]):.2f}",
-                "limit/error": float(np.mean([x["ratio"] for x in each])),
+                "below": f"{np.mean(shares):.3f}",
+                "low": f"{min(shares):.3f}",
+                "high": f"{max(shares):.3f}",
+                "sd": f"{np.mean([x['sd'] for x in values]):.3f}",
+                "with a limit": f"{np.mean([x['told'] for x in values]):.2f}",
+                "limit/error": float(np.mean([x["ratio"] for x in values])),
             }
 
 
@@ -243,9 +243,9 @@ def _scored(model: Generation, labels: LabelSet) -> ScoredLabels:
     return ScoredLabels(labels.batch, surprise, errors)
 
 
-def row_key(given: Namespace, molecule: str, seed: int) -> str:
+def row_key(options: Namespace, molecule: str, seed: int) -> str:
     """Return the key of a row: all that it depends on."""
-    amounts = (given.cheap, given.expensive, given.steps, given.frames)
+    amounts = (options.cheap, options.expensive, options.steps, options.frames)
     return "/".join(map(str, (molecule, *amounts, seed)))
 
 
@@ -262,22 +262,22 @@ def main() -> None:
     add("--frames", type=int, default=80, help="test frames of each MD")
     add("--draws", type=int, default=40, help="draws of a row's frames")
     add("--table", action="store_true", help="show what the folder holds")
-    given = parser.parse_args()
-    if given.quick:
-        given.cheap, given.expensive, given.steps = 50, 12, 100
-        given.molecule, given.seed, given.frames = ["H2O"], [0], 20
-    rows = Rows(given.out / "live_limits.jsonl")
-    wanted = [(molecule, seed) for seed in given.seed for molecule in given.molecule]
-    for molecule, seed in () if given.table else wanted:
-        name = row_key(given, molecule, seed)
+    options = parser.parse_args()
+    if options.quick:
+        options.cheap, options.expensive, options.steps = 50, 12, 100
+        options.molecule, options.seed, options.frames = ["H2O"], [0], 20
+    rows = Rows(options.out / "live_limits.jsonl")
+    pairs = [(molecule, seed) for seed in options.seed for molecule in options.molecule]
+    for molecule, seed in () if options.table else pairs:
+        name = row_key(options, molecule, seed)
         if name not in rows:
-            rows[name] = make_row(given, molecule, seed)
+            rows[name] = make_row(options, molecule, seed)
             show(name)
-    names = [row_key(given, *each) for each in wanted]
+    names = [row_key(options, *pair) for pair in pairs]
     table = list(table_rows([rows[name] for name in names if name in rows]))
     if table:
         show(make_table(f"limits for {PROMISE:.0%}", table))
-    write_json(given.json, {"limits": table})
+    write_json(options.json, {"limits": table})
 
 
 if __name__ == "__main__":

@@ -100,9 +100,9 @@ def _make_frames(file: Path) -> None:
         "positions": batch.positions.reshape(len(frames), atoms_each, 3),
     }
     for key, oracle in oracles.items():
-        found = oracle.predict(batch)
-        arrays[f"{key}_energies"] = found.energies
-        arrays[f"{key}_forces"] = found.forces.reshape(len(frames), atoms_each, 3)
+        predictions = oracle.predict(batch)
+        arrays[f"{key}_energies"] = predictions.energies
+        arrays[f"{key}_forces"] = predictions.forces.reshape(len(frames), atoms_each, 3)
     file.parent.mkdir(parents=True, exist_ok=True)
     with replace_atomically(file) as partial, partial.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
@@ -126,22 +126,22 @@ def draw_frames(
     pool: LabelledPool, draw: str, seed: int, cheap: int, expensive: int
 ) -> DrawnFrames:
     """Draw from the pool, or from the half of its frames with the lowest energy."""
-    own = pool.chosen
+    indices = pool.chosen
     if draw == "low":
-        energies = pool.tables["expensive"].energies[own]
-        own = own[energies < np.median(energies)]
-    order = random_stream(seed, f"uncertainty/{draw}").permutation(own)
+        energies = pool.tables["expensive"].energies[indices]
+        indices = indices[energies < np.median(energies)]
+    order = random_stream(seed, f"uncertainty/{draw}").permutation(indices)
     labelled, heldout = order[:cheap], order[cheap : cheap + _HELDOUT]
     return DrawnFrames(np.sort(labelled), np.sort(labelled[:expensive]), heldout)
 
 
-def train_model(pool: LabelledPool, given: Namespace, draw: str, seed: int) -> bytes:
+def train_model(pool: LabelledPool, options: Namespace, draw: str, seed: int) -> bytes:
     """Return a generation with a committee of further models; its CPU seconds too."""
-    drawn = draw_frames(pool, draw, seed, given.cheap, given.expensive)
+    drawn = draw_frames(pool, draw, seed, options.cheap, options.expensive)
     settings = {
         "seed": seed,
-        "budget": {"cheap": given.cheap, "expensive": given.expensive},
-        "training": {"every": given.expensive, **stage_steps(given.steps)},
+        "budget": {"cheap": options.cheap, "expensive": options.expensive},
+        "training": {"every": options.expensive, **stage_steps(options.steps)},
     }
     setup = pool_setup(pool, settings, {})
     inputs = TrainingInputs(
@@ -160,28 +160,28 @@ def train_model(pool: LabelledPool, given: Namespace, draw: str, seed: int) -> b
     return to_bytes(replace(trained.generation, facts={"cpu_seconds": seconds}))[1]
 
 
-def model_file(given: Namespace, pool: str, draw: str, seed: int) -> Path:
+def model_file(options: Namespace, pool: str, draw: str, seed: int) -> Path:
     """Return the file of a model; its name says all that it depends on."""
-    amounts = (given.cheap, given.expensive, given.steps)
+    amounts = (options.cheap, options.expensive, options.steps)
     name = "-".join(map(str, (pool, *amounts, draw, seed)))
-    folder: Path = given.out / "uncertainty"
+    folder: Path = options.out / "uncertainty"
     return folder / f"{name}.model"
 
 
-def model(given: Namespace, pool: LabelledPool, draw: str, seed: int) -> Generation:
+def model(options: Namespace, pool: LabelledPool, draw: str, seed: int) -> Generation:
     """Return the model of a row, trained now where it is missing."""
-    file = model_file(given, pool.name, draw, seed)
+    file = model_file(options, pool.name, draw, seed)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        blob = train_model(pool, given, draw, seed)
+        blob = train_model(pool, options, draw, seed)
         with replace_atomically(file) as partial:
             partial.write_bytes(blob)
         show(f"trained {file.name}")
     return from_bytes(file.read_bytes())
 
 
-def open_pool(given: Namespace, name: str) -> LabelledPool:
+def open_pool(options: Namespace, name: str) -> LabelledPool:
     """Return a frozen pool; ethanol is made where it is missing."""
     if name == "xtb-ethanol":
-        return xtb_ethanol(given.out / "uncertainty")
-    return POOLS[name](given.data)
+        return xtb_ethanol(options.out / "uncertainty")
+    return POOLS[name](options.data)

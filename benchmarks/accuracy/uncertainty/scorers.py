@@ -82,8 +82,8 @@ class TrainedModel:
 
     def fit(self, scorer: Scorer, learned: Batch | None = None) -> FittedScorer:
         """Return a scorer fitted as in a campaign, or to other learned frames."""
-        known = self.learned if learned is None else learned
-        return scorer.fit(self.model.potential, known, self.heldout, _retrain)
+        train = self.learned if learned is None else learned
+        return scorer.fit(self.model.potential, train, self.heldout, _retrain)
 
     @cached_property
     def tested(self) -> Mapping[str, tuple[LabelSet, Predictions]]:
@@ -154,10 +154,10 @@ def _largest_force(batch: Batch, predictions: Predictions) -> Floats:
 
 def mean_distance(trained: TrainedModel) -> FittedScorer:
     """Return the scorer by the distance of a mean descriptor from the nearest known."""
-    known = _means(trained.learned, trained.predict(trained.learned))
+    train = _means(trained.learned, trained.predict(trained.learned))
 
     def distance(batch: Batch, predictions: Predictions) -> Floats:
-        apart = _means(batch, predictions)[:, None] - known
+        apart = _means(batch, predictions)[:, None] - train
         out: Floats = np.linalg.norm(apart, axis=2).min(axis=1)
         return out
 
@@ -214,18 +214,18 @@ def gradient_leverage(trained: TrainedModel) -> FittedScorer:
         slope = (gate + inside * gate * (1.0 - gate)) * second[0]
         return np.column_stack([(x @ left) * (slope @ right), inside * gate])
 
-    known = features(trained.predict(trained.learned))
+    train = features(trained.predict(trained.learned))
     spaces = {
-        element: ridge_space(known[trained.learned.numbers == element], 1e-4)
+        element: ridge_space(train[trained.learned.numbers == element], 1e-4)
         for element in np.unique(trained.learned.numbers)
     }
 
     def score(batch: Batch, predictions: Predictions) -> Floats:
-        found = features(predictions)
-        raw = np.empty(len(found))
+        values = features(predictions)
+        raw = np.empty(len(values))
         for element, space in spaces.items():
             atoms = batch.numbers == element
-            raw[atoms] = space.distance(found[atoms])
+            raw[atoms] = space.distance(values[atoms])
         out: Floats = np.maximum.reduceat(raw, batch.offsets[:-1])
         return out
 
@@ -238,10 +238,10 @@ def learned_error(trained: TrainedModel) -> FittedScorer:
     On the logs of leverage, of T² + Q/σ², and of the largest force, and on the energy.
     """
     labels = trained.pool.label_set("expensive", trained.drawn.heldout)
-    own = [trained.fit(LeverageScorer()), trained.fit(QResidualScorer(kind="ppca"))]
+    scorers = [trained.fit(LeverageScorer()), trained.fit(QResidualScorer(kind="ppca"))]
 
     def features(batch: Batch, predictions: Predictions) -> Floats:
-        scores = [np.arcsinh(one.score(batch, predictions)) for one in own]
+        scores = [np.arcsinh(scorer.score(batch, predictions)) for scorer in scorers]
         force = np.log(_largest_force(batch, predictions) + 0.1)
         return np.column_stack([*scores, force, predictions.energies])
 
@@ -285,11 +285,11 @@ def error_figures(surprise: Floats, errors: Floats) -> Row:
     is_bad[np.argsort(-errors)[:worst]] = True
     ranks = rankdata(surprise)
     above = ranks[is_bad].sum() - worst * (worst + 1) / 2
-    found = errors[np.argsort(-surprise, kind="stable")[:worst]].sum()
+    caught = errors[np.argsort(-surprise, kind="stable")[:worst]].sum()
     return {
         "spearman": float(spearmanr(surprise, errors).statistic),
         "auroc": float(above / (worst * (len(errors) - worst))),
-        "caught": float(found / errors[is_bad].sum()),
+        "caught": float(caught / errors[is_bad].sum()),
     }
 
 
@@ -307,10 +307,11 @@ def make_row(trained: TrainedModel, name: str, force: float) -> Row:
     predictions = trained.predict(batch)
     cost = _cpu_seconds(lambda: scorer.score(batch, predictions))
     row: Row = {"fit": fit, "cost": cost / force}
-    for test, (labels, found) in trained.tested.items():
-        surprise = scorer.score(labels.batch, found)
+    for test, (labels, predictions) in trained.tested.items():
+        surprise = scorer.score(labels.batch, predictions)
         row[test] = error_figures(
-            surprise, largest_force_errors(labels.batch, found.forces, labels.forces)
+            surprise,
+            largest_force_errors(labels.batch, predictions.forces, labels.forces),
         )
     return row
 
@@ -333,34 +334,38 @@ def _cpu_seconds(call: Callable[[], Any]) -> float:
 def summary_rows(rows: Rows, keys: Mapping[str, Sequence[str]], test: str) -> list[Row]:
     """Return a row for each scorer: means over seeds, with the lowest."""
     out = []
-    for name, own in keys.items():
-        done = [rows[key] for key in own if key in rows]
+    for name, row_keys in keys.items():
+        done = [rows[key] for key in row_keys if key in rows]
         if not done:
             continue
         shown: Row = {"scorer": name, "seeds": len(done)}
         for figure in ("spearman", "auroc", "caught"):
-            found = [row[test][figure] for row in done]
-            shown[figure] = f"{np.mean(found):.3f} ({min(found):.3f})"
+            values = [row[test][figure] for row in done]
+            shown[figure] = f"{np.mean(values):.3f} ({min(values):.3f})"
         shown["cost"] = float(np.mean([row["cost"] for row in done]))
         shown["fit, s"] = float(np.mean([row["fit"] for row in done]))
         out.append(shown)
     return out
 
 
-def row_key(given: Namespace, pool: str, draw: str, seed: int, name: str) -> str:
+def row_key(options: Namespace, pool: str, draw: str, seed: int, name: str) -> str:
     """Return the key of a row: all that it depends on."""
-    return f"{model_file(given, pool, draw, seed).stem}/{name}"
+    return f"{model_file(options, pool, draw, seed).stem}/{name}"
 
 
-def show_rows(given: Namespace, rows: Rows) -> None:
+def show_rows(options: Namespace, rows: Rows) -> None:
     """Print a table for each pool, draw and set of test frames."""
-    for pool in given.pools:
-        for draw in given.draws:
+    for pool in options.pools:
+        for draw in options.draws:
             keys = {
-                name: [row_key(given, pool, draw, seed, name) for seed in given.seed]
+                name: [
+                    row_key(options, pool, draw, seed, name) for seed in options.seed
+                ]
                 for name in SCORERS
             }
-            first = next((x for own in keys.values() for x in own if x in rows), None)
+            first = next(
+                (x for row_keys in keys.values() for x in row_keys if x in rows), None
+            )
             if first is None:
                 continue
             for test in (x for x, value in rows[first].items() if type(value) is dict):
@@ -383,36 +388,36 @@ def main() -> None:
     add("--train", action="store_true", help="train models only")
     add("--steps", type=int, default=1000, help="training steps of a model")
     add("--table", action="store_true", help="show what the folder holds")
-    given = parser.parse_args()
-    if given.quick:
-        given.cheap, given.expensive, given.steps, given.seed = 100, 20, 50, [0]
-        given.pools = given.pools[:1]
-    rows = Rows(given.out / "uncertainty.jsonl")
-    if not given.table:
-        make_rows(given, rows)
-    show_rows(given, rows)
+    options = parser.parse_args()
+    if options.quick:
+        options.cheap, options.expensive, options.steps, options.seed = 100, 20, 50, [0]
+        options.pools = options.pools[:1]
+    rows = Rows(options.out / "uncertainty.jsonl")
+    if not options.table:
+        make_rows(options, rows)
+    show_rows(options, rows)
 
 
-def make_rows(given: Namespace, rows: Rows) -> None:
+def make_rows(options: Namespace, rows: Rows) -> None:
     """Train the models and make the rows that are missing."""
-    for name in given.pools:
-        pool = open_pool(given, name)
-        for seed in given.seed:
-            for draw in given.draws:
-                own = model(given, pool, draw, seed)
+    for name in options.pools:
+        pool = open_pool(options, name)
+        for seed in options.seed:
+            for draw in options.draws:
+                generation = model(options, pool, draw, seed)
                 missing = [
                     scorer
-                    for scorer in (() if given.train else given.scorers)
-                    if row_key(given, name, draw, seed, scorer) not in rows
+                    for scorer in (() if options.train else options.scorers)
+                    if row_key(options, name, draw, seed, scorer) not in rows
                 ]
                 if not missing:
                     continue
-                amounts = (given.cheap, given.expensive)
+                amounts = (options.cheap, options.expensive)
                 drawn = draw_frames(pool, draw, seed, *amounts)
-                trained = TrainedModel(own, pool, drawn)
+                trained = TrainedModel(generation, pool, drawn)
                 force = force_seconds(trained)
                 for scorer in missing:
-                    key = row_key(given, name, draw, seed, scorer)
+                    key = row_key(options, name, draw, seed, scorer)
                     rows[key] = make_row(trained, scorer, force)
 
 

@@ -78,9 +78,9 @@ def compare_errors(count: int, size: Size) -> list[Row]:
     training, test = rattled_methanol(count, "taught"), rattled_methanol(50, "test")
     schedule = Schedule(3e-3, warmup=20, ema=0.95, optimiser="adamw")
     (gentle,) = standard_stages(size.tuning, schedule)
-    (usual,) = standard_stages(size.scratch)
+    (stage,) = standard_stages(size.scratch)
     tuner = UniversalTrainer(StagedTrainer("chgnet", {}, (gentle,)))
-    scratch = StagedTrainer("painn", {"channels": 32}, (usual,))
+    scratch = StagedTrainer("painn", {"channels": 32}, (stage,))
     return [
         _row(
             "chgnet as it comes",
@@ -115,13 +115,13 @@ def _trained(name: str, trainer: Trainer, training: LabelSet, test: LabelSet) ->
 def _row(
     name: str, count: int, potential: Potential, test: LabelSet, seconds: float
 ) -> Row:
-    found = prediction_errors(potential.predict(test.batch), test)
+    errors = prediction_errors(potential.predict(test.batch), test)
     return {
         "potential": name,
         "labels": count,
-        "forces": 1e3 * found.force_mae,
-        "RMSE": 1e3 * found.force_rmse,
-        "energy": 1e3 * found.energy_mae,
+        "forces": 1e3 * errors.force_mae,
+        "RMSE": 1e3 * errors.force_rmse,
+        "energy": 1e3 * errors.energy_mae,
         "CPU s": seconds,
     }
 
@@ -176,8 +176,8 @@ def _theirs(atoms: Any) -> dict[str, Callable[[], Any]]:
     places = atoms.positions - atoms.positions.mean(axis=0)
     symbols = atoms.get_chemical_symbols()
     cell = Lattice.cubic(30.0)
-    one = Structure(cell, symbols, places, coords_are_cartesian=True)
-    graphs: Sequence[Any] = [network.graph_converter(one) for _ in range(_FRAMES)]
+    structure = Structure(cell, symbols, places, coords_are_cartesian=True)
+    graphs: Sequence[Any] = [network.graph_converter(structure) for _ in range(_FRAMES)]
 
     def call() -> Any:
         with warnings.catch_warnings():

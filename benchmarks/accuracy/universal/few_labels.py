@@ -95,24 +95,24 @@ class Job:
     @property
     def file(self) -> str:
         """The row's file, without its ending."""
-        usual = (NETWORKS[self.network], *self.first.values())
-        facts = digest(self.settings, (self.lr, self.fine, *usual))
+        settings = (NETWORKS[self.network], *self.first.values())
+        facts = digest(self.settings, (self.lr, self.fine, *settings))
         name = f"{self.molecule}-{self.network}-{self.arm}-{self.labels}labels"
         return f"{name}-{self.seconds:g}s-{facts}-s{self.seed}"
 
 
 def main() -> None:
     """Make the rows that are missing, and show the table."""
-    given = _options()
+    options = _options()
     torch.set_num_threads(1)
-    given.out.mkdir(parents=True, exist_ok=True)
-    if not given.table:
-        _make_rows(given)
-    names = [molecule_name(molecule) for molecule in given.molecule]
-    found = [row for row in files.rows(given.out) if row["molecule"] in names]
-    table = list(summary_rows(found))
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not options.table:
+        _make_rows(options)
+    names = [molecule_name(molecule) for molecule in options.molecule]
+    rows = [row for row in files.rows(options.out) if row["molecule"] in names]
+    table = list(summary_rows(rows))
     show(make_table("mean absolute error of forces, kcal/mol/Å", table))
-    write_json(given.json, {"rows": found, "table": table})
+    write_json(options.json, {"rows": rows, "table": table})
 
 
 def _options() -> Namespace:
@@ -134,53 +134,53 @@ def _options() -> Namespace:
     add("--test", action="store_true", help="look at the test set")
     add("--mean", action="store_true", help="judge the mean of all seeds' forces too")
     add("--table", action="store_true", help="show what the folder holds")
-    given = parser.parse_args()
-    if given.data is None and not given.table:
+    options = parser.parse_args()
+    if options.data is None and not options.table:
         raise SystemExit("expected --data DIR, the folder of md17_ccsd/")
-    if given.quick:
-        given.labels, given.seed, given.seconds = [10], [0], 5.0
-    return given
+    if options.quick:
+        options.labels, options.seed, options.seconds = [10], [0], 5.0
+    return options
 
 
-def _make_rows(given: Namespace) -> None:
-    for molecule in given.molecule:
+def _make_rows(options: Namespace) -> None:
+    for molecule in options.molecule:
         try:
-            ratio = given.ratio or RATIOS.get(molecule, 20)
-            sets = load(given.data, molecule, ratio)
-            first_labels(sets.expensive, max(given.labels))
+            ratio = options.ratio or RATIOS.get(molecule, 20)
+            sets = load(options.data, molecule, ratio)
+            first_labels(sets.expensive, max(options.labels))
         except InputError as failure:
             raise SystemExit(str(failure)) from failure
-        jobs = list(make_jobs(given, molecule_name(molecule)))
+        jobs = list(make_jobs(options, molecule_name(molecule)))
         for job in jobs:
-            _make_row(job, sets, given.out)
-            if given.test:
-                _test_row(job, sets, given.out)
-        if given.mean:
+            _make_row(job, sets, options.out)
+            if options.test:
+                _test_row(job, sets, options.out)
+        if options.mean:
             for group in seed_groups(jobs):
-                _make_mean(group, sets, given.out, given.test)
+                _make_mean(group, sets, options.out, options.test)
 
 
-def make_jobs(given: Namespace, molecule: str) -> Iterator[Job]:
+def make_jobs(options: Namespace, molecule: str) -> Iterator[Job]:
     """Yield the rows of a molecule, fewest labels first."""
-    for seed in given.seed:
-        for labels in given.labels:
-            for network in given.network:
-                usual = NETWORKS[network]
+    for seed in options.seed:
+        for labels in options.labels:
+            for network in options.network:
+                settings = NETWORKS[network]
                 job = Job(
                     molecule=molecule,
                     network=network,
-                    settings=tuple(sorted(given.settings.items())),
+                    settings=tuple(sorted(options.settings.items())),
                     arm="direct",
                     labels=labels,
-                    seconds=given.seconds,
+                    seconds=options.seconds,
                     seed=seed,
-                    lr=usual["lr"],
-                    fine=given.fine or usual["fine"],
+                    lr=settings["lr"],
+                    fine=options.fine or settings["fine"],
                 )
-                for arm in given.arm or ("zero-shot", "direct", "cheap"):
+                for arm in options.arm or ("zero-shot", "direct", "cheap"):
                     if arm != "zero-shot" or (is_pretrained(network) and seed == 0):
                         row = replace(job, arm=arm)
-                        lr = given.lr or row.first.get("lr", usual["lr"])
+                        lr = options.lr or row.first.get("lr", settings["lr"])
                         yield replace(row, lr=lr)
 
 
@@ -215,26 +215,26 @@ def train_row(job: Job, sets: Sets) -> tuple[Row, bytes]:
 
 def row_trainer(job: Job, approximate: bool) -> Trainer:
     """Return the trainer of a row; no loss sees energies that are approximate."""
-    usual = NETWORKS[job.network]
+    settings = NETWORKS[job.network]
     schedule = Schedule(
         job.lr,
-        usual["batch"],
+        settings["batch"],
         seconds=job.seconds,
-        optimiser=usual["optimiser"],
+        optimiser=settings["optimiser"],
     )
-    most = round(_FASTEST * job.seconds)
+    steps = round(_FASTEST * job.seconds)
     stages: tuple[Stage, ...] = (
-        Stage("direct", "expensive", most, "scratch", schedule=schedule),
+        Stage("direct", "expensive", steps, "scratch", schedule=schedule),
     )
     if job.arm == "cheap":
-        optimiser = job.first.get("optimiser", usual["optimiser"])
+        optimiser = job.first.get("optimiser", settings["optimiser"])
         share = _FIRST * job.seconds
         first = replace(schedule, seconds=share, optimiser=optimiser)
         first = replace(first, energy=0.0) if approximate else first
         rest = replace(schedule, lr=job.fine, seconds=(1.0 - _FIRST) * job.seconds)
         stages = (
-            Stage("cheap", "cheap", most, "scratch", schedule=first),
-            Stage("fine-tuning", "expensive", most, schedule=rest),
+            Stage("cheap", "cheap", steps, "scratch", schedule=first),
+            Stage("fine-tuning", "expensive", steps, schedule=rest),
         )
     staged = StagedTrainer(job.network, dict(job.settings), stages)
     return UniversalTrainer(staged) if is_pretrained(job.network) else staged
@@ -278,7 +278,7 @@ def _make_mean(jobs: Sequence[Job], sets: Sets, folder: Path, test: bool) -> Non
         rows = [json.loads(single.read_text("utf-8")) for single in singles]
         models = [load_model(x.with_suffix(".model")).potential for x in singles]
         row = {**rows[0], "arm": f"{jobs[0].arm}, mean of {len(jobs)}", "test": None}
-        row["cpu_seconds"] = sum(each["cpu_seconds"] for each in rows)
+        row["cpu_seconds"] = sum(part["cpu_seconds"] for part in rows)
         for name in ("stopping", "choosing", *(["test"] if test else [])):
             row[name] = mean_error(models, getattr(sets, name))
         if test:
