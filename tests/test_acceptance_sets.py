@@ -185,7 +185,7 @@ def test_unknown_elements_and_missing_files_are_refused(tmp_path: Path) -> None:
     atoms = Atoms("HF", [[0, 0, 0], [0, 0, 0.92]], info={"REF_energy": 1.0})
     atoms.arrays["REF_forces"] = np.zeros((2, 3))
     write(tmp_path / "old.xyz", atoms, format="extxyz")
-    assert "expected frames of H, O" in refusal(tmp_path)
+    assert "the potential is trained on H, O" in refusal(tmp_path)
 
 
 def refusal(folder: Path) -> str:

@@ -90,7 +90,7 @@ def test_the_worker_gets_frames_share_and_original_model(
 def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
     write_model(tmp_path / "own.model")
     write_old(tmp_path / "old.xyz", "N2")
-    assert "got N; take them out" in refusal(campaign(tmp_path))
+    assert "got frames with N; take them out" in refusal(campaign(tmp_path))
     write_old(tmp_path / "old.xyz")
     path = campaign(tmp_path)
     path.write_text(path.read_text().replace("kind: file", "kind: painn"))

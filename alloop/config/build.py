@@ -138,12 +138,12 @@ def build_rules(plan: Plan, validated: bool) -> Rules:
 
 def _validation_temperatures(plan: Plan) -> tuple[float, ...]:
     """Return the temperatures of validation frames and examination, K."""
-    asked = (
+    kelvin = (
         plan.validation.temperature if isinstance(plan.validation, Sampled) else None
     )
-    if asked is None:
+    if kelvin is None:
         return plan.explore.temperatures
-    return asked if isinstance(asked, tuple) else (asked,)
+    return kelvin if isinstance(kelvin, tuple) else (kelvin,)
 
 
 def worker_settings(plan: Plan, levels: Mapping[Fidelity, Level]) -> WorkerSettings:
@@ -311,10 +311,10 @@ def _repulsion(plan: Plan) -> "Zbl | None":
 def _given_references(training: OptimiserSection) -> "dict[Fidelity, dict[int, float]]":
     """Return reference energies (eV) by atomic number, for levels that have some."""
     levels: tuple[Fidelity, ...] = ("cheap", "expensive")
-    given = {level: getattr(training.references, level) for level in levels}
+    energies_of = {level: getattr(training.references, level) for level in levels}
     return {
         level: {atomic_number(element): float(e) for element, e in energies.items()}
-        for level, energies in given.items()
+        for level, energies in energies_of.items()
         if energies != "fitted"
     }
 
@@ -382,7 +382,7 @@ def _stage_list(
 def network_settings(plan: Plan) -> tuple[str, dict[str, Any]]:
     """Return kind and settings of the network that is trained."""
     if isinstance(plan.potential, Ready):
-        own = plan.potential.network or {}
-        return str(own["kind"]), dict(own["settings"])
+        network = plan.potential.network or {}
+        return str(network["kind"]), dict(network["settings"])
     settings = plan.potential.model_dump(exclude={"kind", "repulsion"})
     return plan.potential.kind, settings

@@ -88,15 +88,15 @@ def parse_level(text: str) -> Level:
 
 def campaign_schema() -> dict[str, Any]:
     """Return the JSON schema of a configuration, for editors."""
-    found = Plan.model_json_schema()
-    found["properties"]["extends"] = {
+    schema = Plan.model_json_schema()
+    schema["properties"]["extends"] = {
         "description": "files whose keys stand beneath these",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
     }
-    for level in found["$defs"]["Levels"]["properties"].values():
+    for level in schema["$defs"]["Levels"]["properties"].values():
         mappings = level.pop("anyOf", [{"oneOf": level.pop("oneOf", [])}])
         level["anyOf"] = [{"type": "string"}, *mappings]
-    return found
+    return schema
 
 
 def _assemble_setup(

@@ -95,11 +95,11 @@ class Setup:
         own training, from the same start.
         """
         training = self.plan.training
-        asked = changes.get("training") or {}
-        if asked.get("kind") == "standard" and training is not None:
-            own = {name: getattr(training, name) for name in ("start", "last")}
-            own |= {"steps": training.total, **asked}
-            changes = {**changes, "training": own}
+        request = changes.get("training") or {}
+        if request.get("kind") == "standard" and training is not None:
+            settings = {name: getattr(training, name) for name in ("start", "last")}
+            settings |= {"steps": training.total, **request}
+            changes = {**changes, "training": settings}
         tree = merge_trees(parse_yaml(self.text, str(store)), changes, known_kinds())
         varied = Setup.from_store(dump_yaml(tree), opened, store)
         return replace(
@@ -174,33 +174,33 @@ def fixed_differences(setup: Setup, opened: Opened) -> list[str]:
 
     Seed, start, levels and data that the user supplied never change for a store.
     """
-    found = []
+    differences = []
     if setup.seed != opened.seed:
-        found.append(f"its seed is {opened.seed}, not {setup.seed}")
-    ours = {name: level.id for name, level in setup.levels.items()}
-    for name in sorted({*ours, *opened.levels}):
-        if ours.get(name) != opened.levels.get(name):
-            title = setup.levels[name].title if name in ours else "none"
-            found.append(
+        differences.append(f"its seed is {opened.seed}, not {setup.seed}")
+    ids = {name: level.id for name, level in setup.levels.items()}
+    for name in sorted({*ids, *opened.levels}):
+        if ids.get(name) != opened.levels.get(name):
+            title = setup.levels[name].title if name in ids else "none"
+            differences.append(
                 f"its {name} level differs from {title} here, in settings or in the "
                 "program's version"
             )
     if [frame.id for frame in setup.start] != [frame.id for frame in opened.start]:
-        theirs = ", ".join(molecule_names(opened.start))
-        found.append(f"it starts from {theirs} in other structures than here")
+        names = ", ".join(molecule_names(opened.start))
+        differences.append(f"it starts from {names} in other structures than here")
     for test, what in ((False, "labels it was given"), (True, "its validation set")):
         if _label_content(setup.given, test) != _label_content(opened.given, test):
-            found.append(
+            differences.append(
                 f"{what} are not those of `{'validation' if test else 'start'}`"
             )
     if setup.model_id != opened.model:
-        found.append("it began with another model")
-    return [*found, *_set_differences(setup, opened)]
+        differences.append("it began with another model")
+    return [*differences, *_set_differences(setup, opened)]
 
 
 def _set_differences(setup: Setup, opened: Opened) -> list[str]:
     """Return the sets of acceptance that a store lacks, or has with other labels."""
-    found = [
+    differences = [
         f"its set `{name}` of acceptance is "
         f"{'another one' if name in opened.sets else 'missing'}"
         for name, labels in setup.sets.items()
@@ -208,12 +208,16 @@ def _set_differences(setup: Setup, opened: Opened) -> list[str]:
     ]
     old, new = opened.replay, setup.replay
     if new is not None and (old is None or not same_labels(old, new)):
-        found.append("the frames that it replays are not those of `training: replay`")
-    return found
+        differences.append(
+            "the frames that it replays are not those of `training: replay`"
+        )
+    return differences
 
 
-def _label_content(given: tuple[Given, ...], test: bool) -> set[tuple[str, str, float]]:
-    return {(x.frame.id, x.fidelity, x.label.energy) for x in given if x.test == test}
+def _label_content(
+    labels: tuple[Given, ...], test: bool
+) -> set[tuple[str, str, float]]:
+    return {(x.frame.id, x.fidelity, x.label.energy) for x in labels if x.test == test}
 
 
 def _as_it_was(tree: Tree, where: str) -> Tree:

@@ -76,9 +76,9 @@ def molecule_by_name(item: Molecule) -> Frame:
     name = NAMES.get(item.molecule, NAMES.get(item.molecule.lower(), item.molecule))
     if name not in g2:
         raise InputError(_unknown_molecule(item.molecule))
-    known = g2[name]
-    atoms = Atoms(known["symbols"], positions=known["positions"])
-    unpaired = round(sum(known["magmoms"] or (0,)))
+    entry = g2[name]
+    atoms = Atoms(entry["symbols"], positions=entry["positions"])
+    unpaired = round(sum(entry["magmoms"] or (0,)))
     spin = unpaired if item.spin is None else item.spin
     return from_atoms(atoms, charge=item.charge, spin=spin)
 
@@ -91,7 +91,7 @@ def read_start_file(item: File, folder: Path) -> list[Frame]:
     if not path.is_file():
         raise InputError(f"expected a structure file, {item.file} is not there")
     try:
-        found = read(path, index=item.index)
+        atoms_list = read(path, index=item.index)
     except KeyError as error:
         raise InputError(_no_element(item.file, str(error.args[0]))) from error
     except Exception as error:  # ASE raises anything for a damaged file
@@ -99,7 +99,7 @@ def read_start_file(item: File, folder: Path) -> list[Frame]:
             f"expected structures that ASE can read, {item.file} is not "
             f"({type(error).__name__}: {error})"
         ) from error
-    images = [found] if isinstance(found, Atoms) else list(found)
+    images = [atoms_list] if isinstance(atoms_list, Atoms) else list(atoms_list)
     if not images:
         raise InputError(f"expected at least one structure, {item.file} has none")
     return [from_atoms(atoms, item.charge, item.spin) for atoms in images]
@@ -127,27 +127,27 @@ def molecule_composition(frame: Frame) -> tuple[tuple[int, ...], int, int]:
 
 def start_problems(frame: Frame, levels: Sequence[Level]) -> list[str]:
     """Return the reasons why a start cannot be used at these levels."""
-    found = []
+    problems = []
     strange = [int(z) for z in frame.numbers if not 0 < z < len(chemical_symbols)]
     if strange:
-        found.append(f"expected chemical elements, got atomic number {strange[0]}")
+        problems.append(f"expected chemical elements, got atomic number {strange[0]}")
     if len(frame) == 1 and not strange:
-        found.append(_single_atom(frame))
+        problems.append(_single_atom(frame))
     close = None if strange else check_geometry(frame, FOREIGN)
     if close is not None:
-        found.append(f"{hill_formula(frame)} cannot be a molecule: {close}")
+        problems.append(f"{hill_formula(frame)} cannot be a molecule: {close}")
     if any(program_of(level).counts_electrons(frame) for level in levels):
         odd = check_electrons(frame)
-        found += (
+        problems += (
             []
             if odd is None
             else [f"{hill_formula(frame)}: {odd}; set charge or multiplicity"]
         )
     for level in levels:
-        found += _boundary_problems(frame, level)
+        problems += _boundary_problems(frame, level)
         if text := program_of(level).state_refusal(level.settings, frame):
-            found.append(text)
-    return found
+            problems.append(text)
+    return problems
 
 
 def _single_atom(frame: Frame) -> str:
@@ -233,23 +233,23 @@ def read_starting_data(
     plan: Plan, folder: Path, levels: Mapping[Fidelity, Level]
 ) -> StartingData:
     """Read all data that the plan names; nothing is written."""
-    found = StartingData()
+    data = StartingData()
     for index, item in enumerate(plan.start):
         path = f"start.{index}"
         try:
-            _add_start_item(found, item, path, folder, levels)
+            _add_start_item(data, item, path, folder, levels)
         except AlloopError as error:
-            found.refuse(path, str(error))
+            data.refuse(path, str(error))
     try:
-        _add_validation(found, plan, folder, levels)
+        _add_validation(data, plan, folder, levels)
     except AlloopError as error:
-        found.refuse("validation", str(error))
-    found.train = _distinct_labels(found.train, found)
-    for supplied in _new_starts(found):
-        _add_start_frames(found, [supplied.frame], supplied.path, levels)
-    _refuse_unknown_molecules(found)
-    _refuse_duplicates(found)
-    return found
+        data.refuse("validation", str(error))
+    data.train = _distinct_labels(data.train, data)
+    for supplied in _new_starts(data):
+        _add_start_frames(data, [supplied.frame], supplied.path, levels)
+    _refuse_unknown_molecules(data)
+    _refuse_duplicates(data)
+    return data
 
 
 def store_opening(path: Path) -> Opened:
@@ -269,7 +269,7 @@ def store_opening(path: Path) -> Opened:
 
 
 def _add_start_item(
-    found: StartingData,
+    data: StartingData,
     item: Molecule | File | Labels | Store,
     path: str,
     folder: Path,
@@ -277,42 +277,40 @@ def _add_start_item(
 ) -> None:
     match item:
         case Molecule():
-            _add_start_frames(found, [molecule_by_name(item)], path, levels)
+            _add_start_frames(data, [molecule_by_name(item)], path, levels)
         case File():
-            _add_start_frames(found, read_start_file(item, folder), path, levels)
+            _add_start_frames(data, read_start_file(item, folder), path, levels)
         case Labels():
             if item.level not in levels:
                 raise InputError(
                     "the labels are cheap ones, `levels.cheap` is missing; add it"
                 )
             intake = read_label_file(folder / item.labels, item)
-            found.train += _supplied_labels(
-                path, item.level, intake, levels[item.level]
-            )
-            found.warnings += [f"{path}: {text}" for text in intake.warnings]
+            data.train += _supplied_labels(path, item.level, intake, levels[item.level])
+            data.warnings += [f"{path}: {text}" for text in intake.warnings]
         case Store():
-            found.train += _from_store(folder / item.store, path, levels)
+            data.train += _from_store(folder / item.store, path, levels)
 
 
 def _add_start_frames(
-    found: StartingData,
+    data: StartingData,
     frames: list[Frame],
     path: str,
     levels: Mapping[Fidelity, Level],
 ) -> None:
     for frame in frames:
         for flaw in start_problems(frame, list(levels.values())):
-            found.refuse(path, flaw)
-    found.start += frames
+            data.refuse(path, flaw)
+    data.start += frames
 
 
 def _add_validation(
-    found: StartingData, plan: Plan, folder: Path, levels: Mapping[Fidelity, Level]
+    data: StartingData, plan: Plan, folder: Path, levels: Mapping[Fidelity, Level]
 ) -> None:
     match plan.validation:
         case Labelled():
             intake = read_label_file(folder / plan.validation.file, plan.validation)
-            found.warnings += [f"validation: {text}" for text in intake.warnings]
+            data.warnings += [f"validation: {text}" for text in intake.warnings]
         case Store():
             from alloop.intake import read_labels
 
@@ -321,8 +319,8 @@ def _add_validation(
             intake = read_labels(path, fidelity="test")
         case Sampled():
             return
-    found.validation = _distinct_labels(
-        _supplied_labels("validation", "expensive", intake, levels["expensive"]), found
+    data.validation = _distinct_labels(
+        _supplied_labels("validation", "expensive", intake, levels["expensive"]), data
     )
 
 
@@ -387,47 +385,49 @@ def _distinct_labels(
     return list(first_of.values())
 
 
-def _new_starts(found: StartingData) -> list[SuppliedLabel]:
+def _new_starts(data: StartingData) -> list[SuppliedLabel]:
     """Return the labelled frame of lowest energy for each molecule without a start."""
-    known = {molecule_composition(frame) for frame in found.start}
+    compositions = {molecule_composition(frame) for frame in data.start}
     lowest: dict[tuple[object, ...], SuppliedLabel] = {}
-    for item in found.train:
+    for item in data.train:
         key = molecule_composition(item.frame)
         best = lowest.setdefault(key, item)
         if item.fidelity == best.fidelity and item.label.energy < best.label.energy:
             lowest[key] = item
-    return [item for key, item in lowest.items() if key not in known]
+    return [item for key, item in lowest.items() if key not in compositions]
 
 
-def _refuse_unknown_molecules(found: StartingData) -> None:
-    known = {molecule_composition(frame) for frame in found.start}
+def _refuse_unknown_molecules(data: StartingData) -> None:
+    compositions = {molecule_composition(frame) for frame in data.start}
     unknown = [
-        x.frame for x in found.validation if molecule_composition(x.frame) not in known
+        x.frame
+        for x in data.validation
+        if molecule_composition(x.frame) not in compositions
     ]
-    if unknown and not found.problems:
-        what = ", ".join(sorted({hill_formula(frame) for frame in unknown}))
-        found.refuse(
+    if unknown and not data.problems:
+        names = ", ".join(sorted({hill_formula(frame) for frame in unknown}))
+        data.refuse(
             "validation",
-            f"{what} is in the validation set and not in `start`; add it there",
+            f"{names} is in the validation set and not in `start`; add it there",
         )
-    found.validation = [
-        x for x in found.validation if molecule_composition(x.frame) in known
+    data.validation = [
+        x for x in data.validation if molecule_composition(x.frame) in compositions
     ]
 
 
-def _refuse_duplicates(found: StartingData) -> None:
-    if not (found.validation and found.train):
+def _refuse_duplicates(data: StartingData) -> None:
+    if not (data.validation and data.train):
         return
     from alloop.intake import duplicate_frames
 
-    train = [item.frame for item in found.train]
-    duplicates = duplicate_frames([item.frame for item in found.validation], train)
+    train = [item.frame for item in data.train]
+    duplicates = duplicate_frames([item.frame for item in data.validation], train)
     if duplicates:
         pairs = ", ".join(f"{i} (= {j} of training)" for i, j in duplicates[:_SHOWN])
         more = (
             f" and {len(duplicates) - _SHOWN} more" if len(duplicates) > _SHOWN else ""
         )
-        found.refuse(
+        data.refuse(
             "validation",
             f"frames that are trained on cannot validate: {pairs}{more}; take them out",
         )
@@ -458,23 +458,23 @@ def read_supplied_sets(
 
     start: the data of the campaign; model: the user's model, if there is one.
     """
-    found = SuppliedSets()
+    supplied = SuppliedSets()
     sections = {} if plan.acceptance is None else plan.acceptance.sets
     for name, section in sections.items():
         path = f"acceptance.sets.{name}"
         try:
             intake = read_label_file(folder / section.labels, section)
         except AlloopError as error:
-            found.refuse(path, str(error))
+            supplied.refuse(path, str(error))
             continue
-        found.warnings += [f"{path}: {text}" for text in intake.warnings]
+        supplied.warnings += [f"{path}: {text}" for text in intake.warnings]
         labels = label_set(intake)
-        found.sets[name] = labels
-        found.refuse(path, unknown_frames(plan, labels.batch, start, model))
-        found.refuse(path, _trained_frames(labels, start))
+        supplied.sets[name] = labels
+        supplied.refuse(path, unknown_frames(plan, labels.batch, start, model))
+        supplied.refuse(path, _trained_frames(labels, start))
     if replays(plan):
-        _add_replay(found, plan, folder, start, model)
-    return found
+        _add_replay(supplied, plan, folder, start, model)
+    return supplied
 
 
 def replays(plan: Plan) -> bool:
@@ -496,7 +496,7 @@ def read_replay(plan: Plan, folder: Path) -> tuple[LabelSet | Batch, tuple[str, 
 
 
 def _add_replay(
-    found: SuppliedSets,
+    supplied: SuppliedSets,
     plan: Plan,
     folder: Path,
     start: StartingData,
@@ -504,18 +504,18 @@ def _add_replay(
 ) -> None:
     path = "training.replay"
     try:
-        found.replay, warnings = read_replay(plan, folder)
+        supplied.replay, warnings = read_replay(plan, folder)
     except AlloopError as error:
-        found.refuse(path, str(error))
+        supplied.refuse(path, str(error))
         return
-    found.warnings += [f"{path}: {text}" for text in warnings]
-    batch = _batch(found.replay)
-    found.refuse(path, unknown_frames(plan, batch, start, model))
+    supplied.warnings += [f"{path}: {text}" for text in warnings]
+    batch = _batch(supplied.replay)
+    supplied.refuse(path, unknown_frames(plan, batch, start, model))
     replayed = {frame.id for frame in batch.frames()}
-    for name, labels in found.sets.items():
+    for name, labels in supplied.sets.items():
         if twice := _frames_among(labels, replayed):
             text = f"frames that are replayed cannot test: {twice}; take them out"
-            found.refuse(f"acceptance.sets.{name}", text)
+            supplied.refuse(f"acceptance.sets.{name}", text)
 
 
 def label_set(intake: "LabelledFrames") -> LabelSet:
@@ -533,14 +533,14 @@ def unknown_frames(
     """
     if (universal := pretrained(plan.potential.kind)) is not None:
         return universal.refusal(batch)
-    known = {int(z) for frame in start.start for z in frame.numbers}
+    elements = {int(z) for frame in start.start for z in frame.numbers}
     if isinstance(plan.potential, Ready) and model is not None:
-        known |= _model_elements(model)
-    strange = sorted(set(batch.numbers.tolist()) - known)
-    if not known or not strange:
+        elements |= _model_elements(model)
+    strange = sorted(set(batch.numbers.tolist()) - elements)
+    if not elements or not strange:
         return None
     return (
-        f"expected frames of {_symbols(known)}, which the potential is trained on, got "
+        f"the potential is trained on {_symbols(elements)}, got frames with "
         f"{_symbols(strange)}; take them out"
     )
 

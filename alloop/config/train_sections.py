@@ -95,8 +95,8 @@ def parse_section(key: str, text: str) -> Tree:
     word = text.strip()
     if word.endswith(_SUFFIXES):
         return {"extends": [word]}
-    said = parse_yaml(word, f"--{key}") if word.startswith("{") else {"kind": word}
-    return {key: said}
+    section = parse_yaml(word, f"--{key}") if word.startswith("{") else {"kind": word}
+    return {key: section}
 
 
 def preset_name(word: str | None) -> PresetName | None:
@@ -106,8 +106,8 @@ def preset_name(word: str | None) -> PresetName | None:
     for name in PRESETS:
         if word == name:
             return name
-    known = ", ".join(PRESETS)
-    raise InputError(f"expected a preset, one of {known}, got `{word}`")
+    names = ", ".join(PRESETS)
+    raise InputError(f"expected a preset, one of {names}, got `{word}`")
 
 
 def chosen_preset(plan: Plan, cheap: int, expensive: int) -> PresetName | None:
@@ -122,7 +122,7 @@ def chosen_preset(plan: Plan, cheap: int, expensive: int) -> PresetName | None:
     if training.model_fields_set & {*_preset_values(training, "quick", 1)}:
         return None
     labels = cheap + expensive
-    return _CHOICE[max(least for least in _CHOICE if least <= labels)]
+    return _CHOICE[max(bound for bound in _CHOICE if bound <= labels)]
 
 
 def with_preset(plan: Plan, name: PresetName, expensive: int) -> Plan:
@@ -139,8 +139,8 @@ def with_preset(plan: Plan, name: PresetName, expensive: int) -> Plan:
             f"`{'none' if training is None else training.kind}`; leave --preset out"
         )
     values = _preset_values(training, name, expensive)
-    own = training.model_fields_set
-    update = {key: value for key, value in values.items() if key not in own}
+    keys = training.model_fields_set
+    update = {key: value for key, value in values.items() if key not in keys}
     return plan.model_copy(update={"training": training.model_copy(update=update)})
 
 
@@ -159,9 +159,9 @@ def _preset_values(
         return {**common, "steps": preset.steps}
     passes = max(1, _PASSES * expensive // preset.batch)
     fine = min(round(_FINE_SHARE * preset.steps), passes)
-    usual = Asteroid(kind="asteroid")
+    default = Asteroid(kind="asteroid")
     rest = preset.steps - fine
-    teacher = round(rest * usual.teacher / (usual.teacher + usual.pretrain))
+    teacher = round(rest * default.teacher / (default.teacher + default.pretrain))
     return {
         **common,
         "teacher": teacher,
@@ -179,10 +179,10 @@ def label_sources(plan: Plan) -> list[Labels | Store]:
 def _label_items(start: Any, name: str) -> list[Mapping[str, Any]]:
     """Return the items of `start` that bring labels, unchanged."""
     items = start if isinstance(start, list) else []
-    found = [
+    labels = [
         x for x in items if isinstance(x, Mapping) and {"labels", "store"} & set(x)
     ]
-    if not found:
+    if not labels:
         text = "expected labels, such as {labels: file.xyz, level: expensive, ...}"
         raise ConfigError(name, [Problem("start", f"{text}, got none")])
-    return found
+    return labels

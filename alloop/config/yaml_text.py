@@ -37,12 +37,12 @@ class ConfigError(InputError):
         super().__init__("\n".join([head, *(f"  {p}" for p in self.problems)]))
 
 
-def key_suggestion(word: str, known: Collection[str]) -> str:
+def key_suggestion(word: str, words: Collection[str]) -> str:
     """Return `did you mean ...?` if a known word is near, else all known words."""
-    close = nearest_word(word, known)
+    close = nearest_word(word, words)
     if close is not None:
         return f"did you mean `{close}`?"
-    return f"known are {', '.join(f'`{name}`' for name in known)}"
+    return f"known are {', '.join(f'`{name}`' for name in words)}"
 
 
 def shown_value(value: Any) -> str:
@@ -109,8 +109,8 @@ def parse_yaml(text: str, where: str) -> Tree:
         message = f"expected keys and values, got {_DEEP} or more inside each other"
         raise ConfigError(where, [Problem("", message)]) from None
     if not isinstance(tree, dict):
-        found = "nothing" if tree is None else f"`{str(tree)[:40]}`"
-        message = f"expected keys such as `name:` and `levels:`, got {found}"
+        content = "nothing" if tree is None else f"`{str(tree)[:40]}`"
+        message = f"expected keys such as `name:` and `levels:`, got {content}"
         raise ConfigError(where, [Problem("", message)])
     return {str(key): value for key, value in tree.items()}
 
@@ -127,7 +127,7 @@ def _loaded(text: str) -> Any:
         loader.dispose()
 
 
-def _weigh(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+def _weigh(node: yaml.Node, weights: dict[int, int], depth: int) -> int:
     """Return the number of values of a node once its aliases are written out.
 
     Raises YAMLError for a cycle or more than `_HEAVY` values, RecursionError if they
@@ -135,17 +135,17 @@ def _weigh(node: yaml.Node, known: dict[int, int], depth: int) -> int:
     """
     if depth > _DEEP:
         raise RecursionError
-    if id(node) in known:
-        if known[id(node)] == 0:  # it is being counted: a cycle
+    if id(node) in weights:
+        if weights[id(node)] == 0:  # it is being counted: a cycle
             problem = "an alias that stands inside what it means has no end"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
-        return known[id(node)]
-    known[id(node)] = 0
-    weight = 1 + sum(_weigh(x, known, depth + 1) for x in _inside(node))
+        return weights[id(node)]
+    weights[id(node)] = 0
+    weight = 1 + sum(_weigh(x, weights, depth + 1) for x in _inside(node))
     if weight > _HEAVY:
         problem = f"aliases make more than {_HEAVY} values of this; write them out"
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
-    known[id(node)] = weight
+    weights[id(node)] = weight
     return weight
 
 
@@ -240,19 +240,19 @@ def place_levels(tree: Tree, folder: Path) -> Tree:
     return {**tree, "levels": spelled}
 
 
-def expand_level(given: Any) -> Any:
+def expand_level(level: Any) -> Any:
     """Return a level in any notation as a mapping with `kind`.
 
     Raises ValueError if it is not a level. A name that ends in .yaml or .yml is a file,
     relative to the working folder.
     """
-    if isinstance(given, str):
-        given = {BASE: given}
-    if not isinstance(given, Mapping) or BASE not in given:
-        return given
-    own = {key: value for key, value in given.items() if key != BASE}
+    if isinstance(level, str):
+        level = {BASE: level}
+    if not isinstance(level, Mapping) or BASE not in level:
+        return level
+    changes = {key: value for key, value in level.items() if key != BASE}
     try:
-        return {**_base_settings(given[BASE]), **own}
+        return {**_base_settings(level[BASE]), **changes}
     except InputError as error:
         raise ValueError(str(error)) from error
 
@@ -262,13 +262,13 @@ def _base_settings(name: Any) -> Mapping[str, Any]:
         raise InputError(f"expected the name or file of a level, got {name!r}")
     if not name.endswith(_SUFFIXES):
         return level_mapping(name)
-    given = place_level(_read_level_file(Path(name)), Path(name).absolute().parent)
-    inner = given.pop(BASE, None)
+    level = place_level(_read_level_file(Path(name)), Path(name).absolute().parent)
+    inner = level.pop(BASE, None)
     if inner is None:
-        return dict(given)
+        return dict(level)
     if str(inner).endswith(_SUFFIXES):
         raise InputError(f"{name} names another file, {inner}; name that one instead")
-    return {**_base_settings(inner), **given}
+    return {**_base_settings(inner), **level}
 
 
 def _read_level_file(path: Path) -> Tree:
@@ -283,24 +283,24 @@ def _read_level_file(path: Path) -> Tree:
     return tree
 
 
-def place_level(given: Any, folder: Path) -> Any:
+def place_level(level: Any, folder: Path) -> Any:
     """Return a level in a file in `folder`, with absolute paths.
 
     Where that folder holds the module that the level names, it is the level's code
     folder.
     """
-    given = {BASE: given} if isinstance(given, str) else given
-    if not isinstance(given, Mapping):
-        return given
+    level = {BASE: level} if isinstance(level, str) else level
+    if not isinstance(level, Mapping):
+        return level
     files = {
         key: str(folder.absolute() / value)
-        for key, value in given.items()
+        for key, value in level.items()
         if _is_file(key, value)
     }
-    code = given.get("calculator" if given.get("kind") == "ase" else "kind")
-    if CODE_FOLDER not in given and lies_in(code, folder):
+    code = level.get("calculator" if level.get("kind") == "ase" else "kind")
+    if CODE_FOLDER not in level and lies_in(code, folder):
         files[CODE_FOLDER] = str(folder.absolute())
-    return {**given, **files}
+    return {**level, **files}
 
 
 def _is_file(key: str, value: Any) -> bool:
@@ -348,8 +348,8 @@ def merge_trees(below: Tree, above: Tree, kinds: Kinds) -> Tree:
     kind = _tree_kind(above)
     merged = dict(below)
     if kind is not None and kind != (_tree_kind(below) or kind):
-        known = kinds.get(str(kind), kinds.get(BASE, set()))
-        merged = {key: value for key, value in below.items() if key in known}
+        keys = kinds.get(str(kind), kinds.get(BASE, set()))
+        merged = {key: value for key, value in below.items() if key in keys}
     for key, value in above.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
@@ -370,12 +370,14 @@ def _collect_from(tree: Tree, place: _FragmentPlace, kinds: Kinds) -> Tree:
                 f"expected a YAML file, `{name}` is not there; give its path"
             )
         below = _FragmentPlace(path.parent, str(path), (*place.above, path))
-        whole = _collect_from(parse_yaml(read_yaml_text(path), str(path)), below, kinds)
-        merged = merge_trees(
-            merged, _move_paths(whole, path.parent, place.folder), kinds
+        fragment = _collect_from(
+            parse_yaml(read_yaml_text(path), str(path)), below, kinds
         )
-    own = {key: value for key, value in tree.items() if key != "extends"}
-    return merge_trees(merged, place_levels(own, place.folder), kinds)
+        merged = merge_trees(
+            merged, _move_paths(fragment, path.parent, place.folder), kinds
+        )
+    keys = {key: value for key, value in tree.items() if key != "extends"}
+    return merge_trees(merged, place_levels(keys, place.folder), kinds)
 
 
 def _tree_kind(tree: Tree) -> Any:
@@ -383,23 +385,23 @@ def _tree_kind(tree: Tree) -> Any:
 
 
 def _extended_paths(tree: Tree, place: _FragmentPlace) -> list[str]:
-    given = tree.get("extends", [])
-    names = given if isinstance(given, list) else [given]
+    paths = tree.get("extends", [])
+    names = paths if isinstance(paths, list) else [paths]
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
         raise place.refuse(f"expected a file or a list of files, got {wrong[0]!r}")
     return names
 
 
-def _move_paths(tree: Any, there: Path, here: Path) -> Any:
+def _move_paths(tree: Any, source: Path, target: Path) -> Any:
     """Return the tree of a file in `there` with its paths relative to `here`."""
     if isinstance(tree, list):
-        return [_move_paths(item, there, here) for item in tree]
-    if not isinstance(tree, dict) or there == here.resolve():
+        return [_move_paths(item, source, target) for item in tree]
+    if not isinstance(tree, dict) or source == target.resolve():
         return tree
     return {
-        key: relpath(there / value, here.resolve())
+        key: relpath(source / value, target.resolve())
         if key in _PATHS and isinstance(value, str) and not Path(value).is_absolute()
-        else _move_paths(value, there, here)
+        else _move_paths(value, source, target)
         for key, value in tree.items()
     }

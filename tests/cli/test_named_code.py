@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from benchmarks.durability.processes import ForkServer
 
+from benchmarks.durability.processes import ForkServer
 from tests.conftest import TOY, write_toy
 
 OWN = """

@@ -1,8 +1,10 @@
 """Configurations: what a minimal one means, and every mistake with its cure."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from ase.build import molecule
 from ase.io import write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from alloop.acceptance import AcceptanceSettings
 from alloop.config import (
     ConfigError,
     Setup,
@@ -22,14 +26,19 @@ from alloop.config import (
     parse_campaign,
 )
 from alloop.config.checks.validate import known_kinds, validate_tree
+from alloop.config.sections.acceptance import Acceptance
 from alloop.config.sections.data import Sampled
+from alloop.config.sections.explore import Barostat, Guards
+from alloop.config.sections.plan import Stop
 from alloop.config.sections.training import Standard
 from alloop.config.yaml_text import collect_fragments, merge_trees, parse_yaml
 from alloop.core.records import Label
 from alloop.history.reader import CODEC
 from alloop.labels.levels import pyscf_level, toy_level
 from alloop.loop import events as e
-from alloop.loop.rules import walker_temperature
+from alloop.loop.rules import StopRules, walker_temperature
+from alloop.md.barostat import Barostat as CellBarostat
+from alloop.md.guards import Guards as WalkerGuards
 from alloop.md.integrate import VelocityVerlet
 from alloop.potentials.repulsion import ZBL
 from alloop.scores.calibrate import ScorerSettings, calibrate_threshold
@@ -82,6 +91,30 @@ def rattled(count: int, seed: int) -> list[Atoms]:
 
 
 # --- what is right -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("section", "record"),
+    [
+        (Guards, WalkerGuards),
+        (Barostat, CellBarostat),
+        (Stop, StopRules),
+        (Acceptance, AcceptanceSettings),
+    ],
+)
+def test_a_section_without_keys_is_its_record_with_defaults(
+    section: type[Any], record: type[Any]
+) -> None:
+    assert section().build() == record()
+
+
+def test_a_section_gives_the_values_of_its_record_in_the_units_of_files() -> None:
+    stop = Stop.model_validate({"target": 25.0})
+    assert stop.build().target == pytest.approx(0.025)  # eV/Å of meV/Å
+    assert stop.model_dump()["target"] == 25.0
+    with pytest.raises(ValidationError, match="greater than 0"):
+        Stop.model_validate({"target": 0.0})
+    assert pickle.loads(pickle.dumps(stop)) == stop
 
 
 def test_name_start_and_levels_are_enough(tmp_path: Path) -> None:

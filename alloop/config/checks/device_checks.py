@@ -19,9 +19,9 @@ def device_problems(plan: Plan) -> Iterator[Problem]:
 
     This machine is asked only if its own processes do the work.
     """
-    cluster, wanted = plan.cluster, plan.device == "cuda"
+    cluster, needs_cuda = plan.cluster, plan.device == "cuda"
     if isinstance(cluster, BatchSystem):
-        if wanted and not (cluster.learning or cluster.labels).gpus:
+        if needs_cuda and not (cluster.learning or cluster.labels).gpus:
             text = "the jobs for training and MD have no card; set their `gpus: 1`"
             yield Problem("device", text)
         return
@@ -30,7 +30,7 @@ def device_problems(plan: Plan) -> Iterator[Problem]:
         text = "cards are of no use with `device: cpu`; set `device: cuda`, or leave it"
         yield Problem("cluster.gpus", f"{text} out")
         return
-    if cluster.kind == "address" or not (wanted or needed):
+    if cluster.kind == "address" or not (needs_cuda or needed):
         return
     count = card_count()
     if not count:
@@ -45,13 +45,13 @@ def device_problems(plan: Plan) -> Iterator[Problem]:
 def card_count() -> int:
     """Return the number of CUDA devices that torch sees on this machine."""
     try:
-        asked = subprocess.run(
+        answer = subprocess.run(
             [sys.executable, "-c", _COUNT],
             capture_output=True,
             text=True,
             timeout=_PATIENCE,
             check=True,
         )
-        return int(asked.stdout.split()[-1])
+        return int(answer.stdout.split()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError):
         return 0

@@ -58,15 +58,15 @@ def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
 
 def too_few_per_molecule(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
     """Yield problems if there are fewer walkers or seed labels than starts."""
-    many = len(start)
-    if plan.explore.walkers < many:
+    starts = len(start)
+    if plan.explore.walkers < starts:
         text = (
-            f"expected a walker for each of {many} starts, got {plan.explore.walkers}"
+            f"expected a walker for each of {starts} starts, got {plan.explore.walkers}"
         )
         yield Problem("explore.walkers", text)
-    few = plan.seeds.expensive or 0
-    if few < many:
-        text = f"expected a label for each of {many} starts, got {few}"
+    labels = plan.seeds.expensive or 0
+    if labels < starts:
+        text = f"expected a label for each of {starts} starts, got {labels}"
         yield Problem("seeds.expensive", text)
 
 
@@ -108,14 +108,14 @@ def level_problems(
     limits: of the child processes that try them. Code that a level names is neither
     imported nor called.
     """
-    found = [
+    problems = [
         Problem(f"levels.{name}", text)
         for name, text in _impossible_levels(levels, elements, limits)
     ]
     if len(levels) == 2 and len({level.id for level in levels.values()}) == 1:
         text = f"both are {levels['cheap'].title}; leave `cheap` out, or change one"
-        found.append(Problem("levels", text))
-    return found
+        problems.append(Problem("levels", text))
+    return problems
 
 
 def plan_warnings(plan: Plan, levels: Mapping[Fidelity, Level]) -> Iterator[str]:
@@ -142,8 +142,8 @@ def plan_warnings(plan: Plan, levels: Mapping[Fidelity, Level]) -> Iterator[str]
 
 def _reverse_levels(cheap: Level, expensive: Level) -> Iterator[str]:
     """Yield a warning if the cheap level's method, or its basis, usually costs more."""
-    usual = [program_of(level).cost(level.settings) for level in (cheap, expensive)]
-    if UNKNOWN_COST in usual:
+    costs = [program_of(level).cost(level.settings) for level in (cheap, expensive)]
+    if UNKNOWN_COST in costs:
         return
     low, high = (
         level_cost(level).time.value(_FUNCTIONS, False) for level in (cheap, expensive)
@@ -219,9 +219,9 @@ def tried_level_problems(
 def _budget_problems(plan: Plan) -> Iterator[Problem]:
     seeds, budget = plan.seeds, plan.budget
     for fidelity in ("cheap", "expensive"):
-        first, all_ = getattr(seeds, fidelity) or 0, getattr(budget, fidelity) or 0
-        if first > all_:
-            text = f"expected at most `budget.{fidelity}`, {all_}, got {first}"
+        first, limit = getattr(seeds, fidelity) or 0, getattr(budget, fidelity) or 0
+        if first > limit:
+            text = f"expected at most `budget.{fidelity}`, {limit}, got {first}"
             yield Problem(f"seeds.{fidelity}", text)
     if budget.split == "measured" and not budget.cheap:
         text = "expected two levels to split the budget between, there are no cheap "
@@ -260,8 +260,7 @@ def _limit_problems(plan: Plan) -> Iterator[Problem]:
     needed = needed_frames(plan.flag.coverage)
     if plan.validation.frames < needed:
         text = (
-            f"expected {needed} or more `validation.frames`, which the limits of "
-            f"errors at a coverage of {plan.flag.coverage:g} take, got "
-            f"{plan.validation.frames}"
+            f"needs at least {needed} `validation.frames` at coverage "
+            f"{plan.flag.coverage:g}, got {plan.validation.frames}"
         )
         yield Problem("flag.error", text)

@@ -82,11 +82,15 @@ def refine_problems(plan: Plan) -> Iterator[Problem]:
 
 
 def _replay_problems(plan: Plan) -> Iterator[Problem]:
-    kind, known = plan.potential.kind, plan.potential
-    own = (known.network or {}).get("kind") if isinstance(known, Ready) else None
-    if own == "pairwise" or not (isinstance(known, Ready) or is_pretrained(kind)):
+    kind, potential = plan.potential.kind, plan.potential
+    if isinstance(potential, Ready):
+        kind = str((potential.network or {}).get("kind") or kind)
+        can_forget = kind != "pairwise"
+    else:
+        can_forget = is_pretrained(kind)
+    if not can_forget:
         text = (
-            f"expected a pretrained network that could forget, got `{own or kind}`; "
+            f"expected a pretrained network that could forget, got `{kind}`; "
             "choose a universal potential or a model file, or leave it out"
         )
         yield Problem("training.replay", text)
@@ -132,14 +136,16 @@ def reference_problems(
     """Return problems for elements without a given reference energy."""
     if training is None:
         return []
-    found = []
+    problems = []
     for fidelity in ("cheap", "expensive"):
-        given = getattr(training.references, fidelity)
-        missing = [] if given == "fitted" else [x for x in elements if x not in given]
+        energies = getattr(training.references, fidelity)
+        missing = (
+            [] if energies == "fitted" else [x for x in elements if x not in energies]
+        )
         if missing:
             text = f"expected an energy in eV for {', '.join(missing)} too, or `fitted`"
-            found.append(Problem(f"training.references.{fidelity}", text))
-    return found
+            problems.append(Problem(f"training.references.{fidelity}", text))
+    return problems
 
 
 def stage_problems(stages: Sequence[StageSection]) -> Iterator[Problem]:
@@ -200,8 +206,8 @@ def _loss_problems(stage: StageSection, path: str) -> Iterator[Problem]:
     if stage.temperature is None:
         text = "expected the K that the frames were drawn at, got none; add it"
         yield Problem(f"{path}.temperature", text)
-    for name, usual in (("weights", "uniform"), ("labels", "plain")):
-        if getattr(stage, name) != usual:
+    for name, default in (("weights", "uniform"), ("labels", "plain")):
+        if getattr(stage, name) != default:
             text = f"`loss: score` learns from no labels; leave `{name}` out"
             yield Problem(f"{path}.{name}", text)
 
@@ -236,8 +242,8 @@ def _gamma_problems(training: Asteroid) -> Iterator[Problem]:
 def _validation_problems(training: BiasWeighedSection) -> Iterator[Problem]:
     """Yield problems for settings that need held-out frames if there are none."""
     text = "expected a share above 0 to"
-    if (many := len(training.gamma)) > 1:
-        yield Problem("training.validation", f"{text} choose among {many} gammas")
+    if (count := len(training.gamma)) > 1:
+        yield Problem("training.validation", f"{text} choose among {count} gammas")
     stages = training.stages if isinstance(training, Stages) else ()
     for stage in stages:
         if stage.patience is not None:

@@ -106,12 +106,12 @@ def known_kinds() -> dict[str, set[str]]:
 
     Those of a level that is only named are under `BASE`.
     """
-    found = {
+    keys = {
         tag.strip("<>"): set(section.model_fields)
         for _, section, tag in _all_sections(Plan)
         if "kind" in section.model_fields
     }
-    return {**found, BASE: set(CAMPAIGN_KEYS)}
+    return {**keys, BASE: set(CAMPAIGN_KEYS)}
 
 
 def _is_echo(mistake: ErrorDetails, mistakes: list[ErrorDetails]) -> bool:
@@ -130,7 +130,7 @@ def _dotted_path(loc: Loc) -> str:
 
 
 def _mistake_sentence(mistake: ErrorDetails) -> str:
-    kind, loc, given = mistake["type"], mistake["loc"], mistake["input"]
+    kind, loc, value = mistake["type"], mistake["loc"], mistake["input"]
     if kind == "extra_forbidden":
         return _no_such_key(loc)
     if kind == "missing":
@@ -143,7 +143,7 @@ def _mistake_sentence(mistake: ErrorDetails) -> str:
         return str(mistake["ctx"]["error"])
     return (
         f"expected {_expected_value(mistake)}{_field_description(loc)}, got "
-        f"{shown_value(given)}"
+        f"{shown_value(value)}"
     )
 
 
@@ -160,9 +160,9 @@ def _expected_value(mistake: ErrorDetails) -> str:
 
 def _no_such_choice(mistake: ErrorDetails) -> str:
     choices = str(mistake["ctx"]["expected"]).replace("'", "`")
-    given = str(mistake["input"]).lower()
+    word = str(mistake["input"]).lower()
     close = _FOREIGN_VALUES.get(_dotted_path(mistake["loc"]), {}).get(
-        given, nearest_word(given, choices.split("`")[1::2])
+        word, nearest_word(word, choices.split("`")[1::2])
     )
     hint = f"; did you mean `{close}`?" if close else ""
     return f"expected {choices}, got {shown_value(mistake['input'])}{hint}"
@@ -170,25 +170,25 @@ def _no_such_choice(mistake: ErrorDetails) -> str:
 
 def _no_such_key(loc: Loc) -> str:
     """Return a sentence about an unknown key: where it belongs, or a near spelling."""
-    key, here, owner = str(loc[-1]), _dotted_path(loc[:-1]), _owning_section(loc)
+    key, place, owner = str(loc[-1]), _dotted_path(loc[:-1]), _owning_section(loc)
     sections = list(_all_sections(Plan))
     homes = [x for x in sections if key in x[1].model_fields]
-    if (ours := _FOREIGN_KEYS.get(here, {}).get(key)) is not None:
+    if (name := _FOREIGN_KEYS.get(place, {}).get(key)) is not None:
         systems = ", ".join(f"`{kind}`" for kind in BATCH_SYSTEMS)
         batch = "" if "queue" in owner.model_fields else f" with a `kind:` of {systems}"
-        return f"no such key; here it is `{ours}`{batch}"
-    kinds = [tag.strip("<>") for path, _, tag in homes if path == f"{here}."]
+        return f"no such key; here it is `{name}`{batch}"
+    kinds = [tag.strip("<>") for path, _, tag in homes if path == f"{place}."]
     if kinds:
         return f"no such key here; only `kind: {kinds[0]}` has it"
-    known = [*owner.model_fields, *(["extends"] if owner is Plan else [])]
-    if nearest_word(key, known, cutoff=_CLOSE):
-        return f"no such key; {key_suggestion(key, known)}"
+    keys = [*owner.model_fields, *(["extends"] if owner is Plan else [])]
+    if nearest_word(key, keys, cutoff=_CLOSE):
+        return f"no such key; {key_suggestion(key, keys)}"
     if homes:
         return f"no such key here; it belongs under {_under(homes)}"
     names = {name for _, section, _ in sections for name in section.model_fields}
     close = nearest_word(key, names, cutoff=_CLOSE)
     if close is None:
-        return f"no such key; {key_suggestion(key, known)}"
+        return f"no such key; {key_suggestion(key, keys)}"
     homes = [x for x in sections if close in x[1].model_fields]
     return f"no such key; did you mean `{close}` under {_under(homes)}?"
 
@@ -196,21 +196,21 @@ def _no_such_key(loc: Loc) -> str:
 def _under(homes: Iterable[tuple[str, type[BaseModel], str]]) -> str:
     """Return `seeds:`, `stop:` or `explore:`: each section once, shallowest first."""
     paths = dict.fromkeys(path.rstrip(".") for path, _, _ in homes)
-    *most, last = (f"`{path}:`" for path in sorted(paths, key=lambda x: x.count(".")))
-    return f"{', '.join(most)} or {last}" if most else last
+    *rest, last = (f"`{path}:`" for path in sorted(paths, key=lambda x: x.count(".")))
+    return f"{', '.join(rest)} or {last}" if rest else last
 
 
 def _no_such_kind(mistake: ErrorDetails) -> str:
-    context, given = mistake.get("ctx", {}), mistake["input"]
+    context, value = mistake.get("ctx", {}), mistake["input"]
     name = str(context["discriminator"]).replace("()", "")
     if mistake["type"] == "union_tag_invalid":
-        known = str(context["expected_tags"]).replace("<", "").replace(">", "")
-        choices = [x.strip(" '") for x in known.split(",")]
+        tags = str(context["expected_tags"]).replace("<", "").replace(">", "")
+        choices = [x.strip(" '") for x in tags.split(",")]
         tag = str(context["tag"]).strip("<>")
         return f"there is no kind `{tag}`; {key_suggestion(tag, choices)}"
-    if isinstance(given, Mapping):
-        return f"expected {name}, got the keys {', '.join(map(str, given)) or 'none'}"
-    return f"expected keys and values ({name}: ...), got {shown_value(given)}"
+    if isinstance(value, Mapping):
+        return f"expected {name}, got the keys {', '.join(map(str, value)) or 'none'}"
+    return f"expected keys and values ({name}: ...), got {shown_value(value)}"
 
 
 def _field_description(loc: Loc) -> str:

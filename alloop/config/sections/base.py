@@ -62,41 +62,41 @@ _WRITTEN = re.compile(r"\s*(\d+(?:\.\d*)?)\s*([A-Za-z]+)\s*")
 Loose = Strict(False)  # a YAML list becomes a tuple; its items stay strict
 
 
-def _parse_quantity(given: Any, units: dict[str, float]) -> Any:
-    if not isinstance(given, str):
-        return given
-    found = _WRITTEN.fullmatch(given)
-    if found is None or found[2] not in units:
-        known = ", ".join(units)
-        raise ValueError(f"expected a number with a unit ({known}), got `{given}`")
-    return float(found[1]) * units[found[2]]
+def _parse_quantity(value: Any, units: dict[str, float]) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _WRITTEN.fullmatch(value)
+    if match is None or match[2] not in units:
+        names = ", ".join(units)
+        raise ValueError(f"expected a number with a unit ({names}), got `{value}`")
+    return float(match[1]) * units[match[2]]
 
 
-def _parse_seconds(given: Any) -> Any:
+def _parse_seconds(value: Any) -> Any:
     """Return a time in s: a number, `90 min`, `24 hours`, `4:00:00` or `1-00:00:00`.
 
     `4:00` is refused: Slurm takes it for four minutes, most people for four hours.
     """
-    if not isinstance(given, str):
-        return given
-    if clock := _CLOCK.fullmatch(given.strip()):
+    if not isinstance(value, str):
+        return value
+    if clock := _CLOCK.fullmatch(value.strip()):
         days, hours, minutes, seconds = (int(x or 0) for x in clock.groups())
         return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-    if ":" in given or "-" in given:
+    if ":" in value or "-" in value:
         text = "expected a time such as `4 h`, `4:00:00` or `1-00:00:00`"
-        raise ValueError(f"{text}, got `{given}`")
-    number, word = _split_unit(given)
+        raise ValueError(f"{text}, got `{value}`")
+    number, word = _split_unit(value)
     unit = _WORDS_OF_TIME.get(word, _WORDS_OF_TIME.get(word.removesuffix("s"), word))
-    return _parse_quantity(f"{number} {unit}" if number else given, _SECONDS)
+    return _parse_quantity(f"{number} {unit}" if number else value, _SECONDS)
 
 
-def _split_unit(given: str) -> tuple[str, str]:
-    found = _WRITTEN.fullmatch(given)
-    return (found[1], found[2]) if found else ("", "")
+def _split_unit(text: str) -> tuple[str, str]:
+    match = _WRITTEN.fullmatch(text)
+    return (match[1], match[2]) if match else ("", "")
 
 
-def _parse_megabytes(given: Any) -> Any:
-    return _parse_quantity(given, _MEGABYTES)
+def _parse_megabytes(value: Any) -> Any:
+    return _parse_quantity(value, _MEGABYTES)
 
 
 Duration: TypeAlias = Annotated[float, BeforeValidator(_parse_seconds), Field(gt=0)]
@@ -197,8 +197,8 @@ def by_key(*keys: str, otherwise: str | None = None) -> Discriminator:
     def choose(value: Any) -> str | None:
         if not isinstance(value, Mapping | Section):
             return None
-        there = value if isinstance(value, Mapping) else type(value).model_fields
-        key = next((key for key in keys if key in there), otherwise)
+        keyed = value if isinstance(value, Mapping) else type(value).model_fields
+        key = next((key for key in keys if key in keyed), otherwise)
         return None if key is None else f"<{key}>"
 
     return _discriminator(choose, " | ".join(keys))

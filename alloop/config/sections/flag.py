@@ -35,11 +35,11 @@ class SelectionSection(Section):
     """The selection of frames from those that MD found; its kind alone will do."""
 
     @model_serializer(mode="wrap")
-    def _short(self, whole: SerializerFunctionWrapHandler) -> Any:
+    def _short(self, serialise: SerializerFunctionWrapHandler) -> Any:
         """Return the kind alone where all else is the default."""
-        tree = whole(self)
-        usual = type(self).model_validate({"kind": tree["kind"]})
-        return tree["kind"] if self == usual else tree
+        tree = serialise(self)
+        default = type(self).model_validate({"kind": tree["kind"]})
+        return tree["kind"] if self == default else tree
 
     def selector(self, fill: bool) -> Selector:
         """Return the selector; fill: spend the quota below the threshold too."""
@@ -97,8 +97,8 @@ class RandomSelection(SelectionSection):
         return PerMolecule(RandomChoice())
 
 
-def _with_kind(given: Any) -> Any:
-    return {"kind": given} if isinstance(given, str) else given
+def _with_kind(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
 
 
 Selection: TypeAlias = Annotated[

@@ -112,8 +112,14 @@ class LevelSection(Section, ABC):
     def build(self) -> Level:
         """Return the level with all settings; raise InputError if they are invalid."""
         level = self.base_level()
-        own = {} if self.gate is None else self.gate.model_dump(exclude_none=True)
-        return make_level(level.kind, {**level.settings, "gate": own}) if own else level
+        thresholds = (
+            {} if self.gate is None else self.gate.model_dump(exclude_none=True)
+        )
+        return (
+            make_level(level.kind, {**level.settings, "gate": thresholds})
+            if thresholds
+            else level
+        )
 
     def verdicts(self) -> Mapping[Doubt, str]:
         """Return the treatment of each doubt: accept, flag or exclude."""
@@ -134,9 +140,9 @@ class LevelSection(Section, ABC):
 CAMPAIGN_KEYS = frozenset(LevelSection.model_fields)
 
 
-def _named(given: Any) -> Any:
+def _named(value: Any) -> Any:
     """Return `{kind: WORD}` for a word."""
-    return {"kind": given} if isinstance(given, str) else given
+    return {"kind": value} if isinstance(value, str) else value
 
 
 if TYPE_CHECKING:
@@ -248,9 +254,9 @@ class Pyscf(LevelSection):
 
     def base_level(self) -> Level:
         """Return the level with all settings."""
-        given = self.model_dump(exclude=_NO_SETTINGS, exclude_none=True)
-        lists = {key: list(x) for key, x in given.items() if isinstance(x, tuple)}
-        return pyscf_level(**{**given, **lists})
+        settings = self.model_dump(exclude=_NO_SETTINGS, exclude_none=True)
+        lists = {key: list(x) for key, x in settings.items() if isinstance(x, tuple)}
+        return pyscf_level(**{**settings, **lists})
 
 
 class Xtb(LevelSection):
@@ -394,11 +400,11 @@ class Toy(LevelSection):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_fault(cls, given: Any) -> Any:
+    def _without_fault(cls, section: Any) -> Any:
         """Drop the empty key `fault` that configurations in older stores hold."""
-        if isinstance(given, Mapping) and given.get("fault") == "":
-            return {key: value for key, value in given.items() if key != "fault"}
-        return given
+        if isinstance(section, Mapping) and section.get("fault") == "":
+            return {key: value for key, value in section.items() if key != "fault"}
+        return section
 
     def base_level(self) -> Level:
         """Return the level of these settings."""
@@ -452,5 +458,5 @@ class Levels(Section):
 
     def _of(self, fidelity: Fidelity) -> LevelSection:
         """Return the level of a fidelity; a single level serves as the cheap one."""
-        found = self.cheap if fidelity == "cheap" else self.expensive
-        return found or self.expensive
+        level = self.cheap if fidelity == "cheap" else self.expensive
+        return level or self.expensive

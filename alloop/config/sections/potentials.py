@@ -88,15 +88,15 @@ class Ready(PotentialSection):
     )
 
 
-def _refuse_level(given: Any) -> Any:
+def _refuse_level(value: Any) -> Any:
     """Return a potential unchanged; raise ValueError where it is a level of theory."""
-    kind = given.get("kind") if isinstance(given, Mapping) else None
+    kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind in _UNTRAINED:
         raise ValueError(
             f"a level of kind {kind} cannot be trained; expected a network here, and "
             "such a level under `levels:` or in `alloop md`"
         )
-    return given
+    return value
 
 
 NETWORK_SECTIONS = {kind: _network_section(NETWORKS[kind]) for kind in NETWORKS}
