@@ -19,7 +19,7 @@ from alloop.core.atoms import chemical_symbol
 from alloop.core.errors import InputError
 from alloop.core.units import HARTREE
 from alloop.models.graph import Graph, edge_vectors, sum_frames
-from alloop.models.layers import Network, NetworkOutput
+from alloop.models.layers import AtomOutput, Network
 from alloop.models.networks.chgnet_layers import bond_angles
 from alloop.models.pretrained_files import package_file
 from alloop.models.settings import ANISettings
@@ -114,9 +114,9 @@ class ANI(Network):
     def is_traceable(self, graph: Graph) -> bool:  # noqa: ARG002
         return False  # its shapes depend on the positions
 
-    def forward(self, graph: Graph) -> NetworkOutput:
+    def atom_outputs(self, graph: Graph) -> AtomOutput:
         each, hidden = self._members(graph)
-        return NetworkOutput(sum_frames(each.mean(0), graph), hidden)
+        return AtomOutput(each.mean(0), hidden)
 
     def member_energies(self, graph: Graph) -> Tensor:
         """Return the energies of each member, (members, frames) in eV."""

@@ -14,12 +14,12 @@ enter as polynomials of their cosine: forces are smooth for atoms in a line too.
 import torch
 from torch import Tensor, nn
 
-from alloop.models.graph import Graph, sum_frames
+from alloop.models.graph import Graph
 from alloop.models.layers import (
     AtomEmbedding,
+    AtomOutput,
     Envelope,
     Network,
-    NetworkOutput,
     late_envelope,
 )
 from alloop.models.networks.gemnet_layers import (
@@ -146,7 +146,7 @@ class GemNet(Network):
             scaled_linear(channels, 1) for _ in range(layers + 1)
         )
 
-    def forward(self, graph: Graph) -> NetworkOutput:
+    def atom_outputs(self, graph: Graph) -> AtomOutput:
         basis, edges = self.geometry(graph)
         h = self.elements(graph)
         m = self.start(h, basis, edges)
@@ -156,4 +156,4 @@ class GemNet(Network):
             found.append(m)
         heads = zip(self.outs, self.energies, found, strict=True)
         per_atom = sum(last(out(m, edges.outs, edges)) for out, last, m in heads)
-        return NetworkOutput(sum_frames(per_atom.squeeze(-1), graph), h)
+        return AtomOutput(per_atom.squeeze(-1), h)
