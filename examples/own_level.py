@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from alloop import Campaign
-from alloop.core.frame import Frame
-from alloop.labels.result import Result
+from alloop import Campaign, Frame, Result
 
 CAMPAIGN = """
 name: springs

@@ -4,11 +4,13 @@ import ast
 import doctest
 import json
 import os
+import pydoc
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import ase.build
@@ -82,6 +84,24 @@ def test_the_tree_in_the_architecture_is_the_tree() -> None:
     packages = {x.parent.name for x in (ROOT / "alloop").glob("*/__init__.py")}
     modules = {x.name for x in (ROOT / "alloop").glob("[a-z]*.py")}
     assert named == packages | modules
+
+
+def test_the_reference_has_all_that_alloop_exports() -> None:
+    page = (ROOT / "docs" / "reference" / "python.md").read_text()
+    objects = {getattr(alloop, name) for name in alloop.__all__ if name[0] != "_"}
+    pages = re.findall(r"auto(?:class|function):: ([\w.]+)", page)
+    shown = {pydoc.locate(path) for path in pages}
+    for path in re.findall(r"automodule:: ([\w.]+)", page):
+        shown |= {x for x in vars(import_module(path)).values() if callable(x)}
+    assert objects <= shown
+    assert None not in shown
+
+
+def test_importing_alloop_loads_no_torch_and_shows_its_names() -> None:
+    code = "import sys, alloop; print('torch' in sys.modules, *dir(alloop))"
+    loaded, *names = _python(ROOT, "-c", code).split()
+    assert loaded == "False"
+    assert set(names) == set(alloop.__all__)
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -36,6 +36,15 @@ class Potential(Protocol):
 
 
 @runtime_checkable
+class AtomwisePotential(Potential, Protocol):
+    """A Potential whose energies are sums over atoms."""
+
+    def atom_energies(self, batch: Batch) -> Floats:
+        """Return the energies of atoms (atoms,) in eV, which sum to the frames'."""
+        ...
+
+
+@runtime_checkable
 class DevicePotential(Potential, Protocol):
     """A Potential that also takes and gives arrays of a device, which stay there.
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from alloop.models.graph import Graph
+from alloop.models.graph import Graph, sum_frames
 from alloop.models.settings import BONDED, NetworkSettings
 
 ELEMENTS = 100  # the heaviest atomic number that a network can embed
@@ -18,6 +18,16 @@ class NetworkOutput(NamedTuple):
     """The output of a network.
 
     energies (frames,) in the network's own unit; descriptors (atoms, features).
+    """
+
+    energies: Tensor
+    descriptors: Tensor
+
+
+class AtomOutput(NamedTuple):
+    """The output of a network by atoms.
+
+    energies (atoms,), which sum to those of the frames; descriptors (atoms, features).
     """
 
     energies: Tensor
@@ -53,8 +63,13 @@ class Network(nn.Module, ABC):
         return True
 
     @abstractmethod
+    def atom_outputs(self, graph: Graph) -> AtomOutput:
+        """Return energies and descriptors of the atoms of a graph."""
+
     def forward(self, graph: Graph) -> NetworkOutput:
         """Return energies and descriptors of a graph of `alloop.models.graph`."""
+        atoms = self.atom_outputs(graph)
+        return NetworkOutput(sum_frames(atoms.energies, graph), atoms.descriptors)
 
 
 def cutoff_envelope(r: Tensor, cutoff: float) -> Tensor:

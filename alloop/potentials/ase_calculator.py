@@ -12,7 +12,7 @@ from alloop.core.atoms import from_atoms
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.error_limits import ErrorLimits
 from alloop.core.records import Predictions
-from alloop.core.roles import FittedScorer, Potential
+from alloop.core.roles import AtomwisePotential, FittedScorer, Potential
 from alloop.core.species import Domain
 from alloop.potentials.threads import torch_threads
 
@@ -37,7 +37,9 @@ class PotentialCalculator(StatefulCalculator):
     It gives energy, free_energy (eV), forces (eV/Å) and, of a cell where the potential
     predicts it, stress (eV/Å³); with a scorer also "surprise", by `get_property` or in
     `results`, and with error_limits "error_limit", the upper limit of the largest force
-    error on an atom (norm, eV/Å) at the coverage that they promise. Charge and spin
+    error on an atom (norm, eV/Å) at the coverage that they promise; and "energies" of
+    atoms (eV), which sum to the energy, where they are asked for and the potential has
+    them. Charge and spin
     (2S) are read from `atoms.info`. domain: what the potential was trained on; atoms
     outside it raise InputError, and a molecule that is not in it but allowed gives a
     warning. threads: torch's threads in each call; the caller's number is restored.
@@ -71,6 +73,8 @@ class PotentialCalculator(StatefulCalculator):
         self.compile = compile
         self._system: Batch | None = None  # the system of the last call
         self._fast: Potential = potential
+        if isinstance(potential, AtomwisePotential):
+            self.implemented_properties = (*self.implemented_properties, "energies")
         if scorer is not None:
             self.implemented_properties = (*self.implemented_properties, "surprise")
             if error_limits is not None:
@@ -95,6 +99,10 @@ class PotentialCalculator(StatefulCalculator):
             scored = self.scorer is not None
             predictions = self._fast.predict(batch, descriptors=scored)
             self.results = _results(predictions)
+            if "energies" in properties and isinstance(
+                self.potential, AtomwisePotential
+            ):
+                self.results["energies"] = self.potential.atom_energies(batch)
             if self.scorer is not None:
                 surprise = self.scorer.score(batch, predictions)
                 self.results["surprise"] = float(surprise[0])

@@ -152,6 +152,25 @@ class LearnedPotential:
         parts = self.chunks.evaluate(batch.offsets, of_frames)
         return self.assemble_predictions(batch, references, parts, descriptors)
 
+    @torch.no_grad()
+    def atom_energies(self, batch: Batch) -> Floats:
+        """Return the energy of each atom (atoms,) in eV; a frame's sum to its energy.
+
+        They include references and repulsion. Raises InputError for an element that the
+        model was never trained on.
+        """
+        references = self._elements.per_atom(batch)
+
+        def of_frames(start: int, stop: int) -> torch.Tensor:
+            graph = self._graph(batch, start, stop)
+            return self._network.atom_outputs(graph).energies
+
+        parts = self.chunks.evaluate(batch.offsets, of_frames)
+        own = np.concatenate([_to_array(part) for part in parts])
+        rest = 0.0 if self.repulsion is None else self.repulsion.atom_energies(batch)
+        out: Floats = references + self.scale * own + rest
+        return out
+
     def covering(self, batch: Batch) -> "LearnedPotential":
         """Return the potential with references for all elements of a batch.
 

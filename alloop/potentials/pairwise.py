@@ -173,10 +173,7 @@ class PairwisePotential:
         bonds = self.basis.pair_functions(batch, column)
         c = self._radial[bonds.couple]  # (pairs, radial)
         pull = np.einsum("pk,pk->p", c, bonds.slope)  # dE/dr (pairs,) eV/Å
-        atoms = len(batch.numbers)
-        per_atom = self.coefficients[column] + _indexed_sums(
-            (atoms,), (bonds.centre,), np.einsum("pk,pk->p", c, bonds.phi) / 2
-        )
+        atoms, per_atom = len(batch.numbers), self._atom_energies(bonds, column)
         return Predictions(
             energies=_indexed_sums((len(batch),), (batch.frame_index,), per_atom),
             forces=_indexed_sums(
@@ -188,6 +185,14 @@ class PairwisePotential:
             stress=_pair_stress(batch, bonds, pull) if batch.pbc.any() else None,
         )
 
+    def atom_energies(self, batch: Batch) -> Floats:
+        """Return the energy of each atom (atoms,) in eV; a frame's sum to its energy.
+
+        Raises InputError for an element that the basis lacks.
+        """
+        column = self.basis.element_columns(batch)
+        return self._atom_energies(self.basis.pair_functions(batch, column), column)
+
     def checkpoint(self) -> Checkpoint:
         """Return the settings and tensors that rebuild this potential exactly."""
         basis = self.basis
@@ -197,6 +202,13 @@ class PairwisePotential:
             "cutoff": basis.cutoff,
         }
         return Checkpoint("pairwise", settings, {"coefficients": self.coefficients})
+
+    def _atom_energies(self, bonds: _PairFunctions, column: Integers) -> Floats:
+        c = self._radial[bonds.couple]  # (pairs, radial)
+        halves = np.einsum("pk,pk->p", c, bonds.phi) / 2
+        sums = _indexed_sums((len(column),), (bonds.centre,), halves)
+        out: Floats = self.coefficients[column] + sums
+        return out
 
     def _descriptors(self, bonds: _PairFunctions, atoms: int) -> Floats:
         radial, elements = self.basis.radial, len(self.basis.elements)

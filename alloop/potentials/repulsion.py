@@ -123,6 +123,14 @@ class Zbl:
             stress=_stress(batch, near, pull, owner),
         )
 
+    def atom_energies(self, batch: Batch) -> Floats:
+        """Return half of the energies of each atom's pairs, (atoms,) in eV."""
+        pairs = self.pairs(batch)
+        near = _near_pairs(batch.positions, pairs)
+        energy, _ = _screened(pairs.numbers, near)
+        out: Floats = indexed_sums(near.centre, energy / 2, len(batch.numbers))
+        return out
+
     @property
     def settings(self) -> dict[str, Any]:
         """The settings as JSON values, from which `repulsion` makes an equal one."""

@@ -8,6 +8,7 @@ and eV/Å, relative to the largest force where that is above 1 eV/Å: 1e-6 suits
 """
 
 from alloop.testing.potentials import (
+    check_atom_energies,
     check_batching,
     check_cutoff,
     check_far_molecules,
@@ -30,6 +31,7 @@ from alloop.testing.roles import (
 )
 
 __all__ = [
+    "check_atom_energies",
     "check_batching",
     "check_cutoff",
     "check_far_molecules",

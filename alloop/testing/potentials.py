@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
-from alloop.core.roles import Potential
+from alloop.core.roles import AtomwisePotential, Potential
 from alloop.core.seeds import random_stream
 from alloop.core.stress import tensor_of_voigt
 from alloop.core.units import Floats
@@ -60,6 +61,8 @@ def check_potential(
         check_far_molecules,
     ):
         law(potential, frames, tolerance=tolerance)
+    if isinstance(potential, AtomwisePotential):
+        check_atom_energies(potential, frames, tolerance=tolerance)
     cutoff = getattr(potential, "cutoff", None)
     if cutoff is not None:
         check_cutoff(potential, frames, cutoff=cutoff, tolerance=tolerance)
@@ -87,6 +90,27 @@ def check_predictions(
     if descriptors:
         found = np.zeros(0) if said.descriptors is None else said.descriptors
         require_shape("descriptors", found, (atoms, found.shape[-1]))
+
+
+def check_atom_energies(
+    potential: AtomwisePotential, frames: Sequence[Frame], *, tolerance: float = 1e-6
+) -> None:
+    """Check that the energies of a frame's atoms sum to its energy.
+
+    The tolerance is relative to the sum of their magnitudes.
+    """
+    batch = pack_frames(frames)
+    atoms = potential.atom_energies(batch)
+    require_shape("energies of atoms", atoms, (len(batch.numbers),))
+    energies = potential.predict(batch).energies
+    for index, (first, last) in enumerate(pairwise(batch.offsets)):
+        own = atoms[first:last]
+        off = abs(own.sum() - energies[index])
+        require(
+            off <= tolerance * max(1.0, float(np.abs(own).sum())),
+            f"energies of atoms sum to {own.sum():.8g} eV, the frame has "
+            f"{energies[index]:.8g} eV",
+        )
 
 
 def check_forces(

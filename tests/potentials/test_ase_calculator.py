@@ -54,6 +54,23 @@ def test_a_potential_drives_ase_atoms() -> None:
         atoms.calc.get_property("surprise", atoms)
 
 
+def test_energies_of_atoms_sum_to_the_energy_where_a_potential_has_them() -> None:
+    atoms = molecule("H2O")
+    network = build_network("schnet", {"channels": 8}, 1, torch.float64)
+    atoms.calc = PotentialCalculator(LearnedPotential(network, {1: -13.0, 8: -2040.0}))
+    energies = atoms.get_potential_energies()
+    assert energies.shape == (3,)
+    assert energies.sum() == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+    assert energies[0] < -2000.0 < energies[1]  # oxygen's reference
+    atoms.positions[1] += 0.1
+    assert atoms.get_potential_energies().sum() != pytest.approx(
+        energies.sum(), abs=1e-6
+    )
+    atoms.calc = PotentialCalculator(Morse())
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_potential_energies()
+
+
 def test_with_a_scorer_surprise_is_a_property() -> None:
     atoms = molecule("H2O")
     atoms.calc = PotentialCalculator(Morse(), DepthScorer())

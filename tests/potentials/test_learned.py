@@ -22,8 +22,8 @@ from alloop.models.network import Network, NetworkOutput, build_network
 from alloop.models.networks.painn import PaiNN
 from alloop.potentials import learned
 from alloop.potentials.learned import LearnedPotential, from_checkpoint
-from alloop.potentials.repulsion import Zbl
-from alloop.testing import check_potential, check_rotation
+from alloop.potentials.repulsion import ZBL, Zbl
+from alloop.testing import check_atom_energies, check_potential, check_rotation
 from tests.models.kinds import SMALL
 
 REFERENCES = {1: -13.6, 6: -1029.4, 8: -2041.8}
@@ -66,6 +66,26 @@ MOLECULES = frames("H2O", "CH3OH", "H2CO", "H2O")
 def test_networks_keep_all_laws_in_float64(kind: str) -> None:
     potential = LearnedPotential(lively(kind), REFERENCES, scale=0.7)
     check_potential(potential, MOLECULES, tolerance=1e-7)
+
+
+@every_network
+def test_energies_of_atoms_hold_references_repulsion_and_nothing_of_far_ones(
+    kind: str,
+) -> None:
+    potential = LearnedPotential(lively(kind), REFERENCES, scale=0.7, repulsion=ZBL)
+    near = Frame([8, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.3]])  # a third of a bond
+    far = Frame([6], [[0.0, 0.0, 70.0]])
+    both = Frame([8, 1, 6], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.3], [0.0, 0.0, 70.0]])
+    check_atom_energies(potential, [near, far, both], tolerance=1e-12)
+    energies = potential.atom_energies(pack_frames([near, far, both]))
+    np.testing.assert_allclose(energies[:3], energies[3:], rtol=1e-9)
+    bare = LearnedPotential(lively(kind), REFERENCES, scale=0.7)
+    more = energies[:2] - bare.atom_energies(pack_frames([near]))
+    repelled = ZBL.predict(pack_frames([near])).energies[0]
+    np.testing.assert_allclose(more, repelled / 2, rtol=1e-9)
+    shifted = LearnedPotential(lively(kind), {**REFERENCES, 8: 1.0}, scale=0.7)
+    moved = shifted.atom_energies(pack_frames([near])) - (energies[:2] - more)
+    np.testing.assert_allclose(moved, [1.0 - REFERENCES[8], 0.0], atol=1e-9)
 
 
 @every_network

@@ -156,6 +156,23 @@ class BadlyStored(PairwisePotential):
         return replace(whole, tensors=rounded)
 
 
+class LeftOver(PairwisePotential):
+    """Counts no reference energies to its atoms."""
+
+    def atom_energies(self, batch: Batch) -> Floats:
+        return super().atom_energies(batch) - 1.0
+
+
+def test_energies_of_atoms_that_do_not_sum_to_the_frame_s_are_caught() -> None:
+    potential = right()
+    testing.check_atom_energies(potential, FRAMES)
+    wrong = LeftOver(potential.basis, potential.coefficients)
+    with pytest.raises(AssertionError, match="energies of atoms sum to"):
+        testing.check_atom_energies(wrong, FRAMES)
+    with pytest.raises(AssertionError, match="energies of atoms sum to"):
+        testing.check_potential(wrong, FRAMES)
+
+
 def test_a_right_potential_passes_all_laws() -> None:
     testing.check_potential(right(), FRAMES)
 

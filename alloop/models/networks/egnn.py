@@ -8,12 +8,12 @@ through radial functions under an envelope, which ends a message smoothly at the
 import torch
 from torch import Tensor, nn
 
-from alloop.models.graph import Graph, edge_vectors, sum_frames
+from alloop.models.graph import Graph, edge_vectors
 from alloop.models.layers import (
     AtomEmbedding,
+    AtomOutput,
     BesselBasis,
     Network,
-    NetworkOutput,
     cutoff_envelope,
     two_layer_mlp,
 )
@@ -73,12 +73,11 @@ class EGNN(Network):
         self.layers = nn.ModuleList(Layer(channels, radial) for _ in range(layers))
         self.readout = two_layer_mlp(channels, channels, 1)
 
-    def forward(self, graph: Graph) -> NetworkOutput:
+    def atom_outputs(self, graph: Graph) -> AtomOutput:
         r = torch.linalg.vector_norm(edge_vectors(graph), dim=-1)  # (edges,) Å
         basis = self.basis(r)
         end = cutoff_envelope(r, self.cutoff).unsqueeze(-1)  # (edges, 1)
         h = self.embedding(graph)
         for layer in self.layers:
             h = layer(h, basis, end, graph.edge_index)
-        energies = sum_frames(self.readout(h).squeeze(-1), graph)
-        return NetworkOutput(energies, h)
+        return AtomOutput(self.readout(h).squeeze(-1), h)

@@ -29,13 +29,13 @@ from scipy.special import spherical_jn
 from torch import Tensor, nn
 
 from alloop.core.units import Floats, Integers
-from alloop.models.graph import Graph, edge_vectors, sum_frames
+from alloop.models.graph import Graph, edge_vectors
 from alloop.models.layers import (
     AtomEmbedding,
+    AtomOutput,
     BesselBasis,
     Envelope,
     Network,
-    NetworkOutput,
     late_envelope,
 )
 from alloop.models.settings import GemNetSettings
@@ -392,7 +392,7 @@ class GemNet(Network):
             scaled_linear(channels, 1) for _ in range(layers + 1)
         )
 
-    def forward(self, graph: Graph) -> NetworkOutput:
+    def atom_outputs(self, graph: Graph) -> AtomOutput:
         basis, edges = self.geometry(graph)
         h = self.elements(graph)
         m = self.start(h, basis, edges)
@@ -402,4 +402,4 @@ class GemNet(Network):
             messages.append(m)
         heads = zip(self.outs, self.energies, messages, strict=True)
         per_atom = sum(last(out(m, edges.outs, edges)) for out, last, m in heads)
-        return NetworkOutput(sum_frames(per_atom.squeeze(-1), graph), h)
+        return AtomOutput(per_atom.squeeze(-1), h)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-from alloop.models.graph import Graph, edge_vectors, sum_frames
+from alloop.models.graph import Graph, edge_vectors
 from alloop.models.layers import (
     AtomEmbedding,
+    AtomOutput,
     BesselBasis,
     Envelope,
     Network,
-    NetworkOutput,
     cutoff_envelope,
     two_layer_mlp,
 )
@@ -120,7 +120,7 @@ class PaiNN(Network):
         self.updates = nn.ModuleList(self.update_block(channels) for _ in range(layers))
         self.readout = two_layer_mlp(channels, max(channels // 2, 1), 1)
 
-    def forward(self, graph: Graph) -> NetworkOutput:
+    def atom_outputs(self, graph: Graph) -> AtomOutput:
         vectors = edge_vectors(graph)
         r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
         directions = self.directions(vectors / r.unsqueeze(-1))
@@ -130,8 +130,7 @@ class PaiNN(Network):
             self.messages, self.updates, filters, strict=True
         ):
             x = update(message(x, w, directions, graph.edge_index))
-        energies = sum_frames(self.readout(x.s).squeeze(-1), graph)
-        return NetworkOutput(energies, x.s)
+        return AtomOutput(self.readout(x.s).squeeze(-1), x.s)
 
     def smooth_filters(self, r: Tensor) -> Tensor:
         """Return the filters of all layers times the envelope, (edges, width).

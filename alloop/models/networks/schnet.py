@@ -8,8 +8,8 @@ rises again beyond the cutoff.
 import torch
 from torch import Tensor, nn
 
-from alloop.models.graph import Graph, edge_vectors, sum_frames
-from alloop.models.layers import AtomEmbedding, Network, NetworkOutput, cutoff_envelope
+from alloop.models.graph import Graph, edge_vectors
+from alloop.models.layers import AtomEmbedding, AtomOutput, Network, cutoff_envelope
 from alloop.models.pyg import schnet
 from alloop.models.settings import SchNetSettings
 
@@ -44,15 +44,14 @@ class SchNet(Network):
             nn.Linear(channels, half), schnet.ShiftedSoftplus(), nn.Linear(half, 1)
         )
 
-    def forward(self, graph: Graph) -> NetworkOutput:
+    def atom_outputs(self, graph: Graph) -> AtomOutput:
         r = torch.linalg.vector_norm(edge_vectors(graph), dim=-1)  # (edges,) Å
         basis = self.basis(r)
         end = cutoff_envelope(r, self.cutoff).unsqueeze(-1)  # (edges, 1)
         x = self.embedding(graph)
         for layer in self.layers:
             x = x + layer(x, graph.edge_index, end, basis)
-        energies = sum_frames(self.readout(x).squeeze(-1), graph)
-        return NetworkOutput(energies, x)
+        return AtomOutput(self.readout(x).squeeze(-1), x)
 
 
 def interaction_block(channels: int, radial: int, cutoff: float) -> nn.Module:

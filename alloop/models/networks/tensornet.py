@@ -14,12 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from alloop.models.graph import Graph, edge_vectors, sum_frames
+from alloop.models.graph import Graph, edge_vectors
 from alloop.models.layers import (
     AtomEmbedding,
+    AtomOutput,
     BesselBasis,
     Network,
-    NetworkOutput,
     cutoff_envelope,
     two_layer_mlp,
 )
@@ -126,14 +126,13 @@ class TensorNet(Network):
         )
         self.readout = two_layer_mlp(channels, max(channels // 2, 1), 1)
 
-    def forward(self, graph: Graph) -> NetworkOutput:
+    def atom_outputs(self, graph: Graph) -> AtomOutput:
         edges = self._edges(graph)
         x = self.embedding(self.elements(graph), edges)
         for layer in self.layers:
             x = layer(x, edges)
         scalars = self.scalars(squared_norms(x).flatten(1))
-        energies = sum_frames(self.readout(scalars).squeeze(-1), graph)
-        return NetworkOutput(energies, scalars)
+        return AtomOutput(self.readout(scalars).squeeze(-1), scalars)
 
     def _edges(self, graph: Graph) -> TensorEdges:
         vectors = edge_vectors(graph)

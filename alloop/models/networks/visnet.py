@@ -11,12 +11,12 @@ cutoff; and the lengths of vector features are softened as in
 import torch
 from torch import Tensor, nn
 
-from alloop.models.graph import Graph, edge_vectors, sum_frames
+from alloop.models.graph import Graph, edge_vectors
 from alloop.models.layers import (
     ELEMENTS,
     AtomEmbedding,
+    AtomOutput,
     Network,
-    NetworkOutput,
     cutoff_envelope,
 )
 from alloop.models.pyg import visnet
@@ -96,7 +96,7 @@ class ViSNet(Network):
         )
         self.basis.cutoff_fn = self.neighbours.cutoff = Envelope(settings.cutoff)
 
-    def forward(self, graph: Graph) -> NetworkOutput:
+    def atom_outputs(self, graph: Graph) -> AtomOutput:
         vectors = edge_vectors(graph)
         r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
         units = vectors / r.unsqueeze(-1)
@@ -112,7 +112,7 @@ class ViSNet(Network):
         y = x
         for gate in self.gates:
             y, v = gate(y, v)
-        return NetworkOutput(sum_frames(y.squeeze(-1), graph), x)
+        return AtomOutput(y.squeeze(-1), x)
 
 
 def visnet_layer(channels: int, heads: int, cutoff: float, last: bool) -> nn.Module:

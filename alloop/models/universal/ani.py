@@ -19,7 +19,7 @@ from alloop.core.atoms import chemical_symbol
 from alloop.core.errors import InputError
 from alloop.core.units import HARTREE
 from alloop.models.graph import Graph, bond_angles, edge_vectors, sum_frames
-from alloop.models.layers import Network, NetworkOutput
+from alloop.models.layers import AtomOutput, Network
 from alloop.models.settings import ANISettings
 from alloop.models.universal.pretrained_files import package_file
 
@@ -113,9 +113,9 @@ class ANI(Network):
     def is_traceable(self, graph: Graph) -> bool:  # noqa: ARG002
         return False  # its shapes depend on the positions
 
-    def forward(self, graph: Graph) -> NetworkOutput:
+    def atom_outputs(self, graph: Graph) -> AtomOutput:
         energies, hidden = self._members(graph)
-        return NetworkOutput(sum_frames(energies.mean(0), graph), hidden)
+        return AtomOutput(energies.mean(0), hidden)
 
     def member_energies(self, graph: Graph) -> Tensor:
         """Return the energies of each member, (members, frames) in eV."""

@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from alloop.core.errors import InputError
-from alloop.models.graph import Graph, bond_angles, edge_vectors, sum_frames
-from alloop.models.layers import Network, NetworkOutput
+from alloop.models.graph import Graph, bond_angles, edge_vectors
+from alloop.models.layers import AtomOutput, Network
 from alloop.models.settings import CHGNetSettings
 
 _WEIGHTS = {
@@ -178,7 +178,7 @@ class CHGNet(Network):
     def is_traceable(self, graph: Graph) -> bool:  # noqa: ARG002
         return False  # its shapes depend on the positions
 
-    def forward(self, graph: Graph) -> NetworkOutput:
+    def atom_outputs(self, graph: Graph) -> AtomOutput:
         net, features = self.net, self._graph_features(graph)
         basis = net.bond_basis_expansion.rbf_expansion_ag(features.length)
         near = net.bond_weights_bg(
@@ -203,7 +203,7 @@ class CHGNet(Network):
         v = net.readout_norm(
             _atom_convolution(net.atom_conv_layers[-1], v, e, weights, features)
         )
-        return NetworkOutput(sum_frames(net.mlp(v).squeeze(-1), graph), v)
+        return AtomOutput(net.mlp(v).squeeze(-1), v)
 
     def _graph_features(self, graph: Graph) -> _GraphFeatures:
         vectors = edge_vectors(graph)

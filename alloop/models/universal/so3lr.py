@@ -29,6 +29,7 @@ from torch.nn.functional import softplus
 from alloop.core.errors import InputError
 from alloop.models.graph import Graph, edge_vectors, sum_frames
 from alloop.models.layers import (
+    AtomOutput,
     Network,
     NetworkOutput,
     cutoff_envelope,
@@ -287,6 +288,13 @@ class AttentionLayer(nn.Module):
         )
 
 
+class _PairEnergies(NamedTuple):
+    """Energies of pairs, and the atoms that they are counted to, both (pairs,)."""
+
+    receiver: Tensor
+    energies: Tensor
+
+
 class SO3LR(Network):
     """The pretrained network; energies in eV, 128 descriptors an atom.
 
@@ -340,7 +348,23 @@ class SO3LR(Network):
     def is_traceable(self, graph: Graph) -> bool:
         return not _has_many_edges(graph)
 
+    def atom_outputs(self, graph: Graph) -> AtomOutput:
+        x, atoms, pairs, short = self._terms(graph)
+        energies = atoms.index_add(0, pairs.receiver, pairs.energies)
+        return AtomOutput(energies.index_add(0, short.receiver, short.energies), x)
+
     def forward(self, graph: Graph) -> NetworkOutput:
+        x, atoms, pairs, short = self._terms(graph)
+        energies = sum_frames(atoms, graph)  # summed in the order of stores that exist
+        for term in (pairs, short):
+            owner = graph.batch.index_select(0, term.receiver)
+            energies = energies.index_add(0, owner, term.energies)
+        return NetworkOutput(energies, x)
+
+    def _terms(
+        self, graph: Graph
+    ) -> tuple[Tensor, Tensor, _PairEnergies, _PairEnergies]:
+        """Return features, energies of atoms and those of pairs, far and near."""
         vectors = edge_vectors(graph)
         r = torch.linalg.vector_norm(vectors, dim=-1)
         x = self._embedding(graph)
@@ -349,12 +373,9 @@ class SO3LR(Network):
         for layer in self.layers:
             x, arrows = layer(x, arrows, edges)
         atoms = self.energy(x).squeeze(-1) * self.energy_scale(graph.z).squeeze(-1)
-        pairs = self._long_range_energies(graph, x, r)
-        frame = graph.batch.index_select(0, graph.edge_index[1])
-        energies = sum_frames(atoms, graph).index_add(0, frame, pairs)
-        repulsion = self._repulsion(graph, edges, near)
-        frame = graph.batch.index_select(0, edges.receiver)
-        return NetworkOutput(energies.index_add(0, frame, repulsion), x)
+        far = _PairEnergies(graph.edge_index[1], self._long_range_energies(graph, x, r))
+        short = self._repulsion(graph, edges, near)
+        return x, atoms, far, _PairEnergies(edges.receiver, short)
 
     def partial_charges(self, graph: Graph, x: Tensor) -> Tensor:
         """Return charges (atoms,) in e that sum to each frame's own charge."""

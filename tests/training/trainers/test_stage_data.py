@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from alloop.models.graph import Graph, edge_vectors
-from alloop.models.layers import Network, NetworkOutput
+from alloop.models.layers import AtomOutput, Network
 from alloop.models.settings import NetworkSettings
 from alloop.training.bias_weights import Gamma
 from alloop.training.references import fit_references, without_references
@@ -28,12 +28,13 @@ class Spring(Network):
         self.k = nn.Parameter(torch.tensor(k, dtype=torch.float64))
         self.rest = rest
 
-    def forward(self, graph: Graph) -> NetworkOutput:
+    def atom_outputs(self, graph: Graph) -> AtomOutput:
         r = torch.linalg.vector_norm(edge_vectors(graph), dim=-1)  # each bond twice
         bonds = 0.25 * self.k * (r - self.rest) ** 2
-        frames = graph.batch[graph.edge_index[0]]
-        energies = bonds.new_zeros(graph.num_graphs).index_add(0, frames, bonds)
-        return NetworkOutput(energies, graph.pos)
+        energies = bonds.new_zeros(len(graph.z)).index_add(
+            0, graph.edge_index[0], bonds
+        )
+        return AtomOutput(energies, graph.pos)
 
 
 CHEAP, EXPENSIVE = Spring(3.0, 0.83), Spring(4.0, 0.8)  # the levels themselves
