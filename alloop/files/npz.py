@@ -20,6 +20,7 @@ _FORCES = ("f", "force", "forces")
 _CHARGES = ("q", "charge", "total_charge")
 _SPINS = ("spin", "2s")
 _MULTIPLICITIES = ("multiplicity", "total_spin")
+_WHOLE = 0.1  # e or electrons that a sum of rounded numbers of atoms is off by
 
 
 def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
@@ -40,11 +41,21 @@ def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
     if numbers.ndim == 1:
         numbers = np.broadcast_to(numbers, (len(positions), len(numbers)))
     _same_length(path, len(positions), {"atomic numbers": numbers})
-    charges = _per_frame(arrays, _CHARGES, prefix, len(positions))
-    spins = _per_frame(arrays, _SPINS, prefix, len(positions))
+    charges = _per_frame(path, arrays, _CHARGES, prefix, len(positions))
+    spins = _per_frame(path, arrays, _SPINS, prefix, len(positions))
     if _find_key(arrays, _MULTIPLICITIES, prefix) is not None:
-        multiplicities = _per_frame(arrays, _MULTIPLICITIES, prefix, len(positions))
-        spins = [multiplicity - 1 for multiplicity in multiplicities]
+        named = [
+            multiplicity - 1
+            for multiplicity in _per_frame(
+                path, arrays, _MULTIPLICITIES, prefix, len(positions)
+            )
+        ]
+        if _find_key(arrays, _SPINS, prefix) is not None and named != spins:
+            raise InputError(
+                f"expected spins (2S) and multiplicities (2S + 1) of {path} to agree, "
+                "they differ; leave one out"
+            )
+        spins = named
     return [
         _raw_labels(
             numbers[i],
@@ -129,13 +140,31 @@ def _find_key(arrays: Arrays, usual: Sequence[str], prefix: str) -> str | None:
 
 
 def _per_frame(
-    arrays: Arrays, usual: Sequence[str], prefix: str, frames: int
+    path: Path, arrays: Arrays, usual: Sequence[str], prefix: str, frames: int
 ) -> list[int]:
-    """Return an integer for each frame; zeros if the file has none."""
+    """Return an integer for each frame; zeros if the file has none.
+
+    Numbers of atoms, such as partial charges, are summed. Raises InputError for sums
+    and numbers that are not whole.
+    """
     name = _find_key(arrays, usual, prefix)
-    if name is None or arrays[name].size not in (1, frames):
+    if name is None:
         return [0] * frames
-    return [round(float(x)) for x in np.broadcast_to(arrays[name].ravel(), frames)]
+    values = arrays[name]
+    if values.ndim == 2 and len(values) == frames and values.shape[1] > 1:
+        values = values.sum(axis=1)
+    if values.size not in (1, frames) or values.dtype.kind not in "iuf":
+        raise InputError(
+            f"expected a number for each frame as `{name}` of {path}, got an array of "
+            f"shape {values.shape}; mend it, or leave it out"
+        )
+    numbers = np.broadcast_to(values.ravel().astype(np.float64), frames)
+    if not np.all(np.abs(numbers - np.round(numbers)) < _WHOLE):  # nan fails
+        raise InputError(
+            f"expected whole numbers as `{name}` of {path}, got {numbers[0]:g} and "
+            "others; mend it, or leave it out"
+        )
+    return [round(float(x)) for x in numbers]
 
 
 def _same_length(path: Path, frames: int, columns: Arrays) -> None:

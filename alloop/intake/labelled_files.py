@@ -55,7 +55,7 @@ def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot
     units = FileUnits(energy_unit, length_unit, force_unit or "")
     if not path.exists():
         raise InputError(f"expected a file of labelled frames at {path}, found nothing")
-    keys = LabelKeys(energy_key, forces_key, energies_alone)
+    keys = LabelKeys(energy_key, forces_key, energies_alone, charge, spin)
     if path.is_dir():
         if units != FileUnits():
             raise InputError(

@@ -78,6 +78,7 @@ def test_with_limits_of_errors_the_surprise_is_an_error_too() -> None:
 
 def test_another_charge_or_spin_is_calculated_anew() -> None:
     atoms = molecule("OH")
+    atoms.set_initial_magnetic_moments(None)  # ASE's, which would be read as the spin
     atoms.calc = PotentialCalculator(ChargePotential())
     energies = []
     for info in ({}, {"charge": -1}, {"charge": -1, "spin": 2}, {"spin": 1}):
