@@ -202,6 +202,22 @@ def _agreed(values: Mapping[str, float], key: str) -> int:
     return next(iter(numbers.values()), 0)
 
 
+def unpaired_electrons(spin: int | None, multiplicity: int | None) -> int | None:
+    """Return 2S from a spin (2S) or a multiplicity (2S + 1), None where both are None.
+
+    Raises InputError where both are given, or the multiplicity is below 1.
+    """
+    if multiplicity is None:
+        return spin
+    if spin is not None:
+        raise InputError(
+            "expected spin (2S) or multiplicity (2S + 1), got both; leave one out"
+        )
+    if multiplicity < 1:
+        raise InputError(f"expected a multiplicity of at least 1, got {multiplicity}")
+    return multiplicity - 1
+
+
 def from_atoms(
     atoms: Atoms, charge: int | None = None, spin: int | None = None
 ) -> Frame:

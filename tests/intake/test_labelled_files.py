@@ -151,6 +151,10 @@ def test_a_user_who_knows_settles_what_the_file_leaves_open(water, tmp_path):
         read_labels(tmp_path / "x.xyz", charge=1)
     (frame,) = read_labels(tmp_path / "x.xyz", charge=1, spin=1).frames
     assert (frame.charge, frame.spin) == (1, 1)
+    (same,) = read_labels(tmp_path / "x.xyz", charge=1, multiplicity=2).frames
+    assert same == frame
+    with pytest.raises(InputError, match="got both; leave one out"):
+        read_labels(tmp_path / "x.xyz", spin=1, multiplicity=2)
 
 
 def test_charges_of_atoms_in_an_npz_are_summed(saved):
