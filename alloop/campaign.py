@@ -33,7 +33,11 @@ from alloop.export import (
 )
 from alloop.files.targets import MODELS, refuse_target, replace_atomically
 from alloop.generation import Generation, from_bytes, to_bytes
-from alloop.history.acceptance import require_accepted, warn_of_unaccepted
+from alloop.history.acceptance import (
+    generation_sentence,
+    require_accepted,
+    warn_of_unaccepted,
+)
 from alloop.history.examination import limits_in_force
 from alloop.history.label_entries import lost_labels
 from alloop.history.reader import CODEC, History, history_of, read_history
@@ -221,16 +225,18 @@ class Campaign:
     ) -> PotentialCalculator:
         """Return an ASE calculator of energy, forces, stress (of cells) and surprise.
 
-        generation: by default the best one, see `model`. outside: allow charges, spins
-        and compositions that the model was not trained on, which raise InputError
-        otherwise. threads: of torch, in each call. compile: for long MD of one system,
-        see PotentialCalculator.
+        generation: by default the best one, see `model`; `source` and `repr` of the
+        calculator say which. outside: allow charges, spins and compositions that the
+        model was not trained on, which raise InputError otherwise. threads: of torch,
+        in each call. compile: for long MD of one system, see PotentialCalculator.
         """
-        model = self.model(generation)
+        model, state = self.model(generation), self.history().state
         if generation is None:
-            warn_of_unaccepted(self.history().state)
+            warn_of_unaccepted(state)
         whole = replace(model, domain=self.domain(model))
-        return whole.calculator(outside=outside, threads=threads, compile=compile)
+        made = whole.calculator(outside=outside, threads=threads, compile=compile)
+        made.source = f"{self.setup.name}, {generation_sentence(state, generation)}"
+        return made
 
     def domain(self, model: Generation) -> Domain:
         """Return the training domain of a generation.

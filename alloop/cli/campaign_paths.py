@@ -104,9 +104,18 @@ def load_generation(place: Path) -> "tuple[Generation, Domain | None]":
         if unaccepted is not None:
             print_error(f"warning: {unaccepted}")
         model = campaign.model()
+        tell_generation(campaign)
         return model, campaign.domain(model)
     model = load(place)
     return model, model.domain
+
+
+def tell_generation(campaign: "Campaign") -> None:
+    """Print which generation of a campaign is taken, where nobody asked for one."""
+    from alloop.history.acceptance import generation_sentence
+
+    sentence = generation_sentence(campaign.history().state)
+    print_error(f"{short_path(campaign.store)}: {sentence}")
 
 
 def load_model_or_level(

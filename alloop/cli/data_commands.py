@@ -72,9 +72,11 @@ def export(  # noqa: PLR0913 - one for each option
 
     campaign = open_campaign(place)
     if model is not None:
-        print_text(
-            f"model: {short_path(campaign.export_model(model, at, force=force))}"
-        )
+        from alloop.history.acceptance import generation_sentence
+
+        written = campaign.export_model(model, at, force=force)
+        taken = generation_sentence(campaign.history().state, at)
+        print_text(f"model: {short_path(written)}, {taken}")
     if out is not None and program is not None:
         if level == "both" or split != "train":
             raise InputError(

@@ -12,6 +12,7 @@ from alloop.cli.campaign_paths import (
     existing_path,
     open_campaign,
     short_path,
+    tell_generation,
 )
 from alloop.cli.console import (
     AsJson,
@@ -126,6 +127,7 @@ def load_with_training(
         return found, file_frames([training])
     campaign = open_campaign(model)
     generation = campaign.model()
+    tell_generation(campaign)
     if training is not None:
         return generation, file_frames([training])
     history = campaign.history()

@@ -216,6 +216,8 @@ def md_settings(options: Tree, temperature: float) -> DynamicsSettings:
     the thermostat in K, 0 too. Raises ConfigError with every mistake.
     """
     tree = {str(where[0]): x for where, x in STAND_INS.items() if len(where) == 1}
+    if temperature != 0.0:
+        options = {**options, "temperature": temperature}
     plan, problems = validate_tree({**tree, "explore": options})
     if plan is None or problems:
         flaws = [
@@ -224,7 +226,7 @@ def md_settings(options: Tree, temperature: float) -> DynamicsSettings:
             else Problem("--kind", x.text)
             for x in problems
         ]
-        raise ConfigError("the options", flaws)
+        raise ConfigError("the command line", flaws)
     return replace(dynamics_settings(plan.explore), temperature=temperature)
 
 

@@ -29,8 +29,14 @@ class Failure(StrEnum):
     GATE = "the result failed a check of forces; the label cannot be trusted"
     ELECTRONS = "charge and spin do not fit the electrons; give charge and multiplicity"
     UNSUPPORTED = "this level cannot treat this frame"
-    TIMEOUT = "the label ran into its time limit; raise `limits` or lower the level"
-    MEMORY = "the label ran into its memory limit; raise `limits`"
+    TIMEOUT = (
+        "the label ran into its time limit; raise it (`limits: label_time`, "
+        "`--time-limit`) or lower the level"
+    )
+    MEMORY = (
+        "the label ran into its memory limit; raise it, in MB "
+        "(`limits: label_memory`, `--memory-limit`)"
+    )
     DISK = "the scratch disk is full or failing; free it or set PYSCF_TMPDIR"
     CRASHED = "the program failed, or its process died; see the message"
     LOST = "the worker was lost too often; see the log"

@@ -56,7 +56,7 @@ def _raw_label(path: Path, index: int, atoms: Atoms, keys: LabelKeys) -> RawLabe
     if np.ndim(energy) != 0:
         raise InputError(f"expected one energy in {where}, got {np.shape(energy)}")
     a, b, c = (bool(periodic) for periodic in atoms.pbc)
-    state = electronic_state(atoms)
+    state = electronic_state(atoms, keys.charge, keys.spin)
     return RawLabel(
         numbers=atoms.numbers,
         positions=atoms.positions,

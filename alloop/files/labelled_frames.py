@@ -112,12 +112,15 @@ class LabelledFrames:
 class LabelKeys:
     """The names of energy and forces that the user gave; None means the usual names.
 
-    energies_alone: frames may lack forces, unless the name of forces was given.
+    energies_alone: frames may lack forces, unless the name of forces was given. charge
+    (e), spin (2S): of every frame; None means those of the file.
     """
 
     energy: str | None = None
     forces: str | None = None
     energies_alone: bool = False
+    charge: int | None = None
+    spin: int | None = None
 
     @property
     def forces_optional(self) -> bool:

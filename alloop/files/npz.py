@@ -20,6 +20,7 @@ _CHARGES = ("q", "charge", "total_charge")
 _SPINS = ("spin", "2s")
 _MULTIPLICITIES = ("multiplicity", "total_spin")
 _MOST = 1e6  # of atomic numbers, charges and spins
+_ROUNDING = 0.1  # e or electrons that a sum of rounded numbers of atoms is off by
 
 
 def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
@@ -49,10 +50,18 @@ def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
     charges = _per_frame(path, arrays, _CHARGES, prefix, len(positions))
     spins = _per_frame(path, arrays, _SPINS, prefix, len(positions))
     if _find_key(arrays, _MULTIPLICITIES, prefix) is not None:
-        multiplicities = _per_frame(
-            path, arrays, _MULTIPLICITIES, prefix, len(positions)
-        )
-        spins = [multiplicity - 1 for multiplicity in multiplicities]
+        named = [
+            multiplicity - 1
+            for multiplicity in _per_frame(
+                path, arrays, _MULTIPLICITIES, prefix, len(positions)
+            )
+        ]
+        if _find_key(arrays, _SPINS, prefix) is not None and named != spins:
+            raise InputError(
+                f"expected spins (2S) and multiplicities (2S + 1) of {path} to agree, "
+                "they differ; leave one out"
+            )
+        spins = named
     return [
         _raw_labels(
             numbers[i],
@@ -139,12 +148,23 @@ def _find_key(arrays: Arrays, usual: Sequence[str], prefix: str) -> str | None:
 def _per_frame(
     path: Path, arrays: Arrays, usual: Sequence[str], prefix: str, frames: int
 ) -> list[int]:
-    """Return an integer for each frame; zeros if the file has none."""
+    """Return an integer for each frame; zeros if the file has none.
+
+    Numbers of atoms, such as partial charges, are summed. Raises InputError for sums
+    and numbers that are not whole.
+    """
     name = _find_key(arrays, usual, prefix)
-    if name is None or arrays[name].size not in (1, frames):
+    if name is None:
         return [0] * frames
     array = _real_array(path, name, arrays[name])
-    _refuse_fractions(path, f"`{name}`", array)
+    if array.ndim == 2 and len(array) == frames and array.shape[1] > 1:
+        array = array.sum(axis=1)
+    if array.size not in (1, frames):
+        raise InputError(
+            f"expected a number for each frame as `{name}` of {path}, got an array of "
+            f"shape {array.shape}; mend it, or leave it out"
+        )
+    _refuse_fractions(path, f"`{name}`", array, _ROUNDING)
     return [round(float(x)) for x in np.broadcast_to(array.ravel(), frames)]
 
 
@@ -156,8 +176,11 @@ def _real_array(path: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[A
     return np.atleast_1d(array)
 
 
-def _refuse_fractions(path: Path, what: str, array: npt.NDArray[Any]) -> None:
-    wrong = array[~(np.abs(array - np.round(array)) < 0.01) | (np.abs(array) > _MOST)]
+def _refuse_fractions(
+    path: Path, what: str, array: npt.NDArray[Any], rounding: float = 0.01
+) -> None:
+    off = np.abs(array - np.round(array))
+    wrong = array[~(off < rounding) | (np.abs(array) > _MOST)]  # nan is wrong, too
     if wrong.size:
         raise InputError(f"expected whole numbers as {what} in {path}, got {wrong[0]}")
 

@@ -1,6 +1,7 @@
-"""Messages for campaigns none of whose generations passed its checks."""
+"""Messages on the generation that is taken, and on campaigns where none is fit."""
 
 import warnings
+from math import isfinite
 
 from alloop.core.errors import InputError
 from alloop.loop.state import LoopState
@@ -16,6 +17,21 @@ def unaccepted_sentence(state: LoopState) -> str | None:
         f"exported as models only by number (`--at {best}`; `alloop why STORE {best}` "
         "tells what that one, the best, failed)."
     )
+
+
+def generation_sentence(state: LoopState, number: int | None = None) -> str:
+    """Return the generation that is taken, of how many, and why that one.
+
+    number: the one that was asked for, None for the best.
+    """
+    taken, count = number or state.best, len(state.models)
+    if number is not None:
+        why = "as asked"
+    elif isfinite(state.errors[taken - 1]):
+        why = "the one with the smallest error on the validation set"
+    else:
+        why = "the last that can be used, as none was tested"
+    return f"generation {taken} of {count}, {why}"
 
 
 def require_accepted(state: LoopState) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from alloop.core.atoms import unpaired_electrons
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import Fidelity
@@ -25,6 +26,7 @@ def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot
     forces_key: str | None = None,
     charge: int | None = None,
     spin: int | None = None,
+    multiplicity: int | None = None,
     fidelity: Fidelity | Literal["test"] | None = None,
     energies_alone: bool = False,
 ) -> LabelledFrames:
@@ -40,8 +42,9 @@ def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot
     energy_key, forces_key
         Names in the file. In an npz, a prefix such as `cc_` of `cc_E` is also tried for
         the positions and atomic numbers.
-    charge, spin
-        Total charge (e) and 2S of every frame; default to what the file says, then 0.
+    charge, spin, multiplicity
+        Total charge (e) and 2S, or 2S + 1 in its place, of every frame; default to what
+        the file says, then to a neutral singlet.
     fidelity
         Of a store only: "cheap" or "expensive" for the labels that it trains on, "test"
         for its test set.
@@ -53,11 +56,11 @@ def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot
     InputError
         The file, its labels or a unit cannot be used.
     """
-    path = Path(path)
+    path, spin = Path(path), unpaired_electrons(spin, multiplicity)
     units = FileUnits(energy_unit, length_unit, force_unit or "")
     if not path.exists():
         raise InputError(f"expected a file of labelled frames at {path}, found nothing")
-    keys = LabelKeys(energy_key, forces_key, energies_alone)
+    keys = LabelKeys(energy_key, forces_key, energies_alone, charge, spin)
     if path.is_dir():
         if units != FileUnits():
             raise InputError(

@@ -6,7 +6,7 @@ from typing import Self
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, all_changes
 
-from alloop.core.atoms import from_atoms
+from alloop.core.atoms import from_atoms, unpaired_electrons
 from alloop.core.levels import Level
 from alloop.core.records import Detail, Unlabelled
 from alloop.core.roles import Labeller
@@ -71,18 +71,21 @@ def calculator(
     *,
     charge: int | None = None,
     spin: int | None = None,
+    multiplicity: int | None = None,
     limits: Limits | None = None,
 ) -> LabelCalculator:
     """Return an ASE calculator of a level.
 
     Use it as in `atoms.calc = calculator("hf/sto-3g")`. level: a short name such as
     `b3lyp/def2-svp` or `gfn2-xtb`, a Level, or any object with a Labeller's `label`
-    method. charge (e) and spin (2S) default to those in `atoms.info`. A level runs in a
-    child process within `limits` of time and memory.
-    Raises InputError for a name that is not a level's.
+    method. charge (e) and spin (2S), or multiplicity (2S + 1) in its place, default to
+    those of the atoms. A level runs in a child process within `limits` of time and
+    memory. Raises InputError for a name that is not a level's, and for both a spin and
+    a multiplicity.
     """
+    unpaired = unpaired_electrons(spin, multiplicity)
     if isinstance(level, str):
         level = level_from_name(level)
     if isinstance(level, Level):
         level = IsolatedLabeller(level, limits)
-    return LabelCalculator(level, charge, spin)
+    return LabelCalculator(level, charge, unpaired)

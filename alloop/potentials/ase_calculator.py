@@ -44,7 +44,7 @@ class PotentialCalculator(StatefulCalculator):
     outside it raise InputError, and a molecule that is not in it but allowed gives a
     warning. threads: torch's threads in each call; the caller's number is restored.
     compile: compile the potential for each new system, which takes up to a minute and
-    saves time in long MD.
+    saves time in long MD. source: the model that it calls, for people.
     """
 
     implemented_properties: tuple[str, ...] = (
@@ -71,6 +71,7 @@ class PotentialCalculator(StatefulCalculator):
         self.domain = domain
         self.threads = threads
         self.compile = compile
+        self.source = ""
         self._system: Batch | None = None  # the system of the last call
         self._fast: Potential = potential
         if isinstance(potential, AtomwisePotential):
@@ -82,6 +83,9 @@ class PotentialCalculator(StatefulCalculator):
                     *self.implemented_properties,
                     "error_limit",
                 )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.source or type(self.potential).__name__})"
 
     def calculate(
         self,

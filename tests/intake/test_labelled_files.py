@@ -141,6 +141,29 @@ def test_charge_and_spin_come_from_the_file_or_from_the_user(water, tmp_path):
     assert (frame.charge, frame.spin) == (1, 3)
 
 
+def test_a_user_who_knows_settles_what_the_file_leaves_open(water, tmp_path):
+    (atoms,) = images(water)[:1]
+    atoms.info |= {"charge": 0, "total_charge": 1, "formal_spin": 2}
+    write(tmp_path / "x.xyz", atoms)
+    with pytest.raises(InputError, match="`charge` 0, `total_charge` 1; give `charge`"):
+        read_labels(tmp_path / "x.xyz", spin=1)
+    with pytest.raises(InputError, match="`formal_spin` 2; give `multiplicity`"):
+        read_labels(tmp_path / "x.xyz", charge=1)
+    (frame,) = read_labels(tmp_path / "x.xyz", charge=1, spin=1).frames
+    assert (frame.charge, frame.spin) == (1, 1)
+    (same,) = read_labels(tmp_path / "x.xyz", charge=1, multiplicity=2).frames
+    assert same == frame
+    with pytest.raises(InputError, match="got both; leave one out"):
+        read_labels(tmp_path / "x.xyz", spin=1, multiplicity=2)
+
+
+def test_charges_of_atoms_in_an_npz_are_summed(saved):
+    partial = np.tile([0.5, 0.26, 0.25], (200, 1))
+    multiplicity = np.full(200, 2.0)
+    intake = read_labels(saved(charge=partial, multiplicity=multiplicity))
+    assert {(frame.charge, frame.spin) for frame in intake.frames} == {(1, 1)}
+
+
 def test_total_spin_is_a_multiplicity(water, tmp_path):
     (atoms,) = images(water)[:1]
     atoms.info |= {"total_charge": 1, "total_spin": 2}
@@ -317,6 +340,10 @@ def test_energies_alone_are_read_where_they_are_enough(water, saved, tmp_path):
         ({"F": np.zeros((200, 2, 3))}, r"forces of shape \(3, 3\) in frame 0"),
         ({"z": np.array([8, 1])}, r"positions of shape \(2, 3\) in frame 0"),
         ({"z": np.ones((4, 3), dtype=int)}, "atomic numbers of 200 frames .* got 4"),
+        ({"q": np.zeros(7)}, r"each frame as `q` of .* shape \(7,\); mend it"),
+        ({"charge": np.full(200, 0.4)}, "whole numbers as `charge` of .*, got 0.4"),
+        ({"charge": np.full(200, np.nan)}, "whole numbers as `charge` of .*, got nan"),
+        ({"spin": np.ones(200), "multiplicity": np.ones(200)}, "to agree, they differ"),
     ],
 )
 def test_shapes_that_do_not_fit_are_one_sentence(saved, arrays, message):

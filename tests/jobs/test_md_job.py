@@ -252,6 +252,7 @@ def test_a_walker_stops_before_it_breaks_and_says_why(
     ("options", "text"),
     [
         (["--timestep", "50"], "--timestep: "),
+        (["--temperature", "1e9"], "--temperature: "),
         (["--kind", "npt"], "--kind: "),
         (["--guards", "{bonds: 2}"], "--guards.bonds: "),
         (["--guards", "{bond: -2, force: x}"], "--guards.bond: "),

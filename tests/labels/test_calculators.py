@@ -59,6 +59,12 @@ def test_charge_and_spin_come_from_the_atoms_or_from_the_call(water: Frame) -> N
     assert atoms.get_potential_energy() == 20.0
     atoms.calc = calculator(Echo(), charge=-1, spin=3)
     assert atoms.get_potential_energy() == -7.0
+    atoms.calc = calculator(Echo(), charge=-1, multiplicity=4)
+    assert atoms.get_potential_energy() == -7.0
+    with pytest.raises(InputError, match="got both; leave one out"):
+        calculator(Echo(), spin=1, multiplicity=2)
+    with pytest.raises(InputError, match="at least 1, got 0"):
+        calculator(Echo(), multiplicity=0)
 
 
 def test_stress_is_given_where_the_level_gives_it() -> None:

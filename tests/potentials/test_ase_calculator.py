@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_stress
@@ -95,7 +94,8 @@ def test_with_limits_of_errors_the_surprise_is_an_error_too() -> None:
 
 
 def test_another_charge_or_spin_is_calculated_anew() -> None:
-    atoms = Atoms("OH", positions=molecule("OH").positions)  # no moments of its own
+    atoms = molecule("OH")
+    atoms.set_initial_magnetic_moments(None)  # ASE's, which would be read as the spin
     atoms.calc = PotentialCalculator(ChargePotential())
     energies = []
     for info in ({}, {"charge": -1}, {"charge": -1, "spin": 2}, {"spin": 1}):
