@@ -94,7 +94,7 @@ class LabelCache:
         if not {"record", "versions"} <= header.keys():
             raise DamagedError(f"{path} holds no label")
         encoded = EncodedRecord(header["record"], tuple(arrays), (), header["versions"])
-        outcome = self._codec.decode(encoded)
+        outcome: Outcome = self._codec.decode(encoded)
         if not (isinstance(outcome, Unlabelled) or _is_label(outcome)):
             raise DamagedError(f"{path} holds no label")
         return outcome
