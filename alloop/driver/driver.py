@@ -220,7 +220,7 @@ class Driver:
             return left
         for look in (self.label_index.get, *(cache.get for cache in self.caches)):
             match look(command.level, command.frame.id):
-                case Label() as label:
+                case Label() as label if len(label.forces) == len(command.frame):
                     return e.Labelled(command.name, label, cached=True)
                 case Unlabelled() as refused if refused.is_permanent:
                     return e.NotLabelled(command.name, refused)
@@ -231,7 +231,7 @@ class Driver:
         if self.label_index.get(command.level, command.frame.id) is not None:
             return None
         match self.spool.get(command.level, command.frame.id):
-            case Label() as label:
+            case Label() as label if len(label.forces) == len(command.frame):
                 return e.Labelled(command.name, label)
             case Unlabelled() as refused:
                 return e.NotLabelled(command.name, refused)

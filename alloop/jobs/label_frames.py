@@ -107,8 +107,15 @@ def label_frames(
 def _known_labels(
     cache: LabelCache, level: Level, wanted: Mapping[FrameId, Frame]
 ) -> dict[FrameId, Outcome]:
-    records = ((id, cache.get(level.id, id)) for id in wanted)
+    records = ((id, _cached(cache, level, wanted[id])) for id in wanted)
     return {id: record for id, record in records if record is not None}
+
+
+def _cached(cache: LabelCache, level: Level, frame: Frame) -> Outcome | None:
+    """Return what the cache has of a frame, None for a label of other atoms."""
+    record = cache.get(level.id, frame.id)
+    alien = isinstance(record, Label) and len(record.forces) != len(frame)
+    return None if alien else record
 
 
 def _costliest_first(prices: Mapping[FrameId, float]) -> list[FrameId]:
@@ -234,7 +241,7 @@ class _LabelThreads:
         self, labeller: IsolatedLabeller, frame: Frame, cache: LabelCache | None
     ) -> Outcome:
         """Return a cached label, which another run may have made by now, or make it."""
-        known = None if cache is None else cache.get(self._level.id, frame.id)
+        known = None if cache is None else _cached(cache, self._level, frame)
         return labeller.label(frame) if known is None else known
 
     def _stop_threads(self, busy: Sequence["Future[None]"]) -> None:

@@ -7,8 +7,11 @@ file whose checksum fails counts as absent and is replaced.
 
 import contextlib
 import re
+from math import isfinite
 from pathlib import Path
 from typing import TypeAlias
+
+import numpy as np
 
 from alloop.core.errors import DamagedError, StoreError
 from alloop.core.frame import FrameId
@@ -88,6 +91,17 @@ class LabelCache:
 
     def _decoded(self, path: Path) -> Outcome:
         header, arrays = unpack_record(path.read_bytes(), str(path))
+        if not {"record", "versions"} <= header.keys():
+            raise DamagedError(f"{path} holds no label")
         encoded = EncodedRecord(header["record"], tuple(arrays), (), header["versions"])
         outcome: Outcome = self._codec.decode(encoded)
+        if not (isinstance(outcome, Unlabelled) or _is_label(outcome)):
+            raise DamagedError(f"{path} holds no label")
         return outcome
+
+
+def _is_label(record: object) -> bool:
+    """Return True for a label of finite numbers, three forces an atom."""
+    if not isinstance(record, Label) or record.forces.shape[1:] != (3,):
+        return False
+    return isfinite(record.energy) and bool(np.isfinite(record.forces).all())

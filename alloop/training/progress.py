@@ -37,6 +37,8 @@ def write_progress(folder: Path, progress: TrainingProgress) -> None:
 def read_progress(folder: Path) -> TrainingProgress | None:
     """Return the last progress that a training wrote to its folder, or None."""
     try:
-        return TrainingProgress(**json.loads((folder / _FILE).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        told = TrainingProgress(**json.loads((folder / _FILE).read_text("utf-8")))
+        str(told)  # raises where a value is no number
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    return told

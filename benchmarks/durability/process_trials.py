@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -141,6 +142,28 @@ def halted_driver_trial(
     after = read_tree(store)
     changed = [x for x in {**before, **after} if before.get(x) != after.get(x)]
     return f"the halted driver changed {', '.join(changed)}" if changed else ""
+
+
+def copied_store_trial(server: ForkServer, folder: Path, record: int) -> str:
+    """Copy the store of a running driver after a record, and resume the copy.
+
+    Returns what went wrong with either, "" if nothing did; the stores are
+    FOLDER/toy.zarr and FOLDER/copy.zarr.
+    """
+    campaign = write_campaign(folder, _LABEL_SECONDS, 1)
+    store, copy = (campaign.with_name(f"{x}.zarr") for x in ("toy", "copy"))
+    pid = server.spawn(campaign)
+    wait_until(partial(_is_beyond, campaign, record))
+    os.kill(pid, signal.SIGSTOP)
+    shutil.copytree(store, copy)
+    try:
+        Campaign.from_store(copy, trust=True).run()
+        said = ""
+    except AlloopError as error:
+        said = str(error)
+    os.kill(pid, signal.SIGCONT)
+    status = server.wait()
+    return said or (f"the driver ended with {status}" if status else "")
 
 
 # --- clusters ------------------------------------------------------------------------

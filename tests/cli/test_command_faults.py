@@ -39,7 +39,7 @@ SAMPLE = {
     "fork f.zarr": (errno.EIO, (50,)),
     "exclude old.zarr": (errno.EROFS, (3,)),
 }
-ERRORS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EROFS": errno.EROFS}
+ERRORS = {x: getattr(errno, x) for x in ("EIO", "ENOSPC", "EROFS", "EACCES")}
 
 
 def name(case: CommandCase) -> str:

@@ -10,6 +10,7 @@ from alloop.history.column_check import check_columns
 from benchmarks.durability.comparison import Reference, Trial, store_contents
 from benchmarks.durability.process_trials import (
     TARGETS,
+    copied_store_trial,
     driver_kill_trials,
     driver_server,
     halted_driver_trial,
@@ -89,6 +90,18 @@ def test_a_halted_driver_keeps_its_store_or_finds_that_it_has_lost_it(
     assert halted_driver_trial(server, tmp_path, record, unlocked=unlocked) == ""
     assert store_contents(tmp_path / "toy.zarr") == reference.contents
     assert check_columns(tmp_path / "toy.zarr") == []
+
+
+@pytest.mark.parametrize(
+    "record", [12, *(pytest.param(x, marks=pytest.mark.slow) for x in (0, 3, 30, 38))]
+)
+def test_a_copy_of_a_live_store_goes_on_by_itself(
+    tmp_path: Path, reference: Reference, server: ForkServer, record: int
+) -> None:
+    assert copied_store_trial(server, tmp_path, record) == ""
+    for name in ("toy.zarr", "copy.zarr"):
+        assert store_contents(tmp_path / name) == reference.contents
+        assert check_columns(tmp_path / name) == []
 
 
 NETWORK = {

@@ -341,8 +341,8 @@ def test_energies_alone_are_read_where_they_are_enough(water, saved, tmp_path):
         ({"z": np.array([8, 1])}, r"positions of shape \(2, 3\) in frame 0"),
         ({"z": np.ones((4, 3), dtype=int)}, "atomic numbers of 200 frames .* got 4"),
         ({"q": np.zeros(7)}, r"each frame as `q` of .* shape \(7,\); mend it"),
-        ({"charge": np.full(200, 0.4)}, "whole numbers as `charge` of .*, got 0.4"),
-        ({"charge": np.full(200, np.nan)}, "whole numbers as `charge` of .*, got nan"),
+        ({"charge": np.full(200, 0.4)}, "whole numbers as `charge` in .*, got 0.4"),
+        ({"charge": np.full(200, np.nan)}, "whole numbers as `charge` in .*, got nan"),
         ({"spin": np.ones(200), "multiplicity": np.ones(200)}, "to agree, they differ"),
     ],
 )

@@ -14,7 +14,7 @@ from alloop.loop.state import LoopState
 from alloop.report.text.live_counts import LabelCounter
 from alloop.report.text.live_display import LiveDisplay
 from alloop.training.progress import TrainingProgress, write_progress
-from alloop.workers.spool import training_folder
+from alloop.workers.spool import training_folder, training_progress
 
 
 def _console(terminal):
@@ -84,6 +84,21 @@ def test_a_terminal_shows_how_far_a_training_is(finished, rules, tmp_path):
     panel = _last_panel(console.file.getvalue())
     assert re.search(r"training +pretraining 300 of 2700, loss 0.0217", panel)
     assert "pretraining" not in _last_panel(_shown(finished, rules, terminal=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[1, 2, 3, 4]", '{"stage": "x"}', "[" * 100_000),
+        '{"stage": "x", "step": 1, "steps": 2, "loss": "low"}',
+        '{"stage": "x", "step": 1, "steps": 2, "loss": null}',
+    ],
+)
+def test_a_crafted_progress_of_a_training_is_none(tmp_path, text):
+    folder = training_folder(tmp_path, "round2/train")
+    folder.mkdir(parents=True)
+    (folder / "progress.json").write_text(text)
+    assert training_progress(tmp_path) == []
 
 
 def test_a_file_gets_a_line_a_minute_while_nothing_is_closed(finished, rules, tmp_path):

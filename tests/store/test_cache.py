@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from alloop.core.errors import StoreError
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.store.cache import LabelCache
+from alloop.store.record import pack_record, unpack_record
 from benchmarks.durability.file_systems import FailingFileSystem
 
 LEVEL = "a" * 16
@@ -66,6 +68,40 @@ def test_a_damaged_label_counts_as_absent_and_is_replaced(
     assert cache.get(LEVEL, label.frame) is None
     cache.put(label)
     assert cache.get(LEVEL, label.frame) is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"versions": x} for x in (None, 5, [])),
+        *({"record": x} for x in (None, 5, "x", [])),
+        *({"record": {"energy": x}} for x in (None, "x", [])),
+        *({"record": {"forces": x}} for x in (None, 1.0, "x")),
+    ],
+)
+def test_a_crafted_label_counts_as_absent(
+    tmp_path: Path, label: Label, change: dict[str, Any]
+) -> None:
+    """Its checksum is right, its content is not that of a label."""
+    cache = LabelCache(tmp_path)
+    cache.put(label)
+    (file,) = tmp_path.glob(f"{LEVEL}/*/*")
+    header, arrays = unpack_record(file.read_bytes(), "it")
+    ((key, value),) = change.items()
+    header[key] = {**header[key], **value} if isinstance(value, dict) else value
+    file.write_bytes(pack_record(header, arrays))
+    assert cache.get(LEVEL, label.frame) is None
+    cache.put(label)
+    assert cache.get(LEVEL, label.frame) is not None
+
+
+@pytest.mark.parametrize("forces", [np.full((3, 3), np.nan), np.zeros(9)])
+def test_forces_that_are_none_count_as_no_label(
+    tmp_path: Path, label: Label, forces: Any
+) -> None:
+    cache = LabelCache(tmp_path)
+    cache.put(replace(label, forces=forces))
+    assert cache.get(LEVEL, label.frame) is None
 
 
 def test_a_label_under_anothers_name_counts_as_absent(

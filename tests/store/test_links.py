@@ -20,6 +20,7 @@ from alloop.store.cache import LabelCache
 from alloop.store.doctor import verify_store
 from alloop.store.files import sweep_staging
 from alloop.store.lock import StoreLock
+from alloop.workers.batch_jobs import start_scheduler
 from alloop.workers.spool import Spool
 
 
@@ -133,7 +134,7 @@ def test_emptying_a_folder_removes_links_and_not_what_they_lead_to(
 
 
 @pytest.mark.usefixtures("untouched")
-def test_a_label_cache_and_a_spool_lead_nowhere_else(
+def test_a_label_cache_a_spool_and_a_folder_of_jobs_lead_nowhere_else(
     tmp_path: Path, mine: Path, water: Any
 ) -> None:
     frame, level = water(0.0), "0" * 16
@@ -150,6 +151,13 @@ def test_a_label_cache_and_a_spool_lead_nowhere_else(
     Path(tmp_path / "x.zarr.spool").symlink_to(mine)
     with pytest.raises(StoreError, match="a symbolic link"):
         Spool(tmp_path / "x.zarr")
+    batch: Any = None  # the links are looked for first
+    Path(tmp_path / "x.zarr.jobs").symlink_to(mine)
+    (tmp_path / "y.zarr.jobs").mkdir()
+    Path(tmp_path / "y.zarr.jobs" / "tls").symlink_to(mine)
+    for name in ("x", "y"):
+        with pytest.raises(StoreError, match="a symbolic link"):
+            start_scheduler(batch, tmp_path / f"{name}.zarr.jobs")
     (tmp_path / "y.zarr.spool").mkdir()
     Path(tmp_path / "y.zarr.spool" / "training").symlink_to(mine)
     with pytest.raises(StoreError, match="a symbolic link"):
