@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from alloop.core.levels import Fidelity as Fidelity
 from alloop.training.schedule import Schedule
 
 SCHEDULE = Schedule()
 STEPS = (300, 2700, 1000)  # θ0, pretraining, fine-tuning
 FINE_TUNING = 1e-3  # peak learning rate for few labels and a good start
 
-Fidelity: TypeAlias = Literal["cheap", "expensive"]
 Source: TypeAlias = Literal["cheap", "expensive", "both"]
 Start: TypeAlias = Literal["scratch", "previous", "parent"]
 Weights: TypeAlias = Literal["uniform", "bias", "scaled"]

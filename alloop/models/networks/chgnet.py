@@ -9,8 +9,8 @@ Its forces are exact gradients of a surface that is rough on the scale of 0.01 Ã
 
 Another universal model is added in the same way: a `Network` that takes over the
 foreign layers and weights, reads alloop's graph and gives eV without references, and a
-record with `pretrained = True` in `alloop.models.settings`. Trainer, checkpoints, MD,
-scorer and campaign files need nothing more.
+record in `alloop.models.settings` that names its weights (`pretrained`). Trainer,
+checkpoints, MD, scorer and campaign files need nothing more.
 """
 
 import contextlib
