@@ -6,15 +6,229 @@ exception is `walkers`, which holds their current positions.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
+import numpy as np
+
+from alloop.core import doubts
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame, FrameId
+from alloop.core.levels import FIDELITIES
+from alloop.core.records import Candidate, Detail, Label, Noise, Unlabelled
 from alloop.core.splits import Purpose
-from alloop.history.column_tables import LabelRow, NewRows, column_tables
 from alloop.history.record_index import label_outcome
 from alloop.loop import events as e
 from alloop.loop.commands import Command, Explore, LabelFrame, Train
 from alloop.loop.state import LoopState
 from alloop.store.record import Array
+from alloop.store.schema import (
+    PURPOSES,
+    RUNGS,
+    STATES,
+    Table,
+    failure_codes,
+    id_digits,
+    word_codes,
+)
+
+_Arrays: TypeAlias = dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelRow:
+    """A label or a failure, and the purpose it was requested for."""
+
+    row: int
+    purpose: Purpose
+    record: Label | Unlabelled
+    cached: bool
+
+
+@dataclass(slots=True)
+class NewRows:
+    """New rows of all tables; the leading int of a tuple is the row of a frame."""
+
+    frames: list[Frame] = field(default_factory=list)
+    molecules: list[int] = field(default_factory=list)
+    labels: dict[str, list[LabelRow]] = field(default_factory=dict)
+    noise: list[tuple[int, str, Noise]] = field(default_factory=list)
+    scores: list[tuple[int, Candidate, Explore, float | None]] = field(
+        default_factory=list
+    )
+    selections: list[tuple[int, LabelFrame, int]] = field(default_factory=list)
+    generations: list[tuple[e.Trained, Train]] = field(default_factory=list)
+
+
+def column_tables(rows: NewRows, state: LoopState) -> Mapping[str, Table]:
+    """Return the rows of all tables, and the walkers of `state`.
+
+    The column `structure` counts from the first row of the store.
+    """
+    labels = {x: _label_table(rows.labels.get(x, ())) for x in FIDELITIES}
+    return {
+        "structures": _structure_table(rows.frames, rows.molecules),
+        **{f"labels/{fidelity}": table for fidelity, table in labels.items()},
+        "noise": _noise_table(rows.noise),
+        "scores": _score_table(rows.scores),
+        "selections": _selection_table(rows.selections),
+        "walkers": _walker_table(state),
+        "generations": _generation_table(rows.generations),
+    }
+
+
+def _structure_table(frames: Sequence[Frame], molecules: Sequence[int]) -> _Arrays:
+    batch = pack_frames(frames)
+    return {
+        "id": id_digits(frame.id for frame in frames),
+        **_geometry_columns(batch),
+        "cell": batch.cells,
+        "pbc": batch.pbc,
+        "charge": batch.charges,
+        "spin": batch.spins,
+        "molecule": _integers(molecules),
+    }
+
+
+def _geometry_columns(batch: Batch) -> _Arrays:
+    return {
+        "offsets": batch.offsets,
+        "numbers": batch.numbers.astype(np.uint8),
+        "positions": batch.positions,
+    }
+
+
+def _label_table(labels: Sequence[LabelRow]) -> _Arrays:
+    good = [x.record if isinstance(x.record, Label) else None for x in labels]
+    failures = [
+        None if isinstance(x.record, Label) else x.record.failure for x in labels
+    ]
+    forces = [np.zeros((0, 3)) if label is None else label.forces for label in good]
+    return {
+        "structure": _integers([x.row for x in labels]),
+        "offsets": _integers(np.cumsum([0, *map(len, forces)])),
+        "energy": _floats([None if x is None else x.energy for x in good]),
+        "forces": np.concatenate([np.zeros((0, 3)), *forces]),
+        "stress": _stresses(good),
+        "status": word_codes((STATES[x is None] for x in good), STATES),
+        "failure": failure_codes(failures),
+        "cpu_seconds": _floats([x.record.cpu_seconds for x in labels]),
+        "purpose": word_codes((x.purpose for x in labels), PURPOSES),
+        "cached": _booleans([x.cached for x in labels]),
+        **_detail_columns([x.record.details for x in labels]),
+    }
+
+
+def _stresses(labels: Sequence[Label | None]) -> Array:
+    found = [None if label is None else label.stress for label in labels]
+    rows = [np.full(6, np.nan) if stress is None else stress for stress in found]
+    return np.array(rows, dtype=np.float64).reshape(-1, 6)
+
+
+def _detail_columns(labels: Sequence[Mapping[str, Detail]]) -> _Arrays:
+    """Return the columns of the details of labels."""
+    keys = ("peak_mb", "gap", "s2", "t1", "internal", "external")
+    rungs = (str(details.get("rung") or "") for details in labels)
+    doubted = [doubts.doubts_of_details(details) for details in labels]
+    return {
+        **{
+            key: _floats([_finite_number(details.get(key)) for details in labels])
+            for key in keys
+        },
+        "rung": word_codes((x if x in RUNGS else "other" for x in rungs), RUNGS),
+        **{
+            doubt.name.lower(): _booleans([doubt in found for found in doubted])
+            for doubt in doubts.Doubt
+        },
+    }
+
+
+def _finite_number(detail: Detail) -> float | None:
+    return float(detail) if isinstance(detail, int | float) else None
+
+
+def _noise_table(rows: Sequence[tuple[int, str, Noise]]) -> _Arrays:
+    found = [noise for _, _, noise in rows]
+    return {
+        "structure": _integers([row for row, _, _ in rows]),
+        "fidelity": word_codes((fidelity for _, fidelity, _ in rows), FIDELITIES),
+        "energy": _floats([x.energy for x in found]),
+        "force_rms": _floats([x.force_rms for x in found]),
+        "force_max": _floats([x.force_max for x in found]),
+        "cpu_seconds": _floats([x.cpu_seconds for x in found]),
+        "failure": failure_codes([x.failure for x in found]),
+    }
+
+
+def _score_table(
+    rows: Sequence[tuple[int, Candidate, Explore, float | None]],
+) -> _Arrays:
+    found = [candidate for _, candidate, _, _ in rows]
+    return {
+        "structure": _integers([row for row, _, _, _ in rows]),
+        "generation": _integers([asked.generation for _, _, asked, _ in rows]),
+        "surprise": _floats([x.surprise for x in found]),
+        "threshold": _floats([threshold for _, _, _, threshold in rows]),
+        "energy": _floats([x.energy for x in found]),
+        "round": _integers([asked.round for _, _, asked, _ in rows]),
+        "walker": _integers([x.walker for x in found]),
+        "step": _integers([x.step for x in found]),
+    }
+
+
+def _selection_table(rows: Sequence[tuple[int, LabelFrame, int]]) -> _Arrays:
+    asked = [command for _, command, _ in rows]
+    return {
+        "structure": _integers([row for row, _, _ in rows]),
+        "fidelity": word_codes((x.fidelity for x in asked), FIDELITIES),
+        "purpose": word_codes((x.purpose for x in asked), PURPOSES),
+        "round": _integers([number for _, _, number in rows]),
+    }
+
+
+def _walker_table(state: LoopState) -> _Arrays:
+    walkers = [state.walkers[key] for key in sorted(state.walkers)]
+    batch = pack_frames([walker.frame for walker in walkers])
+    return {
+        "walker": _integers([walker.index for walker in walkers]),
+        "molecule": _integers([walker.molecule for walker in walkers]),
+        "step": _integers([walker.step for walker in walkers]),
+        "stopped": _booleans([walker.stopped is not None for walker in walkers]),
+        **_geometry_columns(batch),
+        "cell": batch.cells,
+        "pbc": batch.pbc,
+        "velocities": np.concatenate(
+            [np.zeros((0, 3)), *(x.velocities for x in walkers)]
+        ),
+    }
+
+
+def _generation_table(rows: Sequence[tuple[e.Trained, Train]]) -> _Arrays:
+    trained = [event for event, _ in rows]
+    tests = [x.evaluation for x in trained]
+    return {
+        "generation": _integers([x.generation for x in trained]),
+        "model": id_digits(x.model for x in trained),
+        "threshold": _floats([x.threshold for x in trained]),
+        "energy_mae": _floats([None if x is None else x.energy_mae for x in tests]),
+        "force_mae": _floats([None if x is None else x.force_mae for x in tests]),
+        "force_rmse": _floats([None if x is None else x.force_rmse for x in tests]),
+        "cheap": _integers([len(asked.cheap) for _, asked in rows]),
+        "expensive": _integers([len(asked.expensive) for _, asked in rows]),
+        "cpu_seconds": _floats([x.timing.cpu_seconds for x in trained]),
+    }
+
+
+def _integers(values: Sequence[int] | Array) -> Array:
+    return np.asarray(values, dtype=np.int64)
+
+
+def _booleans(values: Sequence[bool]) -> Array:
+    return np.array(values, dtype=np.bool_)
+
+
+def _floats(values: Sequence[float | None]) -> Array:
+    return np.array([np.nan if x is None else x for x in values], dtype=np.float64)
 
 
 class ColumnRows:

@@ -7,6 +7,7 @@ that other code made (see `fold_version`) counts as absent, and the journal is r
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -20,7 +21,6 @@ from alloop.core import doubts
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.records import Label, Unlabelled
-from alloop.history import json_columns
 from alloop.history.journal_codec import (
     CLASSES,
     CODEC,
@@ -34,11 +34,14 @@ from alloop.history.label_index import LabelIndex
 from alloop.history.record_index import (
     ExaminationRequest,
     ExplorationRequest,
+    LabelEntry,
     OpenLabel,
     RecordIndex,
+    TaskEntry,
     TrainingRequest,
 )
 from alloop.loop import events as e
+from alloop.loop.commands import LabelFrame
 from alloop.loop.state import (
     FoundCandidates,
     GenerationSummary,
@@ -169,7 +172,7 @@ _CODEC = Codec(
 def fold_to_bytes(fold: JournalFold) -> bytes:
     """Return the fold as bytes."""
     state, index, entries = fold.state, fold.label_index, fold.record_index
-    label_entries, others = json_columns.label_columns(entries.labels, index)
+    label_entries, others = label_columns(entries.labels, index)
     small = {f.name: getattr(state, f.name) for f in fields(state)}
     good = [x for x in index.labels.values() if isinstance(x, Label)]
     encoded = _CODEC.encode(
@@ -186,7 +189,7 @@ def fold_to_bytes(fold: JournalFold) -> bytes:
             ),
             label_entries=label_entries,
             others=others,
-            task_entries=json_columns.task_columns(entries.tasks),
+            task_entries=task_columns(entries.tasks),
             rest=_to_plain({name: getattr(entries, name) for name in _REST}),
         )
     )
@@ -245,11 +248,11 @@ def _entries_array(entries: Sequence[LabelState]) -> Array:
     names = [f.name for f in fields(LabelState)]
     columns = {name: [getattr(x, name) for x in entries] for name in names}
     columns["doubts"] = [doubts.doubts_to_text(found) for found in columns["doubts"]]
-    return json_columns.json_bytes(columns)
+    return json_bytes(columns)
 
 
 def _array_entries(text: Array) -> Iterator[LabelState]:
-    columns = json_columns.json_tree(text)
+    columns = json_tree(text)
     known = {
         text: doubts.doubts_of_details({doubts.KEY: text})
         for text in {*columns["doubts"]}
@@ -263,23 +266,20 @@ def _labels_array(index: LabelIndex, good: Iterable[Label]) -> Array:
     """Encode the keys of all labels and failures, and the columns of the labels."""
     columns = ("energy", "cpu_seconds", "details")
     values = {name: [getattr(x, name) for x in good] for name in columns}
-    return json_columns.json_bytes(
+    return json_bytes(
         {
             "keys": [list(key) for key in index.labels],
             "good": [isinstance(x, Label) for x in index.labels.values()],
             "computed": [key in index.computed for key in index.labels],
             "sizes": [len(x.forces) for x in good],
             "stress": [None if x.stress is None else x.stress.tolist() for x in good],
-            **{
-                name: [json_columns.json_value(x) for x in each]
-                for name, each in values.items()
-            },
+            **{name: [json_value(x) for x in each] for name, each in values.items()},
         }
     )
 
 
 def _label_index(found: _SavedFold) -> LabelIndex:
-    columns = json_columns.json_tree(found.labels)
+    columns = json_tree(found.labels)
     keys = [(level, frame) for level, frame in columns["keys"]]
     ends = np.cumsum([0, *columns["sizes"]]).tolist()
     forces = (found.forces[a:b] for a, b in pairwise(ends))
@@ -298,10 +298,8 @@ def _label_index(found: _SavedFold) -> LabelIndex:
 def _record_index(found: _SavedFold, index: LabelIndex) -> RecordIndex:
     rest = _from_plain(found.rest)
     return RecordIndex(
-        labels=list(
-            json_columns.labels_from_columns(found.label_entries, found.others, index)
-        ),
-        tasks=list(json_columns.tasks_from_columns(found.task_entries)),
+        labels=list(labels_from_columns(found.label_entries, found.others, index)),
+        tasks=list(tasks_from_columns(found.task_entries)),
         trainings=list(rest["trainings"]),
         rechecked=list(rest["rechecked"]),
         open_labels=rest["open_labels"],
@@ -311,3 +309,109 @@ def _record_index(found: _SavedFold, index: LabelIndex) -> RecordIndex:
         round=rest["round"],
         generation=rest["generation"],
     )
+
+
+_OF_REQUEST = ("level", "fidelity", "purpose", "molecule", "reason")
+_NUMBERS = ("molecule", "round", "generation", "asked", "answered", "cached", "retry")
+_WORDS = ("fidelity", "level", "purpose", "reason")
+_TIMES = ("started", "ended", "cpu_seconds")
+
+
+def json_bytes(tree: Any) -> Array:
+    """Return a tree as JSON in bytes."""
+    return np.frombuffer(json.dumps(tree, default=json_value).encode(), np.uint8)
+
+
+def json_tree(text: Array) -> Any:
+    """Return the tree from its bytes."""
+    return json.loads(text.tobytes())
+
+
+def json_value(value: Any) -> Any:
+    """Convert numpy scalars and mappings to values that JSON takes."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def label_columns(
+    entries: Sequence[LabelEntry], index: LabelIndex
+) -> tuple[Array, tuple[Any, ...]]:
+    """Encode label entries; return also their records that the label index lacks."""
+    rows = {frame: row for row, frame in enumerate(index.frames)}
+    held = [index.get(x.level, x.frame.id) is x.record for x in entries]
+    columns = {
+        "frame": [rows[x.frame.id] for x in entries],
+        "held": held,
+        **{name: [getattr(x, name) for x in entries] for name in _NUMBERS},
+        **{name: _encode_words([getattr(x, name) for x in entries]) for name in _WORDS},
+        **_timing_columns([x.timing for x in entries]),
+    }
+    others = (x.record for x, own in zip(entries, held, strict=True) if not own)
+    return json_bytes(columns), tuple(others)
+
+
+def labels_from_columns(
+    text: Array, others: Iterable[Label | Unlabelled], index: LabelIndex
+) -> Iterator[LabelEntry]:
+    """Decode the label entries that `label_columns` encoded."""
+    columns, rest, frames = json_tree(text), iter(others), list(index.frames.values())
+    words = {name: _decode_words(columns[name]) for name in _WORDS}
+    values_by_name = words | {name: columns[name] for name in _NUMBERS}
+    places = zip(
+        columns["frame"], columns["held"], _timings_from_columns(columns), strict=True
+    )
+    facts = zip(*values_by_name.values(), strict=True)
+    for (row, held, timing), values in zip(places, facts, strict=True):
+        named = dict(zip(values_by_name, values, strict=True))
+        frame = frames[row]
+        record = index.labels[named["level"], frame.id] if held else next(rest)
+        request = LabelFrame(frame, **{name: named.pop(name) for name in _OF_REQUEST})
+        yield LabelEntry(request, record=record, timing=timing, **named)
+
+
+def task_columns(found: Sequence[TaskEntry]) -> Array:
+    """Encode task entries."""
+    columns = {
+        "seq": [x.seq for x in found],
+        "kind": _encode_words([x.kind for x in found]),
+        "name": [x.name for x in found],
+        **_timing_columns([x.timing for x in found]),
+    }
+    return json_bytes(columns)
+
+
+def tasks_from_columns(text: Array) -> Iterator[TaskEntry]:
+    """Decode the task entries that `task_columns` encoded."""
+    columns = json_tree(text)
+    kinds = _decode_words(columns["kind"])
+    facts = zip(
+        columns["seq"],
+        kinds,
+        columns["name"],
+        _timings_from_columns(columns),
+        strict=True,
+    )
+    return (TaskEntry(*each) for each in facts)
+
+
+def _timing_columns(found: Sequence[e.Timing]) -> dict[str, Any]:
+    times = {name: [getattr(x, name) for x in found] for name in _TIMES}
+    return {**times, "worker": _encode_words([x.worker for x in found])}
+
+
+def _timings_from_columns(columns: Mapping[str, Any]) -> Iterator[e.Timing]:
+    times = (columns[name] for name in _TIMES)
+    facts = zip(*times, _decode_words(columns["worker"]), strict=True)
+    return (e.Timing(*each) for each in facts)
+
+
+def _encode_words(found: Sequence[str]) -> Any:
+    """Encode repeated words, each written once."""
+    known = {word: number for number, word in enumerate(dict.fromkeys(found))}
+    return {"words": list(known), "which": [known[word] for word in found]}
+
+
+def _decode_words(encoded: Any) -> list[str]:
+    words = encoded["words"]
+    return [words[number] for number in encoded["which"]]

@@ -20,25 +20,28 @@ learned every label. Then the best generation is examined, on frames of its own 
 were used neither for training nor for any choice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import ceil
 from typing import Protocol, TypeAlias
 
+import numpy as np
+
 from alloop.core.levels import Fidelity
+from alloop.core.records import Walker
+from alloop.core.seeds import random_stream
 from alloop.core.splits import EXAMINATION
 from alloop.loop import events as e
 from alloop.loop.commands import (
     Command,
+    Examine,
+    Explore,
+    LabelFrame,
+    Prepare,
     Recheck,
+    Sample,
     Stop,
     Train,
-)
-from alloop.loop.examination import examine_commands, is_examined, next_examine_piece
-from alloop.loop.exploration import explore_commands, next_explore_piece
-from alloop.loop.first_labels import (
-    prepare_commands,
-    sample_commands,
-    seed_label_commands,
 )
 from alloop.loop.label_choice import (
     RoundQuotas,
@@ -49,7 +52,7 @@ from alloop.loop.label_choice import (
 )
 from alloop.loop.level_split import no_more_cheap
 from alloop.loop.refinement import refine_command
-from alloop.loop.rules import Rules
+from alloop.loop.rules import Rules, walker_temperature
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import (
     exploring_generation,
@@ -63,6 +66,7 @@ from alloop.loop.training import (
     waiting_training,
     with_rechecks,
 )
+from alloop.md.integrate import maxwell_boltzmann
 
 Commands: TypeAlias = tuple[Command, ...]
 
@@ -265,6 +269,277 @@ def _label_biased(state: LoopState, rules: Rules) -> Commands:
         for candidate, why in biased_frames(state, rules, quota)
     )
     return with_rechecks(labels, state, rules)
+
+
+def prepare_commands(state: LoopState, rules: Rules) -> tuple[Prepare, ...]:
+    """Return a command for each molecule without first labels or validation frames."""
+    has_test = bool(state.validation_frames())
+    seeding = rules.seeding
+    commands = []
+    for molecule, frame in enumerate(state.start):
+        if has_test and not _missing_fidelities(state, molecule, rules):
+            continue
+        test = (
+            0
+            if has_test
+            else _equal_part(seeding.validation, molecule, len(state.start))
+        )
+        seeds = _equal_part(
+            max(seeding.cheap, seeding.expensive), molecule, len(state.start)
+        )
+        walkers = ceil(test / seeding.per_walker)
+        commands.append(Prepare(molecule, frame, seeds=seeds, walkers=walkers))
+    return tuple(commands)
+
+
+def seed_label_commands(
+    state: LoopState, event: e.Prepared, rules: Rules
+) -> tuple[LabelFrame, ...]:
+    """Return the commands to label a molecule's first frames."""
+    molecule, molecules = event.molecule, len(state.start)
+    counts: dict[Fidelity, int] = {
+        "expensive": _equal_part(rules.seeding.expensive, molecule, molecules),
+        "cheap": _equal_part(rules.seeding.cheap, molecule, molecules),
+    }
+    return tuple(
+        label_command(
+            state, frame, molecule, fidelity, "seed", "drawn around the minimum"
+        )
+        for fidelity in _missing_fidelities(state, molecule, rules)
+        for frame in event.seeds[: counts[fidelity]]
+    )
+
+
+def _missing_fidelities(
+    state: LoopState, molecule: int, rules: Rules
+) -> tuple[Fidelity, ...]:
+    """Return the fidelities without training labels of the molecule from the user."""
+    needed: tuple[Fidelity, ...] = (
+        ("expensive",) if rules.is_single_fidelity else ("expensive", "cheap")
+    )
+    supplied = {
+        entry.fidelity
+        for entry in state.entries()
+        if entry.purpose == "given" and entry.molecule == molecule
+    }
+    return tuple(fidelity for fidelity in needed if fidelity not in supplied)
+
+
+def sample_commands(
+    state: LoopState, event: e.Prepared, rules: Rules
+) -> tuple[Sample, ...]:
+    """Return the commands for the MD of a molecule's part of the validation set.
+
+    Its walkers divide the frames evenly, so that no label above their number is bought.
+    """
+    part = _equal_part(rules.seeding.validation, event.molecule, len(state.start))
+    walkers = len(event.starts)
+    frames = [_equal_part(part, index, walkers) for index in range(walkers)]
+    return tuple(
+        Sample(walker, frames=min(count, rules.seeding.per_walker))
+        for walker, count in zip(event.starts, frames, strict=True)
+        if count
+    )
+
+
+def _equal_part(total: int, index: int, parts: int) -> int:
+    """Return the share of part `index` when `total` is divided into `parts` parts."""
+    return total // parts + (index < total % parts)
+
+
+def explore_commands(state: LoopState, rules: Rules) -> tuple[Explore, ...]:
+    """Return the first commands of the next round, one for each batch of walkers.
+
+    state.exploring_generation: the generation that explores.
+    """
+    walkers = [
+        _round_walker(state, index, rules) for index in range(rules.exploring.walkers)
+    ]
+    size = rules.exploring.batch
+    batches = [walkers[i : i + size] for i in range(0, len(walkers), size)]
+    return tuple(
+        _explore_piece(state, rules, state.round + 1, number, 0, batch)
+        for number, batch in enumerate(batches)
+    )
+
+
+def next_explore_piece(
+    state: LoopState, event: e.Explored, rules: Rules
+) -> tuple[Explore, ...]:
+    """Return the command for a batch's next piece, none at the end of the round."""
+    after = event.piece + 1
+    if after * rules.exploring.piece >= rules.exploring.steps:
+        return ()
+    return (
+        _explore_piece(state, rules, event.round, event.batch, after, event.walkers),
+    )
+
+
+def _explore_piece(
+    state: LoopState,
+    rules: Rules,
+    round_: int,
+    batch: int,
+    piece: int,
+    walkers: Sequence[Walker],
+) -> Explore:
+    exploring = rules.exploring
+    steps = min(exploring.piece, exploring.steps - piece * exploring.piece)
+    picks = RoundQuotas.from_state(state, rules)
+    return Explore(
+        round=round_,
+        piece=piece,
+        batch=batch,
+        generation=state.exploring_generation,
+        model=state.summaries[state.exploring_generation].model,
+        walkers=tuple(_at_temperature(state, x, rules) for x in walkers),
+        steps=steps,
+        keep=3 * max(picks.cheap, picks.expensive),
+        controls=picks.controls if rules.selection == "flagged" else picks.all,
+    )
+
+
+def _round_walker(state: LoopState, index: int, rules: Rules) -> Walker:
+    """Return the walker where it was, or a new one if it never moved or was stopped.
+
+    By the naive protocol it is always a new one.
+    """
+    walker = state.walkers.get(index)
+    goes_on = rules.exploring.protocol != "naive"
+    if goes_on and walker is not None and walker.stopped is None:
+        return walker
+    molecule = index % len(state.start)
+    rng = random_stream(state.seed, f"walker/{index}/{state.round + 1}")
+    seeds = state.seeds.get(molecule) or (state.start[molecule],)
+    frame = seeds[int(rng.integers(len(seeds)))]
+    kelvin = _exploring_temperature(state, index, rules)
+    velocities = maxwell_boltzmann(frame, kelvin, rng)
+    return Walker(index, molecule, frame, velocities, temperature=kelvin)
+
+
+def _at_temperature(state: LoopState, walker: Walker, rules: Rules) -> Walker:
+    """Return the walker at the temperature that the rules give it now."""
+    kelvin = _exploring_temperature(state, walker.index, rules)
+    if walker.temperature == kelvin:
+        return walker
+    return replace(walker, temperature=kelvin)
+
+
+def _exploring_temperature(state: LoopState, index: int, rules: Rules) -> float:
+    return walker_temperature(rules.exploring.temperatures, index, len(state.start))
+
+
+_WALKER_FRAMES = 2  # frames of one walker
+
+
+def examine_commands(
+    state: LoopState, rules: Rules, reason: str
+) -> tuple[Examine, ...]:
+    """Return the first commands of an examination of the best generation.
+
+    Walkers start from first frames, each on its own. A frame of each is taken at fixed
+    steps, whatever its surprise, so that the frames are those that the model will be
+    used on. Where they come from another campaign's examination (`state.posed`),
+    nothing moves.
+
+    There are none where it had one, or where none is wanted. reason: why the campaign
+    ends.
+    """
+    wanted = len(state.posed) or rules.examining.frames
+    if not state.models or wanted == 0 or _frames_examined(state) >= wanted:
+        return ()
+    walkers = (
+        _posed_walkers(state, rules) if state.posed else _fresh_walkers(state, rules)
+    )
+    size = rules.exploring.batch
+    return tuple(
+        Examine(
+            number=_examination_number(state),
+            batch=batch,
+            piece=0,
+            generation=state.best,
+            model=state.models[state.best - 1],
+            walkers=tuple(walkers[start : start + size]),
+            steps=0 if state.posed else rules.examining.spacing,
+            wanted=wanted,
+            reason=reason,
+        )
+        for batch, start in enumerate(range(0, len(walkers), size))
+    )
+
+
+def is_examined(state: LoopState) -> bool:
+    """Return True if the best generation was examined on at least one frame."""
+    return _frames_examined(state) > 0
+
+
+def next_examine_piece(state: LoopState, event: e.Examined) -> tuple[Examine, ...]:
+    """Return the command that takes a batch to its next frames.
+
+    There is none where the batch has given its share or no walker moves any more.
+    """
+    last, after = state.examination, event.piece + 1
+    if last is None or last.number != event.number or last.steps == 0:
+        return ()
+    wanted = last.wanted - after * _walker_count(last.wanted, len(state.start))
+    going = [x for x in event.walkers if x.stopped is None and x.index < wanted]
+    if not going:
+        return ()
+    return (replace(last, batch=event.batch, piece=after, walkers=tuple(going)),)
+
+
+def _fresh_walkers(state: LoopState, rules: Rules) -> Sequence[Walker]:
+    """Return walkers on first frames, molecules in turn, at the set temperatures."""
+    number = _examination_number(state)
+    return [
+        _examining_walker(state, index, f"examination/{number}/{index}", rules)
+        for index in range(_walker_count(rules.examining.frames, len(state.start)))
+    ]
+
+
+def _examining_walker(state: LoopState, index: int, name: str, rules: Rules) -> Walker:
+    molecule = index % len(state.start)
+    rng = random_stream(state.seed, name)
+    seeds = state.seeds.get(molecule) or (state.start[molecule],)
+    frame = seeds[int(rng.integers(len(seeds)))]
+    kelvin = _examining_temperature(state, index, rules)
+    velocities = maxwell_boltzmann(frame, kelvin, rng)
+    return Walker(index, molecule, frame, velocities, temperature=kelvin)
+
+
+def _examining_temperature(state: LoopState, index: int, rules: Rules) -> float:
+    return walker_temperature(rules.examining.temperatures, index, len(state.start))
+
+
+def _posed_walkers(state: LoopState, rules: Rules) -> Sequence[Walker]:
+    return [
+        Walker(
+            index=index,
+            molecule=molecule,
+            frame=frame,
+            velocities=np.zeros((len(frame), 3)),
+            temperature=_examining_temperature(state, index, rules),
+        )
+        for index, (frame, molecule) in enumerate(
+            zip(state.posed, state.posed_molecules, strict=True)
+        )
+    ]
+
+
+def _walker_count(frames: int, molecules: int) -> int:
+    """Return the number of walkers for so many frames.
+
+    Every molecule has one if there are enough frames.
+    """
+    return max(ceil(frames / _WALKER_FRAMES), min(frames, molecules))
+
+
+def _examination_number(state: LoopState) -> int:
+    return 1 if state.examination is None else state.examination.number + 1
+
+
+def _frames_examined(state: LoopState) -> int:
+    return state.examined.get(state.models[state.best - 1], 0) if state.models else 0
 
 
 _STEPS: dict[str, tuple[Callable[[LoopState, Rules], Commands], ...]] = {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from alloop.core.levels import Fidelity as Fidelity
 from alloop.core.settings import setting
 from alloop.training.schedule import Schedule
 
@@ -15,7 +16,6 @@ SCHEDULE = Schedule()
 STEPS = (300, 2700, 1000)  # θ0, pretraining, fine-tuning
 FINE_TUNING = 1e-3  # peak learning rate for few labels and a good start
 
-Fidelity: TypeAlias = Literal["cheap", "expensive"]
 Source: TypeAlias = Literal["cheap", "expensive", "both"]
 Start: TypeAlias = Literal["scratch", "previous", "parent"]
 Weights: TypeAlias = Literal["uniform", "bias", "scaled"]

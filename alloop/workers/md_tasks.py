@@ -73,7 +73,6 @@ def perform_explore(
         candidates=exploration.candidates,
         controls=exploration.controls,
         scored=exploration.scored,
-        timing=e.Timing(),
         note="; ".join(filter(None, [why if first else "", transfers])),
     )
 
@@ -176,7 +175,6 @@ def prepare_molecule(
         minimum,
         tuple(seeds),
         _test_walkers(command, settings, minimum, modes),
-        e.Timing(),
     )
 
 
@@ -226,4 +224,4 @@ def sample_frames(
             break
         frames.append(walker.frame)
     molecule = command.walker.molecule
-    return e.Sampled(command.name, molecule, tuple(frames), e.Timing())
+    return e.Sampled(command.name, molecule, tuple(frames))
