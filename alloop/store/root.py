@@ -64,11 +64,15 @@ def read_root(store: Path) -> Node:
     StoreError
         There is no store, or a newer alloop made it.
     DamagedError
-        The file is not JSON, or lacks its attributes.
+        The file is lost, is not JSON, or lacks its attributes.
     """
     try:
         node: Node = json.loads((store / NODE_FILE).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
+        if attributes_copy(store) is not None:
+            raise DamagedError(
+                f"{store / NODE_FILE} is missing; run `alloop doctor` on the store"
+            ) from None
         there = "is not an alloop store" if store.exists() else "does not exist"
         raise StoreError(f"{store} {there}; give the path of a store") from None
     except ValueError as error:

@@ -14,6 +14,8 @@ from alloop.store import columns, schema
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 from alloop.store.doctor import verify_store
+from alloop.store.journal import FOLDER
+from alloop.store.root import COPY, NODE_FILE, attributes_copy
 
 
 @pytest.fixture
@@ -153,3 +155,14 @@ def test_any_flipped_bit_in_any_data_file_is_found(store: Path) -> None:
 def test_what_is_not_a_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is not an alloop store"):
         verify_store(tmp_path, Codec([]))
+
+
+def test_a_store_without_its_root_file_is_damaged_not_none(store: Path) -> None:
+    assert attributes_copy(store) is not None
+    (store / NODE_FILE).unlink()
+    (found,) = verify_store(store, Codec([]))
+    assert found.where == NODE_FILE
+    assert "is missing" in found.what
+    (store / FOLDER / COPY).unlink()  # nothing left that says what it was
+    with pytest.raises(StoreError, match="is not an alloop store"):
+        verify_store(store, Codec([]))
