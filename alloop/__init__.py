@@ -24,6 +24,11 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 
+def __dir__() -> list[str]:
+    """Return the public names, imported or not."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     """Import public names on first use, so that `import alloop` does not load torch."""
     if name not in _HOMES:

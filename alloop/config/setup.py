@@ -17,6 +17,7 @@ from alloop.config.sections.plan import Plan
 from alloop.config.supplied_sets import replays, same_labels
 from alloop.config.yaml_text import Tree, dump_yaml, parse_yaml, rename_test_section
 from alloop.core.batch import Batch
+from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import LabelSet
@@ -143,6 +144,22 @@ class Setup:
         return [
             f"{key}: {code}" for key, code in (*levels, *_cluster_code(self)) if code
         ]
+
+    def refuse_other_store(self, place: str) -> None:
+        """Raise InputError if the store exists and is another campaign's.
+
+        place: the store's name in the message.
+        """
+        from alloop.config.starting_data import store_opening  # starting_data is late
+
+        if not self.store.exists():
+            return
+        wrong = fixed_differences(self, store_opening(self.store))
+        if wrong:
+            raise InputError(
+                f"{place} belongs to another campaign: {'; '.join(wrong)}; choose "
+                "another `store:`, or restore the old values"
+            )
 
     @cached_property
     def text(self) -> str:

@@ -45,6 +45,7 @@ class PotentialCalculator(StatefulCalculator):
     saves time in long MD.
     """
 
+    name = "alloop"  # in ASE's trajectories and databases
     implemented_properties: tuple[str, ...] = (
         "energy",
         "free_energy",
