@@ -58,14 +58,14 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 
+def __dir__() -> list[str]:
+    """Return the public names, imported or not."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     """Import public names on first use, so that `import alloop` does not load torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'alloop' has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
     return getattr(import_module(module), attribute or name)
-
-
-def __dir__() -> list[str]:
-    """Return the public names, of which some are not imported yet."""
-    return sorted(__all__)

@@ -3,11 +3,14 @@
 A campaign consists of a configuration and a store; running it again resumes it.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ase import Atoms
+from markupsafe import escape
 
 from alloop import config
 from alloop.core.atoms import chemical_symbol
@@ -17,6 +20,7 @@ from alloop.core.levels import Fidelity
 from alloop.core.records import Label
 from alloop.core.roles import Scorer, Selector
 from alloop.core.species import Domain
+from alloop.core.text import plural
 from alloop.driver.own_parts import OwnParts
 from alloop.driver.part_checks import refuse_unfit_parts
 from alloop.driver.run import CallerParts, RunObserver, open_run
@@ -50,18 +54,33 @@ from alloop.loop.policy import Policy
 from alloop.loop.state import LoopState
 from alloop.potentials.ase_calculator import PotentialCalculator
 from alloop.potentials.restore import restore_potential
+from alloop.report.analysis.campaign_facts import generation_facts
+from alloop.report.analysis.outcome import measured_errors, outcome_facts
 from alloop.store.archive import Archive
 from alloop.store_copies import controls
 from alloop.store_copies.fork import fork_store
 from alloop.workers.settings import OwnPotential
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Outcome:
     """The end of a run: `finished` is the reason, None if it was stopped early."""
 
     finished: str | None
     state: LoopState
+    store: Path | None = None
+
+    def __repr__(self) -> str:
+        end = self.finished or self.state.broken or "stopped early"
+        rounds = plural(self.state.round, "round")
+        generations = plural(self.state.generation, "generation")
+        return f"Outcome({end}; {rounds}, {generations})"
+
+    def _repr_html_(self) -> str:
+        """Return the table and the learning curve of the campaign, for notebooks."""
+        if self.store is None:
+            return str(escape(repr(self)))
+        return _notebook_page(self.store)
 
     @property
     def exit_code(self) -> int:
@@ -82,6 +101,31 @@ class Campaign:
         self._parts = parts or CallerParts()
         self._trust = trust
         self.store = setup.store
+
+    def __repr__(self) -> str:
+        facts = "; ".join(f"{name}: {x}" for name, x in self._facts().items())
+        return f"Campaign({self.setup.name}; {facts})"
+
+    def _repr_html_(self) -> str:
+        """Return the table and the learning curve of the campaign, for notebooks."""
+        from alloop.report.sections.summary_sections import table_page
+
+        if self._started():
+            return _notebook_page(self.store)
+        return str(table_page(self.setup.name, self._facts()))
+
+    def _started(self) -> bool:
+        return self.store.exists() and bool(self.history().entries)
+
+    def _facts(self) -> dict[str, str]:
+        """Return molecules and levels, and what was reached, by name in words."""
+        facts = {"molecules": ", ".join(dict.fromkeys(self.setup.molecules))}
+        facts |= {name: level.title for name, level in self.setup.levels.items()}
+        if not self._started():
+            return {**facts, "state": "not started"}
+        history = self.history()
+        reached = outcome_facts(history, _control_histories(self.store))
+        return {**facts, **{name: str(fact) for name, fact in reached.items()}}
 
     @classmethod
     def from_yaml(
@@ -104,6 +148,26 @@ class Campaign:
         own = OwnParts(potential, scorer, selector, policy)
         refuse_unfit_parts(own)
         return cls(config.load_campaign(Path(path)), CallerParts(own=own))
+
+    @classmethod
+    def from_dict(
+        cls,
+        settings: Mapping[str, Any],
+        folder: str | Path = ".",
+        potential: OwnPotential | None = None,
+        *,
+        scorer: Scorer | None = None,
+        selector: Selector | None = None,
+        policy: Policy | None = None,
+    ) -> "Campaign":
+        """Open the campaign that a mapping describes, with the keys of a YAML file.
+
+        folder: where its relative paths begin; the others as in `from_yaml`. Raises
+        InputError with every mistake.
+        """
+        text = yaml.safe_dump(dict(settings), sort_keys=False)
+        own = OwnParts(potential, scorer, selector, policy)
+        return cls(config.parse_campaign(text, Path(folder)), CallerParts(own=own))
 
     @classmethod
     def from_store(
@@ -145,7 +209,45 @@ class Campaign:
         parts = replace(self._parts, client=client)
         with open_run(self.setup, observer or RunObserver(), parts) as run:
             state = run.run_loop(retry)
-        return Outcome(state.finished, state)
+        return Outcome(state.finished, state, self.store)
+
+    def check(self) -> list[str]:
+        """Return warnings, as `alloop check` prints them; an empty list without any.
+
+        Mistakes raise InputError when a campaign is opened; here it is raised where the
+        store belongs to another campaign. Runs nothing.
+        """
+        self.setup.refuse_other_store(str(self.store))
+        return list(self.setup.warnings)
+
+    def plan(self, measure: bool = True) -> dict[str, Any]:
+        """Return what the campaign will cost, as `alloop plan --json` prints it.
+
+        measure: make one label of each molecule of unknown cost, and a few steps of MD
+        and training. `labels` is a list of mappings; CPU time is in seconds.
+        """
+        from alloop.planning.plan_table import plan_facts
+
+        return plan_facts(self.setup, measure)
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Return the errors of the best generation, a mapping for each set of frames.
+
+        The first is the one to quote. Energies in eV, forces in eV/Å;
+        `pandas.DataFrame` takes the list.
+        """
+        return [asdict(found) for found in measured_errors(self.history())]
+
+    def learning_curve(self) -> list[dict[str, Any]]:
+        """Return labels, costs and errors of all generations, a mapping for each.
+
+        Errors on the validation set in eV and eV/Å, costs in CPU seconds;
+        `pandas.DataFrame` takes the list.
+        """
+        return [
+            {**asdict(x), "refinement": x.refinement is not None}
+            for x in generation_facts(self.history())
+        ]
 
     def refuse_distrusted(self) -> None:
         """Raise InputError if the store's configuration names untrusted code."""
@@ -362,3 +464,16 @@ class Campaign:
     def controls(self) -> dict[str, Path]:
         """Return the stores of the control campaigns by name, finished or not."""
         return controls.control_stores(self.store)
+
+
+def _control_histories(store: Path) -> dict[str, History]:
+    """Return the histories of a campaign's controls by name."""
+    found = controls.control_stores(store)
+    return {name: read_history(path) for name, path in found.items()}
+
+
+def _notebook_page(store: Path) -> str:
+    """Return table and learning curve of a campaign as HTML."""
+    from alloop.report.sections.summary_sections import notebook_page  # matplotlib
+
+    return str(notebook_page(read_history(store), _control_histories(store)))

@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,34 @@ class Generation:
     domain: Domain | None = None
     error_limits: ErrorLimits | None = None
 
+    def __repr__(self) -> str:
+        parts = (f"{name}: {value}" for name, value in self._rows().items())
+        return f"Generation({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks."""
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
+            for name, value in self._rows().items()
+        )
+        return f"<table>{rows}</table>"
+
+    def _rows(self) -> dict[str, str]:
+        """Return what the model is, in words, by name; no arrays."""
+        formulas = () if self.domain is None else self.domain.species
+        limits = self.error_limits
+        return {
+            "potential": type(self.potential).__name__,
+            "molecules": ", ".join(sorted({x.formula for x in formulas})) or "unknown",
+            **{key.replace("_", " "): _short(x) for key, x in self.facts.items()},
+            "threshold of surprise": (
+                "none" if self.threshold is None else f"{self.threshold:.3g}"
+            ),
+            "limits of errors": (
+                "none" if limits is None else f"for {limits.coverage:.0%} of frames"
+            ),
+        }
+
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
         """Return energies (frames,) in eV and forces (atoms, 3) in eV/Å."""
         return self.potential.predict(batch, descriptors=descriptors)
@@ -91,6 +120,10 @@ class Generation:
             threads=threads,
             compile=compile,
         )
+
+
+def _short(fact: Any) -> str:
+    return f"{fact:.3g}" if isinstance(fact, float) else str(fact)
 
 
 def to_bytes(generation: Generation) -> tuple[str, bytes]:

@@ -5,8 +5,10 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import ase.db
 import numpy as np
 import pytest
+import yaml
 from ase.calculators.calculator import Calculator
 
 import alloop
@@ -452,3 +454,85 @@ def test_a_potential_of_ones_own_runs_a_campaign(tmp_path: Path) -> None:
     assert facts["generation"] == campaign.history().state.best
     with pytest.raises(InputError, match="mine"):
         alloop.load(file)
+
+
+def test_a_campaign_shows_itself_in_words_without_arrays(tmp_path: Path) -> None:
+    campaign = Campaign.from_yaml(write_toy(tmp_path))
+    assert "not started" in repr(campaign)
+    assert "not started" in campaign._repr_html_()
+    outcome = campaign.run()
+    for shown in (repr(campaign), repr(outcome), repr(campaign.model())):
+        assert "array(" not in shown
+        assert len(shown) < 1200
+    assert repr(outcome).startswith(f"Outcome({outcome.finished}; ")
+    assert "meV/Å in forces (MAE) against" in repr(campaign)
+    for html in (campaign._repr_html_(), outcome._repr_html_()):
+        assert type(html) is str
+        assert html.count("<table>") == 1
+        assert "<svg" in html
+        assert 'id="shape-dot"' in html  # the points need nothing of a page
+    model = campaign.model()
+    assert "<th>threshold of surprise</th>" in model._repr_html_()
+    assert "<script>" not in replace(model, facts={"<script>": "x"})._repr_html_()
+
+
+def test_errors_and_curve_are_tables_that_agree_with_the_store(tmp_path: Path) -> None:
+    campaign = Campaign.from_yaml(write_toy(tmp_path))
+    campaign.run()
+    state = campaign.history().state
+    curve = campaign.learning_curve()
+    assert [row["force_mae"] for row in curve] == list(state.errors)
+    assert [row["generation"] for row in curve] == [*range(1, state.generation + 1)]
+    errors = {row["name"]: row for row in campaign.errors()}
+    assert errors["validation set"]["force_mae"] == min(state.errors)
+    assert all(not isinstance(x, list | dict) for row in curve for x in row.values())
+
+
+def test_a_mapping_describes_the_same_campaign_as_its_file(tmp_path: Path) -> None:
+    path = write_toy(tmp_path)
+    settings = yaml.safe_load(path.read_text())
+    campaign = Campaign.from_dict(settings, tmp_path)
+    assert campaign.setup.text == Campaign.from_yaml(path).setup.text
+    assert campaign.store == Campaign.from_yaml(path).store
+    with pytest.raises(InputError, match="budgett"):
+        Campaign.from_dict({**settings, "budgett": {}}, tmp_path)
+
+
+def test_check_tells_warnings_and_the_store_of_another_campaign(tmp_path: Path) -> None:
+    path = write_toy(tmp_path)
+    settings = yaml.safe_load(path.read_text())
+    campaign = Campaign.from_dict(settings, tmp_path)
+    assert campaign.check() == list(campaign.setup.warnings)
+    campaign.run()
+    other = Campaign.from_dict({**settings, "seed": 99}, tmp_path)
+    with pytest.raises(InputError, match="belongs to another campaign"):
+        other.check()
+
+
+def test_the_plan_counts_the_labels_of_the_budget(tmp_path: Path) -> None:
+    campaign = Campaign.from_yaml(write_toy(tmp_path))
+    found = campaign.plan(measure=False)
+    budget = campaign.setup.rules.budget
+    asked = {
+        row["fidelity"]: row["labels"]
+        for row in found["labels"]
+        if row["purpose"] == "training"
+    }
+    assert asked == {"cheap": budget.cheap, "expensive": budget.expensive}
+    assert not campaign.store.exists()
+
+
+def test_the_package_lists_its_public_names() -> None:
+    assert dir(alloop) == sorted(alloop.__all__)
+    assert all(getattr(alloop, name) for name in dir(alloop))
+
+
+def test_the_calculator_carries_the_name_of_the_package(tmp_path: Path) -> None:
+    campaign = Campaign.from_yaml(write_toy(tmp_path))
+    campaign.run()
+    atoms = campaign.dataset("expensive")[0].copy()
+    atoms.calc = campaign.calculator()
+    atoms.get_potential_energy()
+    with ase.db.connect(tmp_path / "one.db") as database:
+        database.write(atoms)
+        assert database.get(1).calculator == "alloop"

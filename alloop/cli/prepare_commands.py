@@ -207,7 +207,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Estimate the labels, CPU time and storage of a campaign."""
-    from alloop.cli.plan_table import plan_facts, plan_table
+    from alloop.planning.plan_table import plan_facts, plan_table
 
     setup = _checked_setup(file)
     if as_json:
@@ -228,19 +228,11 @@ def schema() -> None:
 
 def _checked_setup(file: Path) -> "Setup":
     """Return the setup, after comparison with the store if there is one."""
-    from alloop.config import fixed_differences, load_campaign
-    from alloop.config.starting_data import store_opening
+    from alloop.config import load_campaign
 
     with busy_line(f"checking {file}"):
         setup = load_campaign(existing_path(file))
-    if setup.store.exists():
-        wrong = fixed_differences(setup, store_opening(setup.store))
-        if wrong:
-            raise InputError(
-                f"{short_path(setup.store)} belongs to another campaign: "
-                f"{'; '.join(wrong)}; choose another `store:`, or restore the old "
-                "values"
-            )
+    setup.refuse_other_store(short_path(setup.store))
     return setup
 
 

@@ -22,6 +22,7 @@ from alloop.config.yaml_text import (
     rename_test_section,
 )
 from alloop.core.batch import Batch
+from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import Fidelity, Level
 from alloop.core.records import LabelSet
@@ -149,6 +150,22 @@ class Setup:
         return [
             f"{key}: {code}" for key, code in (*levels, *_cluster_code(self)) if code
         ]
+
+    def refuse_other_store(self, place: str) -> None:
+        """Raise InputError if the store exists and is another campaign's.
+
+        place: the store's name in the message.
+        """
+        from alloop.config.starting_data import store_opening  # starting_data is late
+
+        if not self.store.exists():
+            return
+        wrong = fixed_differences(self, store_opening(self.store))
+        if wrong:
+            raise InputError(
+                f"{place} belongs to another campaign: {'; '.join(wrong)}; choose "
+                "another `store:`, or restore the old values"
+            )
 
     @cached_property
     def text(self) -> str:

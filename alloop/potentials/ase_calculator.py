@@ -47,6 +47,7 @@ class PotentialCalculator(StatefulCalculator):
     saves time in long MD. source: the model that it calls, for people.
     """
 
+    name = "alloop"  # in ASE's trajectories and databases
     implemented_properties: tuple[str, ...] = (
         "energy",
         "free_energy",

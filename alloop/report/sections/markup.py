@@ -208,6 +208,11 @@ def summary_block(curve: Markup, molecule: Markup) -> Markup:
     return _render_piece("summary", curve, molecule)
 
 
+def notebook_block(table: Markup, curve: Markup) -> Markup:
+    """Return a table and a figure that need nothing else of the page."""
+    return _render_piece("notebook", table, curve)
+
+
 def subtitle(text: str) -> Markup:
     """Return the title of a part of the first screen."""
     return _render_piece("subtitle", text)

@@ -20,10 +20,12 @@ from alloop.report.sections.markup import (
     figure_block,
     join_pieces,
     missing_note,
+    notebook_block,
     outcome_tiles,
     paragraph,
     subtitle,
     summary_block,
+    table_html,
 )
 from alloop.report.sections.svg import draw_svg
 from alloop.report.text.formatting import and_list
@@ -115,3 +117,17 @@ def _nothing(history: History) -> str:
     if not history.state.finished:
         return "Nothing yet: the campaign is not finished."
     return "Nothing stands out: no weakness that a change of the campaign file mends."
+
+
+def notebook_page(history: History, controls: Mapping[str, History]) -> Markup:
+    """Return the outcome as a table above the learning curve, for notebooks."""
+    facts = outcome_facts(history, controls)
+    texts = {"stage": stage_sentence(history)}
+    texts |= {name: str(fact) for name, fact in facts.items()}
+    table = table_page(str(history.attrs["name"]), texts)
+    return notebook_block(table, _curve(history, controls))
+
+
+def table_page(title: str, facts: Mapping[str, str]) -> Markup:
+    """Return named texts as a table, for notebooks."""
+    return table_html((title, ""), list(facts.items()), words=2)

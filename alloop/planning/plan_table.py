@@ -6,18 +6,18 @@ from typing import Any, TypeAlias
 
 from rich.table import Table
 
-from alloop.cli.cost_measurement import LabelPrices, label_prices
-from alloop.cli.plan_counts import (
+from alloop.config import Setup
+from alloop.core.label_cost import Cost, molecule_key
+from alloop.core.levels import FIDELITIES, Fidelity
+from alloop.loop.level_gains import PARTS
+from alloop.planning.cost_measurement import LabelPrices, label_prices
+from alloop.planning.plan_counts import (
     LabelCount,
     expected_rounds,
     label_counts,
     worker_count,
 )
-from alloop.cli.work_measurement import WorkPrice, work_prices
-from alloop.config import Setup
-from alloop.core.label_cost import Cost, molecule_key
-from alloop.core.levels import FIDELITIES, Fidelity
-from alloop.loop.level_gains import PARTS
+from alloop.planning.work_measurement import WorkPrice, work_prices
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.formatting import and_list, duration_text, plural
 
