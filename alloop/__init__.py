@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from alloop.core.records import Walker as Walker
     from alloop.generation import load as load
     from alloop.jobs.diagnose_job import diagnose as diagnose
-    from alloop.jobs.train_setup import train as train
+    from alloop.jobs.train_job import train as train
     from alloop.jobs.training_set import file_frames as file_frames
     from alloop.labels.calculators import calculator as calculator
     from alloop.labels.levels import level_from_name as level  # noqa: F401
@@ -53,7 +53,7 @@ _HOMES = {
     "maxwell_boltzmann": "alloop.md.integrate",
     "pack_frames": "alloop.core.batch",
     "run_dynamics": "alloop.md.dynamics",
-    "train": "alloop.jobs.train_setup",
+    "train": "alloop.jobs.train_job",
 }
 __all__ = [*_HOMES, "__version__"]
 

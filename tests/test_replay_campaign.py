@@ -16,7 +16,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import LabelSet
 from alloop.core.species import Domain
 from alloop.generation import Generation, to_bytes
-from alloop.jobs.train_setup import prepare_training
+from alloop.jobs.train_job import prepare_training
 from alloop.models.network import build_network
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.replay_trainer import replaying_trainer

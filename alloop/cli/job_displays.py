@@ -31,9 +31,8 @@ from alloop.report.text.formatting import (
 
 if TYPE_CHECKING:
     from alloop.core.records import Walker
-    from alloop.jobs.label_files import Failed
     from alloop.jobs.label_frames import LabelProgress, Outcome
-    from alloop.jobs.label_job import LabelJob
+    from alloop.jobs.label_job import Failed, LabelJob
     from alloop.jobs.md_job import MDProgress, MDRun
     from alloop.jobs.train_job import TrainedModel, TrainJob
 
@@ -116,7 +115,7 @@ def label_summary(
     job: "LabelJob", records: Sequence["Outcome"], last: "LabelProgress"
 ) -> Iterator[Any]:
     """Yield the lines to print at the end of labelling."""
-    from alloop.jobs.label_files import failed_frames
+    from alloop.jobs.label_job import failed_frames
 
     good = [record for record in records if isinstance(record, Label)]
     new = f"{last.made} computed in {duration_text(last.seconds)}"
@@ -146,7 +145,7 @@ def finished_label_summary(job: "LabelJob", before: "Failed") -> Iterator[Any]:
 
 
 def _failure_lines(job: "LabelJob", missing: "Failed") -> Iterator[Any]:
-    from alloop.jobs.label_files import failures_file
+    from alloop.jobs.label_job import failures_file
 
     if not missing:
         return

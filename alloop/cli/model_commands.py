@@ -97,8 +97,8 @@ def train(  # noqa: PLR0913 - one for each option
     Options override the YAML file. After Ctrl-C or a kill the same command continues.
     Errors are in meV and meV/Å. A test file may hold energies alone, such as a scan.
     """
-    from alloop.jobs.train_files import LabelFiles
-    from alloop.jobs.train_setup import prepare_training
+    from alloop.jobs.train_data import LabelFiles
+    from alloop.jobs.train_job import prepare_training
 
     files = LabelFiles(expensive or [], cheap or [], test, energy_unit, length_unit)
     sections = _section_tree(config, potential, training, seed)
@@ -128,7 +128,7 @@ def _section_tree(
 ) -> dict[str, Any]:
     """Return the training sections of the file, overridden by the options."""
     from alloop.config.train_sections import parse_section
-    from alloop.jobs.train_setup import read_sections
+    from alloop.jobs.train_job import read_sections
 
     found: dict[str, Any] = (
         {} if config is None else read_sections(existing_path(config))
@@ -250,8 +250,7 @@ def md(  # noqa: PLR0913 - one for each option
     from alloop.config.build import md_settings
     from alloop.files.frames import read_sound_frames
     from alloop.files.targets import refuse_target
-    from alloop.jobs.md_job import MDRun
-    from alloop.jobs.md_trajectory import KINDS
+    from alloop.jobs.md_job import KINDS, MDRun
 
     refuse_target(out, KINDS, taken=False)
     limits = _guard_limits(guards, surprise)

@@ -179,7 +179,7 @@ def _held_out(
     history: "History | None", heldout: Path | None, units: "FileUnits"
 ) -> "LabelSet":
     """Return the expensive labels that must not get worse."""
-    from alloop.jobs.refine_labels import store_held_out
+    from alloop.jobs.refine_job import store_held_out
 
     if heldout is not None:
         return _file_labels(heldout, units)
@@ -198,7 +198,7 @@ def _training_labels(
     units: "FileUnits",
 ) -> "tuple[LabelSet | None, LabelSet | None]":
     """Return the cheap and the expensive labels of the training, None if not known."""
-    from alloop.jobs.refine_labels import store_expensive, store_replay
+    from alloop.jobs.refine_job import store_expensive, store_replay
 
     best = None if history is None else history.state.best
     cheap = None if replay is None else _file_labels(replay, units)
@@ -211,7 +211,7 @@ def _training_labels(
 
 def _file_labels(path: Path, units: "FileUnits") -> "LabelSet":
     """Return the labels of a file; print what does not seem right about its units."""
-    from alloop.jobs.refine_labels import file_labels
+    from alloop.jobs.refine_job import file_labels
 
     labels, doubts = file_labels(path, units)
     for text in doubts:
@@ -275,7 +275,7 @@ def _cheap_labels(
     """
     from alloop.cli.job_displays import label_progress_text
     from alloop.config.load import parse_level
-    from alloop.jobs.refine_labels import level_labels, require_cheap_level
+    from alloop.jobs.refine_job import level_labels, require_cheap_level
 
     chosen = parse_level(level)
     if history is not None:

@@ -1,16 +1,36 @@
-"""MD runs of walkers on a trained model, written to a trajectory.
+"""MD runs of walkers on a trained model: the job, its saved state, its trajectory.
 
 MD is done in pieces. After each, the walkers and the length of the trajectory are saved
 together, and each piece has a random stream of its own: a run that is killed continues
 from the last piece and ends with the same bytes.
+
+Trajectories are extended XYZ while the job runs. The comment of each frame has: walker,
+step, time (fs), energy (eV), surprise if the model has a scorer, charge, spin (2S), of
+cells the present vectors (Å) and, where the model gives it, the stress (eV/Å³), and
+`stopped`, the reason, if a guard stopped the walker. The columns are species, position
+(Å), momentum (in ASE's units, so that `get_velocities` works) and forces (eV/Å).
 """
 
+import io
 import json
+import os
+import sqlite3
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
+import numpy as np
+import safetensors
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
+from ase.io import iread, write
+from ase.io.trajectory import TrajectoryWriter
+from safetensors import numpy as safetensors_numpy
+
+from alloop.core.atoms import to_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
@@ -19,21 +39,73 @@ from alloop.core.roles import Potential
 from alloop.core.seeds import random_stream
 from alloop.core.settings import identity
 from alloop.core.species import Domain
-from alloop.files.targets import refuse_target
+from alloop.core.units import ASE_VELOCITY, Floats
+from alloop.files.targets import refuse_target, replace_atomically
 from alloop.generation import UNKNOWN, Generation, to_bytes
-from alloop.jobs.md_state import RunState, StateFile
-from alloop.jobs.md_trajectory import (
-    KINDS,
-    Trajectory,
-    convert_trajectory,
-    trajectory_file,
-)
 from alloop.md.dynamics import DynamicsSettings, run_dynamics, snapshot
+from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import proton_transfers
 from alloop.md.integrate import maxwell_boltzmann
 from alloop.potentials.devices import Device, on_device
 
 _PIECE = 200  # approximate MD steps between two saved states
+_KEY = "alloop"
+_VERSION = 1
+_PLAIN = (".extxyz", ".xyz")
+_WHOLE = (".traj", ".db")  # ASE cannot truncate these after a kill: written at the end
+KINDS = (*_PLAIN, *_WHOLE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunState:
+    """The state after a piece: MD steps done, walkers, trajectory length in bytes."""
+
+    step: int
+    walkers: tuple[Walker, ...]
+    length: int
+
+
+class Trajectory:
+    """An extended XYZ file, truncated to `length` bytes and appended to.
+
+    A context manager. Raises InputError where the file cannot be written.
+    """
+
+    def __init__(self, out: Path, length: int, scored: bool = True) -> None:
+        self._out, self._length, self._scored = out, length, scored
+
+    def __enter__(self) -> Self:
+        try:
+            self._file = self._out.open("ab")
+        except OSError as error:
+            raise _write_error(self._out, error) from error
+        self._file.truncate(self._length)
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def add(self, found: ScoredFrames, timestep: float) -> None:
+        """Append the frames of the walkers that are eligible."""
+        text = io.StringIO()
+        for index in map(int, np.flatnonzero(found.eligible)):
+            write(
+                text,
+                _frame_atoms(found, index, timestep, self._scored),
+                format="extxyz",
+            )
+        self._file.write(text.getvalue().encode())
+
+    def sync(self) -> int:
+        """Sync all frames to disk; return the length of the file in bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,3 +292,189 @@ def _text_in_older_states(dynamics: DynamicsSettings) -> str:
 
 def _moving_walkers(walkers: Sequence[Walker]) -> int:
     return sum(walker.stopped is None for walker in walkers)
+
+
+class StateFile:
+    """The state file of a run, `OUT.state`, which also holds the run's request.
+
+    older: parts of the request as older versions wrote them. force: start again where
+    `out` belongs to something else.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        request: Mapping[str, str],
+        older: Mapping[str, str],
+        force: bool = False,
+    ) -> None:
+        self._out, self._request, self._force = out, dict(request), force
+        self._older = older
+        self.path = out.with_name(f"{out.name}.state")
+
+    def read(self, beginning: Sequence[Walker]) -> RunState:
+        """Return the saved state; step 0 with the walkers `beginning` without one.
+
+        Raises InputError where `out` belongs to something else, unless forced.
+        """
+        try:
+            return self._read(beginning)
+        except InputError:
+            if not self._force:
+                raise
+        self.path.unlink(missing_ok=True)
+        return RunState(0, tuple(beginning), 0)
+
+    def _read(self, beginning: Sequence[Walker]) -> RunState:
+        if not self.path.exists():
+            if self._out.exists():
+                raise self._other_request("was not left by a run that can go on")
+            return RunState(0, tuple(beginning), 0)
+        facts, tensors = self._read_file()
+        before = facts["request"]
+        other = [
+            key
+            for key, value in self._request.items()
+            if before[key] not in (value, self._older.get(key))
+        ]
+        if other:
+            raise self._other_request(
+                f"belongs to a run with another {', '.join(other)}"
+            )
+        if self._trajectory_size() < facts["length"]:
+            raise self._other_request("is shorter than it was when the run stopped")
+        walkers = _restored_walkers(beginning, facts, tensors)
+        return RunState(facts["step"], walkers, facts["length"])
+
+    def write(self, state: RunState) -> None:
+        """Replace the saved state, atomically and synced."""
+        facts = {
+            "version": _VERSION,
+            "request": self._request,
+            "step": state.step,
+            "length": state.length,
+            "steps": [walker.step for walker in state.walkers],
+            "stopped": [walker.stopped for walker in state.walkers],
+        }
+        batch = pack_frames([walker.frame for walker in state.walkers])
+        v = np.concatenate([walker.velocities for walker in state.walkers])
+        tensors = {"positions": batch.positions, "velocities": v}
+        if batch.pbc.any():
+            tensors["cells"] = batch.cells
+        text = json.dumps(facts, sort_keys=True)
+        with replace_atomically(self.path) as partial:
+            partial.write_bytes(safetensors_numpy.save(tensors, {_KEY: text}))
+
+    def _read_file(self) -> tuple[dict[str, Any], dict[str, Floats]]:
+        try:
+            with safetensors.safe_open(self.path, "np") as file:
+                facts = json.loads((file.metadata() or {})[_KEY])
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+        except (safetensors.SafetensorError, KeyError, ValueError) as error:
+            raise InputError(
+                f"expected the state of a run of MD, {self.path} cannot be read; "
+                "add --force to start again"
+            ) from error
+        return facts, tensors
+
+    def _trajectory_size(self) -> int:
+        return self._out.stat().st_size if self._out.exists() else 0
+
+    def _other_request(self, why: str) -> InputError:
+        return InputError(
+            f"{self._out} is there already and {why}; choose another --out, or add "
+            "--force to replace it"
+        )
+
+
+def _restored_walkers(
+    beginning: Sequence[Walker], facts: Mapping[str, Any], tensors: Mapping[str, Floats]
+) -> tuple[Walker, ...]:
+    """Return the walkers with their saved state; older files hold no cells."""
+    start = pack_frames([walker.frame for walker in beginning])
+    cells = tensors.get("cells", start.cells)
+    arrays = (tensors["positions"], tensors["velocities"])
+    cuts = start.offsets[1:-1]
+    parts = zip(*(np.split(array, cuts) for array in arrays), cells, strict=True)
+    each = zip(beginning, parts, facts["steps"], facts["stopped"], strict=True)
+    return tuple(
+        replace(
+            walker,
+            frame=replace(walker.frame, positions=positions, cell=cell),
+            velocities=velocities,
+            step=step,
+            stopped=stopped,
+        )
+        for walker, (positions, velocities, cell), step, stopped in each
+    )
+
+
+def trajectory_file(out: Path) -> Path:
+    """Return the file written during the run; InputError for an unknown suffix."""
+    if out.suffix in _PLAIN:
+        return out
+    if out.suffix in _WHOLE:
+        return out.with_name(f"{out.name}.extxyz")
+    raise InputError(
+        f"expected a trajectory that ends in {', '.join(KINDS)}, got {out}"
+    )
+
+
+def convert_trajectory(source: Path, out: Path) -> None:
+    """Write all frames of an extended XYZ file to a new file `out` (.traj or .db).
+
+    Raises InputError where it cannot be written.
+    """
+    write_frames = _write_database if out.suffix == ".db" else _write_trajectory
+    try:
+        with replace_atomically(out) as partial:
+            write_frames(source, partial)
+    except (OSError, sqlite3.Error) as error:
+        raise _write_error(out, error) from error
+
+
+def _write_database(source: Path, out: Path) -> None:
+    with connect(out, use_lock_file=False) as database:
+        for atoms in iread(source, format="extxyz"):
+            facts = {k: v for k, v in atoms.info.items() if k != "charge"}
+            database.write(atoms, key_value_pairs=facts)
+
+
+def _write_trajectory(source: Path, out: Path) -> None:
+    with TrajectoryWriter(out, mode="w") as file:
+        for atoms in iread(source, format="extxyz"):
+            file.write(atoms)
+
+
+def _write_error(out: Path, error: Exception) -> InputError:
+    return InputError(
+        f"expected a file that can be written at {out} ({error}); choose another "
+        "--out, or make room and run again, the frames are kept"
+    )
+
+
+def _frame_atoms(
+    found: ScoredFrames, index: int, timestep: float, scored: bool
+) -> object:
+    walker, offsets = found.walkers[index], found.batch.offsets
+    span = slice(int(offsets[index]), int(offsets[index + 1]))
+    positions, cell = found.batch.positions[span], found.batch.cells[index]
+    frame = replace(walker.frame, positions=positions, cell=cell)
+    step = walker.step + found.step
+    atoms = to_atoms(frame)
+    atoms.info |= {"walker": walker.index, "step": step, "time": step * timestep}
+    if scored:
+        atoms.info["surprise"] = float(found.surprise[index])
+    energy = float(found.predictions.energies[index])
+    forces = found.predictions.forces[span]
+    if found.velocities is not None:
+        atoms.set_velocities(found.velocities[span] * ASE_VELOCITY)
+    if index in found.stopped:
+        atoms.info["stopped"] = found.stopped[index].replace("Å", "A")  # ASCII only
+    known = {"energy": energy, "forces": forces}
+    stress = found.predictions.stress
+    if stress is not None and np.isfinite(stress[index]).all():
+        known["stress"] = stress[index]
+    atoms.calc = SinglePointCalculator(atoms, **known)
+    return atoms

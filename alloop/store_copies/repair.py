@@ -1,19 +1,20 @@
 """Repair of a damaged store into a new one, with which the campaign can continue.
 
-The damaged store is only read. Records are kept up to the first lost one; after it, the
-history is reconstructed from later records and from the columns, see
-`alloop.history.continuation`. Tasks whose results are lost are left open, and resuming
-the campaign computes them: with the same frames on the same machine and versions.
+The damaged store is only read, in the parts that can still be read. Records are kept up
+to the first lost one; after it, the history is reconstructed from later records and
+from the columns, see `alloop.history.continuation`. Tasks whose results are lost are
+left open, and resuming the campaign computes them: with the same frames on the same
+machine and versions.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from alloop.config import Setup, parse_campaign
-from alloop.core.errors import AlloopError, DamagedError, InputError
+from alloop.core.errors import AlloopError, DamagedError, InputError, StoreError
 from alloop.core.frame import FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label, Unlabelled
@@ -34,24 +35,31 @@ from alloop.history.journal_codec import CODEC
 from alloop.history.journal_fold import JournalFold
 from alloop.loop import events as e
 from alloop.loop.rules import Rules
+from alloop.store import root
 from alloop.store.archive import Archive
 from alloop.store.codec import EncodedRecord
 from alloop.store.doctor import consecutive_runs
-from alloop.store.journal import FOLDER, Journal
+from alloop.store.journal import FOLDER, Journal, RawEntry
 from alloop.store.links import refuse_links
-from alloop.store.models import model_ids
+from alloop.store.models import model_ids, read_model
 from alloop.store.set_aside import set_aside_folders
-from alloop.store_copies.damaged_store import (
-    SurveyedRecords,
-    Turns,
-    missing_models,
-    model_blob,
-    survey_records,
-    whole_attributes,
-)
 from alloop.store_copies.new_store import new_store, refuse_target
 
 Key = tuple[LevelId, FrameId]
+Turns: TypeAlias = tuple[tuple[RawEntry, e.Turn], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SurveyedRecords:
+    """The records of a journal that can be read.
+
+    prefix: those before the first lost one. later: those after it. damaged: the numbers
+    and errors of the lost ones.
+    """
+
+    prefix: Turns
+    later: Turns
+    damaged: tuple[tuple[int, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,3 +295,64 @@ def _with_requests(
     """Return answers left over, with their requests from the columns where lost."""
     asked = {x.asked.name: x.asked for labels in columns for x in labels}
     return [replace(x, asked=x.asked or asked.get(e.event_name(x.event))) for x in left]
+
+
+def whole_attributes(store: Path) -> dict[str, Any]:
+    """Return the attributes of the store, if damaged from a copy or the whole part.
+
+    Raises DamagedError where the configuration is lost.
+    """
+    try:
+        attrs: dict[str, Any] | None = root.node_attributes(root.read_root(store))
+        attrs = root.attributes_copy(store) or attrs
+    except DamagedError:
+        attrs = root.rescued_attributes(store)
+    if attrs is None or not isinstance(attrs.get("config"), str):
+        raise DamagedError(
+            f"{store / root.NODE_FILE} is damaged where it holds the configuration, "
+            "and there is no copy of it; restore that file"
+        )
+    return attrs
+
+
+def survey_records(store: Path) -> SurveyedRecords:
+    """Read all records of a damaged journal that are whole and follow from others."""
+    fold = JournalFold()
+    prefix: list[tuple[RawEntry, e.Turn]] = []
+    later: list[tuple[RawEntry, e.Turn]] = []
+    damaged: list[tuple[int, str]] = []
+    for seq, entry in Journal(store / FOLDER).survey():
+        try:
+            if isinstance(entry, StoreError):
+                raise entry
+            turn: e.Turn = CODEC.decode(entry.record)
+            if not damaged:
+                fold.add_turn(turn)
+        except StoreError as error:
+            damaged.append((seq, str(error)))
+            continue
+        (later if damaged else prefix).append((entry, turn))
+    return SurveyedRecords(tuple(prefix), tuple(later), tuple(damaged))
+
+
+def missing_models(store: Path, found: SurveyedRecords) -> dict[str, int]:
+    """Return the models that the records name and that are lost or damaged.
+
+    By id: the number of the record of their training, -1 for a supplied one.
+    """
+    out: dict[str, int] = {}
+    for entry, turn in (*found.prefix, *found.later):
+        match turn.event:
+            case e.Opened(model=str(model)) if not model_blob(store, model):
+                out[model] = -1
+            case e.Trained(model=model) if not model_blob(store, model):
+                out[model] = entry.seq
+    return out
+
+
+def model_blob(store: Path, model: str) -> bytes | None:
+    """Return the bytes of a model, None where it is lost or damaged."""
+    try:
+        return read_model(store, model)
+    except (StoreError, OSError, ValueError):
+        return None

@@ -24,7 +24,7 @@ from alloop.config.train_sections import PRESETS
 from alloop.core.errors import InputError
 from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import LabelSet
-from alloop.jobs.train_setup import train
+from alloop.jobs.train_job import train
 from alloop.training.label_changes import joined_labels, select_labels
 from benchmarks.accuracy.asteroid.data import (
     PER_RATIO,
