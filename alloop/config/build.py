@@ -276,8 +276,7 @@ def _pairwise_trainer(plan: Plan, settings: Mapping[str, Any]) -> Trainer:
 
 def _staged_trainer(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
     from alloop.training.bias_weights import Gamma
-    from alloop.training.trainers.staged_trainer import StagedTrainer
-    from alloop.training.trainers.two_heads import TwoHeadTrainer
+    from alloop.training.trainers.staged_trainer import StagedTrainer, TwoHeadTrainer
     from alloop.training.trainers.universal import UniversalTrainer
 
     training = plan.training
@@ -335,15 +334,15 @@ def _training_stages(plan: Plan) -> "tuple[Stage, ...]":
 def _stage_list(
     training: Asteroid | Standard | Stages | TwoHeads, kind: str
 ) -> "tuple[Stage, ...]":
-    from alloop.training.schedule import Schedule
     from alloop.training.stages import (
         FINE_TUNING,
         SCHEDULE,
+        Schedule,
         Stage,
         asteroid_stages,
         standard_stages,
     )
-    from alloop.training.trainers.two_heads import two_head_stages
+    from alloop.training.trainers.staged_trainer import two_head_stages
 
     tuned = is_pretrained(kind)
     usual: Literal["adamw", "muon"] = "adamw" if tuned else "muon"

@@ -28,8 +28,13 @@ Unknown keys are left out: most labels are computed only once, tables have no ga
 """
 
 from alloop.export.choice import USUAL, Choice, Levels, Splits, parse_doubts
-from alloop.export.files import Exported, dataset, write_export
-from alloop.export.trainer_files import Program, write_trainer_folder
+from alloop.export.files import (
+    Exported,
+    Program,
+    dataset,
+    write_export,
+    write_trainer_folder,
+)
 
 __all__ = [
     "USUAL",

@@ -8,9 +8,8 @@ For example:
 """
 
 from alloop.files.labelled_frames import FileUnits, LabelledFrames
-from alloop.intake.duplicates import duplicate_frames
+from alloop.intake.label_checks import duplicate_frames, unit_warnings
 from alloop.intake.labelled_files import read_labels
-from alloop.intake.unit_checks import unit_warnings
 
 __all__ = [
     "FileUnits",

@@ -13,7 +13,7 @@ from alloop.core.records import Label
 from alloop.files.label_files import convert_labels, listed_frames, read_file
 from alloop.files.labelled_frames import FileUnits, LabelKeys, LabelledFrames, RawLabel
 from alloop.history.reader import History, read_history
-from alloop.intake.unit_checks import unit_warnings
+from alloop.intake.label_checks import unit_warnings
 
 
 def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot say

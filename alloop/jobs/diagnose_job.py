@@ -10,8 +10,13 @@ from alloop.core.atoms import chemical_symbol, hill_formula
 from alloop.core.errors import InputError
 from alloop.core.roles import Potential
 from alloop.jobs.training_set import KnownFrames
-from alloop.refine.described_frames import describe_frames
-from alloop.refine.shifts import SHIFTS, Shifts, TrainingShifts, fit_shifts
+from alloop.refine.shifts import (
+    SHIFTS,
+    Shifts,
+    TrainingShifts,
+    describe_frames,
+    fit_shifts,
+)
 from alloop.scores.connectivity import RADIUS
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from alloop.core.settings import COUNT, setting
-from alloop.training.schedule import Schedule
+from alloop.training.stages import Schedule
 
 SCHEDULE = Schedule(
     lr=1e-3, batch=10, warmup=20, ema=0.99, optimiser="adamw", energy=0.05

@@ -5,17 +5,19 @@ The three shifts of Kreiman & Krishnapriyan, Digital Discovery 2026, 5, 415 (arX
 deviation from the mean of the training frames; here, where it exceeds a quantile of
 them, and the deviation says how far. What training frames measure themselves is
 cross-fitted: each half is measured by what the other half holds.
+
+Frames are described by a potential: their descriptors, and the norms of its forces.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from alloop.core.batch import Batch
+from alloop.core.batch import Batch, frame_means, take_atoms
 from alloop.core.errors import InputError
+from alloop.core.roles import Potential
 from alloop.core.units import Booleans, Floats, Integers
-from alloop.refine.described_frames import DescribedFrames
 from alloop.scores.calibrate import LEAST, conformal_quantile
 from alloop.scores.connectivity import Connectivity, fit_connectivity
 from alloop.scores.leverage import fit_leverage
@@ -23,6 +25,31 @@ from alloop.scores.qresidual import UNSEEN, QResidual
 
 SHIFTS = ("features", "forces", "connectivity")
 _NARROW = 0.01  # least spread of a shift: below it, differences mean nothing
+
+_CHUNK = 2000  # atoms, about, that a potential gets at once
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DescribedFrames:
+    """Frames with their descriptors and force norms.
+
+    descriptors: (atoms, features), None where the potential has none; rows of atoms
+    that were not described are NaN. norms (frames,): mean length of the force on an
+    atom, eV/Å; NaN where it is not known.
+    """
+
+    batch: Batch
+    descriptors: Floats | None
+    norms: Floats
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def select(self, indices: Integers) -> "DescribedFrames":
+        """Return the frames at `indices`, in that order."""
+        atoms = take_atoms(self.batch.offsets, indices)
+        own = None if self.descriptors is None else self.descriptors[atoms]
+        return DescribedFrames(self.batch.select(indices), own, self.norms[indices])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -266,3 +293,49 @@ def _complete(batch: Batch, connectivity: Connectivity) -> bool:
     n = batch.sizes.astype(np.float64)
     middle = (connectivity.quantiles(batch)[:, -1] - n / np.maximum(n - 1.0, 1.0)) ** 2
     return bool((middle < _NARROW**2 / 100).all()) and not batch.pbc.any()
+
+
+def describe_frames(
+    potential: Potential,
+    batch: Batch,
+    forces: Floats | None = None,
+    known: Sequence[int] | None = None,
+) -> DescribedFrames:
+    """Return frames with a potential's descriptors and their force norms.
+
+    forces (atoms, 3) in eV/Å: of labels, by default the potential's. known: the atomic
+    numbers that the potential was trained on; frames with others are not predicted.
+    """
+    own = np.zeros(len(batch.numbers), dtype=np.bool_)
+    own[:] = True if known is None else np.isin(batch.numbers, list(known))
+    slices = batch.atom_slices()
+    whole = np.array([own[atoms].all() for atoms in slices], dtype=np.bool_)
+    found = np.full((len(batch.numbers), 3), np.nan)
+    descriptors: Floats | None = None
+    for part in _parts(batch, np.flatnonzero(whole)):
+        said = potential.predict(batch.select(part), descriptors=True)
+        atoms = np.isin(batch.frame_index, part)
+        found[atoms] = said.forces
+        if said.descriptors is not None:
+            if descriptors is None:
+                shape = (len(atoms), said.descriptors.shape[1])
+                descriptors = np.full(shape, np.nan)
+            descriptors[atoms] = said.descriptors
+    return DescribedFrames(
+        batch, descriptors, force_norms(batch, found if forces is None else forces)
+    )
+
+
+def force_norms(batch: Batch, forces: Floats) -> Floats:
+    """Return the mean over each frame's atoms of the force's length, (frames,) eV/Å."""
+    return frame_means(batch, np.linalg.norm(forces, axis=1))
+
+
+def _parts(batch: Batch, indices: Integers) -> list[Integers]:
+    """Cut frames into parts of about `_CHUNK` atoms."""
+    if not len(indices):
+        return []
+    ends = np.cumsum(batch.sizes[indices]) // _CHUNK
+    cuts = np.flatnonzero(np.diff(ends)) + 1
+    parts: list[Integers] = np.split(indices, cuts)
+    return parts

@@ -31,9 +31,13 @@ from alloop.refine.settings import SCHEDULE as SCHEDULE
 from alloop.refine.settings import TestTimeSettings as TestTimeSettings
 from alloop.training.fit import Progress, fit_stage
 from alloop.training.graph_pool import make_graph_pool
-from alloop.training.label_changes import joined_labels, select_labels
-from alloop.training.references import fit_references, without_references
-from alloop.training.stage_task import StageTask
+from alloop.training.label_changes import (
+    fit_references,
+    joined_labels,
+    select_labels,
+    without_references,
+)
+from alloop.training.stage_state import StageTask
 from alloop.training.stages import Stage
 from alloop.training.state_folder import StateKeeper
 

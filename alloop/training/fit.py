@@ -15,15 +15,12 @@ from typing import TypeAlias
 from alloop.models.checkpoint import Checkpoint
 from alloop.models.compilation import NotCompiled
 from alloop.models.network import Network
-from alloop.training.compiled_gradients import compile_gradients
+from alloop.training.compiled_gradients import compile_gradients, record_gradients
 from alloop.training.graph_pool import GraphPool
 from alloop.training.losses import GradientFunction, eager_gradients
 from alloop.training.progress import TrainingProgress
-from alloop.training.recorded_gradients import record_gradients
-from alloop.training.schedule import bounded_steps, worth_compiling
-from alloop.training.stage_state import PLAIN, StageState
-from alloop.training.stage_task import StageTask
-from alloop.training.stages import Stage
+from alloop.training.stage_state import PLAIN, StageState, StageTask
+from alloop.training.stages import Stage, bounded_steps, worth_compiling
 from alloop.training.state_folder import StateKeeper
 
 Progress: TypeAlias = Callable[[str, int, int, float], None]  # stage, step, steps, loss

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from alloop.models.network import Network
-from alloop.training.schedule import Schedule
+from alloop.training.stages import Schedule
 
 _NARROW = 16  # rows or columns; AdamW updates matrices with fewer
 _FIVE = 5  # iterations, after which singular values lie between 0.7 and 1.2

@@ -15,10 +15,12 @@ from alloop.core.records import LabelSet
 from alloop.core.units import Floats
 from alloop.models.network import Network
 from alloop.potentials.learned import LearnedPotential
-from alloop.training.label_changes import add_predictions, joined_labels, select_labels
-from alloop.training.references import (
+from alloop.training.label_changes import (
     References,
+    add_predictions,
     fit_references,
+    joined_labels,
+    select_labels,
     without_references,
 )
 

@@ -32,8 +32,7 @@ from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.placed import PlacedPotential, moving_potential
 from alloop.training.fit import fit_network
 from alloop.training.graph_pool import make_graph_pool
-from alloop.training.schedule import Schedule
-from alloop.training.stages import Stage
+from alloop.training.stages import Schedule, Stage
 from benchmarks.common import make_parser, make_table, median_range, show, write_json
 from benchmarks.speed.other_codes import STEP, ase_md, torchsim_md
 from benchmarks.speed.other_packages import SIZE, ethanol, make_potential

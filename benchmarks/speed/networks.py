@@ -29,8 +29,8 @@ from alloop.models.compilation import NotCompiled
 from alloop.models.graph import Graph, to_graph
 from alloop.models.network import Network, build_network, energy_and_forces
 from alloop.models.settings import NETWORKS
+from alloop.training.compiled_gradients import record_gradients
 from alloop.training.losses import LabelLoss, Targets, eager_gradients
-from alloop.training.recorded_gradients import record_gradients
 from benchmarks.common import (
     Row,
     make_parser,

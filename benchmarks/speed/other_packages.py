@@ -57,8 +57,7 @@ from alloop.potentials.learned import LearnedPotential
 from alloop.training.fit import fit_network
 from alloop.training.graph_pool import GraphPool, make_graph_pool
 from alloop.training.losses import LabelLoss, eager_gradients
-from alloop.training.schedule import Schedule
-from alloop.training.stages import Stage
+from alloop.training.stages import Schedule, Stage
 from benchmarks.common import make_parser, make_table, median_range, show, write_json
 from benchmarks.speed.other_codes import STEP, OtherNetwork, Turn, ase_md, torchsim_md
 

@@ -11,7 +11,7 @@ import pytest
 
 from alloop.core.errors import InputError
 from alloop.core.units import KCAL_PER_MOL
-from alloop.training.schedule import Schedule
+from alloop.training.stages import Schedule
 from benchmarks.accuracy.asteroid import __main__ as asteroid
 from benchmarks.accuracy.asteroid.arms import (
     ARMS,

@@ -5,7 +5,7 @@ from argparse import Namespace
 import numpy as np
 
 from alloop.core.atoms import hill_formula
-from alloop.refine.described_frames import force_norms
+from alloop.refine.shifts import force_norms
 from benchmarks.accuracy.shift.sets import (
     high_forces_of_ethanol,
     left_out_molecules,

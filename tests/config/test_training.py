@@ -10,8 +10,7 @@ from alloop.config.build import make_trainer as teacher
 from alloop.config.train_sections import training_plan
 from alloop.config.yaml_text import parse_yaml
 from alloop.training.bias_weights import Gamma
-from alloop.training.schedule import Schedule
-from alloop.training.stages import Stage
+from alloop.training.stages import Schedule, Stage
 from alloop.training.trainers.staged_trainer import StagedTrainer
 
 TOY = """

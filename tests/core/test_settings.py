@@ -11,8 +11,7 @@ from alloop.md.barostat import Barostat
 from alloop.md.dynamics import DynamicsSettings
 from alloop.md.guards import Guards
 from alloop.md.integrate import Langevin, VelocityVerlet
-from alloop.training.schedule import Schedule
-from alloop.training.stages import Stage
+from alloop.training.stages import Schedule, Stage
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,7 @@ from alloop.potentials.compiled import compiled_for
 from alloop.potentials.learned import LearnedPotential, from_checkpoint
 from alloop.potentials.repulsion import ZBL, Zbl, repulsion
 from alloop.testing import check_potential
-from alloop.training.schedule import Schedule
-from alloop.training.stages import standard_stages
+from alloop.training.stages import Schedule, standard_stages
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from tests.models.kinds import SMALL
 

@@ -15,9 +15,8 @@ from alloop.potentials.analytic import Morse
 from alloop.potentials.compiled import _code_key
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.restore import restore_potential
-from alloop.refine.described_frames import describe_frames
 from alloop.refine.radius import choose_radius, trained_radius, with_radius
-from alloop.refine.shifts import fit_shifts
+from alloop.refine.shifts import describe_frames, fit_shifts
 from alloop.testing import check_potential
 from tests.models.kinds import small
 

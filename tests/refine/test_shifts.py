@@ -11,12 +11,13 @@ from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
 from alloop.potentials.analytic import Morse
-from alloop.refine.described_frames import (
+from alloop.refine.shifts import (
+    SHIFTS,
     DescribedFrames,
     describe_frames,
+    fit_shifts,
     force_norms,
 )
-from alloop.refine.shifts import SHIFTS, fit_shifts
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from alloop.refine.test_time import (
 )
 from alloop.testing import check_potential
 from alloop.training.label_changes import joined_labels, select_labels
-from alloop.training.schedule import Schedule
-from alloop.training.trainers.two_heads import TwoHeadTrainer, two_head_stages
+from alloop.training.stages import Schedule
+from alloop.training.trainers.staged_trainer import TwoHeadTrainer, two_head_stages
 from tests.models.kinds import small
 
 CHEAP, EXPENSIVE = Morse(1.0, 1.6, 1.1), Morse(1.2, 1.6, 1.05)

@@ -8,9 +8,8 @@ import torch
 from alloop.models.network import Network, build_network
 from alloop.training.fit import fit_stage
 from alloop.training.graph_pool import GraphPool, force_scale, make_graph_pool
-from alloop.training.schedule import Compile, Schedule
-from alloop.training.stage_task import StageTask
-from alloop.training.stages import Stage
+from alloop.training.stage_state import StageTask
+from alloop.training.stages import Compile, Schedule, Stage
 from alloop.training.state_folder import StateFolder
 from tests.training.conftest import spring_labels
 

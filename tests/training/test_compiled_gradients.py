@@ -19,9 +19,8 @@ from alloop.training.compiled_gradients import compile_gradients
 from alloop.training.fit import fit_stage
 from alloop.training.graph_pool import GraphPool, make_graph_pool
 from alloop.training.losses import Drawn, LabelLoss, Targets, eager_gradients
-from alloop.training.schedule import Schedule
-from alloop.training.stage_task import StageTask
-from alloop.training.stages import Stage, program_steps
+from alloop.training.stage_state import StageTask
+from alloop.training.stages import Schedule, Stage, program_steps
 from tests.training.springs import SETTINGS, bits, network, pool, stage
 
 LOSS = LabelLoss(0.3)

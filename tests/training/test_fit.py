@@ -20,9 +20,8 @@ from alloop.training.graph_pool import (
     force_scale,
     make_graph_pool,
 )
-from alloop.training.schedule import Schedule
 from alloop.training.stage_state import force_error
-from alloop.training.stages import Stage
+from alloop.training.stages import Schedule, Stage
 
 SMALL = {"channels": 8, "layers": 1, "radial": 6, "cutoff": 4.0}
 STAGE = Stage("spring", "expensive", 60, schedule=Schedule(batch=4, every=20))

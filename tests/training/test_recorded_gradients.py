@@ -9,11 +9,11 @@ from torch import Tensor
 
 from alloop.models.compilation import Code, NotCompiled
 from alloop.models.network import Network, build_network
-from alloop.training import fit, recorded_gradients
+from alloop.training import compiled_gradients, fit
+from alloop.training.compiled_gradients import record_gradients
 from alloop.training.fit import fit_stage
 from alloop.training.losses import LabelLoss, LossGradient, eager_gradients
-from alloop.training.recorded_gradients import record_gradients
-from alloop.training.stage_task import StageTask
+from alloop.training.stage_state import StageTask
 from tests.training.springs import bits, network, pool, stage
 
 LOSS = LabelLoss(0.3)
@@ -24,7 +24,7 @@ BATCH = (*pool().select(np.arange(4)), ())
 def kept(monkeypatch) -> dict[object, Code]:
     """The recordings of this test alone."""
     recordings: dict[object, Code] = {}
-    monkeypatch.setattr(recorded_gradients, "_recordings", recordings)
+    monkeypatch.setattr(compiled_gradients, "_recordings", recordings)
     return recordings
 
 
@@ -68,7 +68,7 @@ def test_one_recording_serves_all_weights_of_a_network(kept) -> None:
 
 
 def test_only_some_recordings_are_kept(monkeypatch, kept) -> None:
-    monkeypatch.setattr(recorded_gradients, "record_function", lambda whole, _: whole)
+    monkeypatch.setattr(compiled_gradients, "record_function", lambda whole, _: whole)
     for rho in np.linspace(0.0, 1.0, 12):
         record_gradients(network(), LabelLoss(float(rho)), BATCH)
     assert len(kept) == 8
@@ -85,7 +85,7 @@ def test_a_recording_with_other_bits_is_not_used(monkeypatch, kept) -> None:
     def rounded(function: Code, example: Sequence[Tensor]) -> Code:
         return lambda *flat: tuple(x * (1 + 1e-6) for x in function(*flat))
 
-    monkeypatch.setattr(recorded_gradients, "record_function", rounded)
+    monkeypatch.setattr(compiled_gradients, "record_function", rounded)
     with pytest.raises(NotCompiled, match="other bits"):
         record_gradients(network(), LOSS, BATCH)
     monkeypatch.setattr(fit, "_WORTH_RECORDING", 1)

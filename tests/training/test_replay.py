@@ -18,8 +18,7 @@ from alloop.models.settings import pretrained as pretrained_kind
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.replay import Replay, network_only, replayed_labels, with_replay
 from alloop.training.replay_trainer import replaying_trainer
-from alloop.training.schedule import Schedule
-from alloop.training.stages import standard_stages
+from alloop.training.stages import Schedule, standard_stages
 from alloop.training.trainers.pairwise import PairwiseTrainer
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer

@@ -11,7 +11,7 @@ from alloop.core.units import BOLTZMANN
 from alloop.models.graph import to_graph
 from alloop.models.network import build_network
 from alloop.training.graph_pool import make_graph_pool
-from alloop.training.score_matching import (
+from alloop.training.losses import (
     ScoreLoss,
     random_directions,
     score_loss,

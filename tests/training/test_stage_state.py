@@ -12,8 +12,8 @@ from alloop.training.optimisers import (
     mixing_matrices,
     parameter_groups,
 )
-from alloop.training.schedule import Schedule, learning_rate
 from alloop.training.stage_state import StageState
+from alloop.training.stages import Schedule, learning_rate
 
 WIDE = {"channels": 16, "layers": 2, "radial": 3, "cutoff": 4.0}
 SMALL = {"channels": 4, "layers": 2, "radial": 3, "cutoff": 4.0}

@@ -35,7 +35,7 @@ from alloop.training.losses import (
     eager_gradients,
     virial_loss,
 )
-from alloop.training.stage_task import StageTask
+from alloop.training.stage_state import StageTask
 from alloop.training.trainers.pairwise import PairwiseTrainer
 from benchmarks.accuracy.asteroid.delta import DeltaPotential
 from tests.models.kinds import small

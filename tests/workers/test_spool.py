@@ -23,8 +23,7 @@ from alloop.history.reader import read_history
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame, Train
 from alloop.potentials.analytic import Morse
-from alloop.training.schedule import Schedule
-from alloop.training.stages import Stage
+from alloop.training.stages import Schedule, Stage
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.workers import spool, tasks
 from alloop.workers.settings import TaskData

@@ -17,8 +17,17 @@ from alloop.config.sections.references import References
 from alloop.config.sections.replay import Replay
 from alloop.core.settings import settings_of
 from alloop.loop.rules import Rules
-from alloop.training.schedule import Compile, Norm, Optimiser, Schedule
-from alloop.training.stages import Loss, Source, Stage, Targets, Weights
+from alloop.training.stages import (
+    Compile,
+    Loss,
+    Norm,
+    Optimiser,
+    Schedule,
+    Source,
+    Stage,
+    Targets,
+    Weights,
+)
 from alloop.training.stages import Start as StageStart
 
 Start: TypeAlias = Annotated[

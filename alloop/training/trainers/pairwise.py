@@ -22,7 +22,7 @@ from alloop.training.bias_weights import (
     effective_size,
     guarded_weights,
 )
-from alloop.training.references import level_references, without_references
+from alloop.training.label_changes import level_references, without_references
 
 
 @dataclass(frozen=True, slots=True)

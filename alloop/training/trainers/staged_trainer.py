@@ -2,6 +2,12 @@
 
 ASTEROID, standard training, pretraining alone and whatever lies between them are lists
 of stages; `alloop.training.stages` has the usual ones.
+
+A network with a cheap and an expensive head on one representation is trained as in
+Kreiman & Krishnapriyan, Digital Discovery 2026, 5, 415 (section 4.2): it is trained on
+cheap labels, its representation is frozen, and a copy of its head is fine-tuned on
+expensive ones. So both heads stand on features that the cheap level shaped, and
+gradient steps on cheap labels move them together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,21 +21,31 @@ from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
 from alloop.core.splits import held_out
+from alloop.models.heads import free_only, head_names
 from alloop.potentials.devices import Device, torch_device
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.repulsion import ZBL, Zbl
+from alloop.potentials.two_heads import CheapHead, TwoHeadPotential
 from alloop.training.bias_weights import DEFAULT, Gamma
 from alloop.training.fit import Progress
 from alloop.training.graph_pool import force_scale
-from alloop.training.label_changes import select_labels
-from alloop.training.references import References, level_references
+from alloop.training.label_changes import References, level_references, select_labels
 from alloop.training.replay import (
     Replay,
     ReplayedLabels,
     fitted_references,
     replayed_labels,
 )
-from alloop.training.stages import Fidelity, Stage, asteroid_stages, standard_stages
+from alloop.training.stages import (
+    FINE_TUNING,
+    SCHEDULE,
+    STEPS,
+    Fidelity,
+    Schedule,
+    Stage,
+    asteroid_stages,
+    standard_stages,
+)
 from alloop.training.state_folder import StateKeeper
 from alloop.training.trainers.stage_runner import (
     StageRunner,
@@ -243,3 +259,51 @@ def standard_trainer(
     options are StagedTrainer's.
     """
     return StagedTrainer(kind, settings, standard_stages(), **options)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TwoHeadTrainer(StagedTrainer):
+    """A trainer of two stages, see `two_head_stages`; implements Trainer."""
+
+    def train(
+        self, data: TrainingData, parent: Potential | None, seed: int
+    ) -> tuple[TwoHeadPotential, dict[str, Any]]:
+        """Return the potential of the expensive level, and the training history.
+
+        Raises InputError where a level has no labels, and for networks of other kinds
+        than `alloop.models.settings.HEADED`.
+        """
+        for level, labels in (("cheap", data.cheap), ("expensive", data.expensive)):
+            if not len(labels):
+                raise InputError(
+                    f"expected {level} labels for the {level} head of the network, got "
+                    "none; label some frames first"
+                )
+        if self.repulsion is not None:
+            without = self.repulsion.without
+            data = TrainingData(without(data.cheap), without(data.expensive))
+        runner = replace(self._stage_runner(data, parent, seed), stages=self.stages)
+        prior, head = self.stages
+        first = runner.first_network(prior)
+        names = head_names(first)
+        (gamma, *_) = self.gammas
+        before = runner.run_stages(TrainingState(first), [prior], gamma)
+        free_only(before.network, names)
+        state = runner.run_stages(before, [head], gamma)
+        cheap = CheapHead.of(before.network, runner.references["cheap"])
+        history = training_history(state, runner.scale)
+        return TwoHeadPotential(runner.final_potential(state), cheap), history
+
+
+def two_head_stages(
+    steps: tuple[int, int] = (STEPS[0] + STEPS[1], STEPS[2]),
+    schedule: Schedule = SCHEDULE,
+    fine_tuning: float = FINE_TUNING,
+) -> tuple[Stage, Stage]:
+    """Return the stages of a network with two heads: prior, then the expensive head.
+
+    fine_tuning: the peak learning rate of the head.
+    """
+    fine = replace(schedule, lr=fine_tuning)
+    prior = Stage("prior", "cheap", steps[0], "scratch", schedule=schedule)
+    return prior, Stage("head", "expensive", steps[1], schedule=fine)

@@ -34,7 +34,7 @@ import torch
 from alloop.core.errors import InputError
 from alloop.generation import load as load_model
 from alloop.models.settings import NETWORKS
-from alloop.training.schedule import Schedule
+from alloop.training.stages import Schedule
 from alloop.training.state_folder import StateFolder
 from benchmarks.accuracy.asteroid import rows as files
 from benchmarks.accuracy.asteroid.arms import (

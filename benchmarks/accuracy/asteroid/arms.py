@@ -8,8 +8,7 @@ from typing import Any
 
 from alloop.core.errors import InputError
 from alloop.training.bias_weights import Gamma
-from alloop.training.schedule import Schedule
-from alloop.training.stages import Stage
+from alloop.training.stages import Schedule, Stage
 
 FULL, LESS = 250, 200  # expensive labels of standard training, and with cheap ones
 TEMPERATURE = 500.0  # K, of MD17's trajectories

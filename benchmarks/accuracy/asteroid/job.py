@@ -12,7 +12,7 @@ from alloop.core.roles import Potential
 from alloop.core.units import KCAL_PER_MOL
 from alloop.generation import Generation, to_bytes
 from alloop.training.graph_pool import force_scale
-from alloop.training.references import References, fit_references
+from alloop.training.label_changes import References, fit_references
 from alloop.training.stages import Fidelity
 from alloop.training.state_folder import StateKeeper
 from alloop.training.trainers.stage_runner import StageRunner, training_history

@@ -49,8 +49,7 @@ from alloop.scores.leverage import fit_leverage
 from alloop.scores.qresidual import atom_descriptors, fit_qresidual
 from alloop.training.label_changes import joined_labels, select_labels
 from alloop.training.replay import Replay, fitted_references
-from alloop.training.schedule import Schedule
-from alloop.training.stages import standard_stages
+from alloop.training.stages import Schedule, standard_stages
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from benchmarks.accuracy.labelled_pool import DATA, LabelledPool, read_pool
 from benchmarks.accuracy.stored_model import stored_model

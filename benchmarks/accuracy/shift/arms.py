@@ -15,9 +15,8 @@ from alloop.core.roles import Potential
 from alloop.core.units import Floats
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.two_heads import TwoHeadPotential
-from alloop.refine.described_frames import describe_frames
 from alloop.refine.radius import choose_radius, with_radius
-from alloop.refine.shifts import SHIFTS, fit_shifts
+from alloop.refine.shifts import SHIFTS, describe_frames, fit_shifts
 from alloop.refine.test_time import (
     SCHEDULE,
     TestTimeLabels,
@@ -29,10 +28,12 @@ from alloop.scores.leverage import fit_leverage
 from alloop.scores.qresidual import fit_qresidual
 from alloop.training.fit import fit_network
 from alloop.training.graph_pool import make_graph_pool
-from alloop.training.label_changes import joined_labels, select_labels
-from alloop.training.references import without_references
-from alloop.training.schedule import Schedule
-from alloop.training.stages import Stage
+from alloop.training.label_changes import (
+    joined_labels,
+    select_labels,
+    without_references,
+)
+from alloop.training.stages import Schedule, Stage
 from benchmarks.accuracy.shift.sets import ShiftSet
 
 _STEP_FACTOR = 50  # times the steps of a refinement, which the seconds cut short

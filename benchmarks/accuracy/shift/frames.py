@@ -30,10 +30,12 @@ from pathlib import Path
 
 from alloop.potentials.two_heads import TwoHeadPotential
 from alloop.refine.test_time import TestTimeSettings, with_cheap_head
-from alloop.training.schedule import Schedule
-from alloop.training.stages import asteroid_stages
-from alloop.training.trainers.staged_trainer import StagedTrainer
-from alloop.training.trainers.two_heads import TwoHeadTrainer, two_head_stages
+from alloop.training.stages import Schedule, asteroid_stages
+from alloop.training.trainers.staged_trainer import (
+    StagedTrainer,
+    TwoHeadTrainer,
+    two_head_stages,
+)
 from benchmarks.accuracy.shift.arms import (
     ARMS,
     EQUAL_TIME,

@@ -13,7 +13,7 @@ from alloop.core.records import Label, LabelSet, TrainingData
 from alloop.core.seeds import random_stream
 from alloop.core.units import ENERGY_UNITS, Floats, Integers
 from alloop.jobs.label_frames import label_frames
-from alloop.refine.described_frames import force_norms
+from alloop.refine.shifts import force_norms
 from alloop.training.label_changes import joined_labels, select_labels
 from benchmarks.accuracy.labelled_pool import (
     DATA,

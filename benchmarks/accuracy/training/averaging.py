@@ -34,10 +34,8 @@ from alloop.potentials.repulsion import ZBL
 from alloop.training.bias_weights import DEFAULT
 from alloop.training.fit import cpu_seconds
 from alloop.training.graph_pool import force_scale
-from alloop.training.label_changes import joined_labels, select_labels
-from alloop.training.references import fit_references
-from alloop.training.schedule import Schedule
-from alloop.training.stages import FINE_TUNING, SCHEDULE, Stage
+from alloop.training.label_changes import fit_references, joined_labels, select_labels
+from alloop.training.stages import FINE_TUNING, SCHEDULE, Schedule, Stage
 from alloop.training.trainers.stage_runner import StageRunner, TrainingState
 from benchmarks.accuracy.asteroid.data import (
     MD17,

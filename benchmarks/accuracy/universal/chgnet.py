@@ -30,8 +30,7 @@ from alloop.core.roles import Potential, Trainer
 from alloop.core.seeds import random_stream
 from alloop.models.graph import to_graph
 from alloop.models.network import build_network, energy_and_forces
-from alloop.training.schedule import Schedule
-from alloop.training.stages import standard_stages
+from alloop.training.stages import Schedule, standard_stages
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer, untrained_potential
 from benchmarks.accuracy.asteroid.data import label_at_level

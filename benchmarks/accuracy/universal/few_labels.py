@@ -40,8 +40,7 @@ from alloop.models.settings import is_pretrained
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.fit import cpu_seconds
 from alloop.training.label_changes import select_labels
-from alloop.training.schedule import Schedule
-from alloop.training.stages import Stage
+from alloop.training.stages import Schedule, Stage
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer, untrained_potential
 from benchmarks.accuracy.asteroid import rows as files

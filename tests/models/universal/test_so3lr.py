@@ -37,8 +37,7 @@ from alloop.testing.potentials import (
 )
 from alloop.training.label_changes import select_labels
 from alloop.training.optimisers import free_weights, parameter_groups
-from alloop.training.schedule import Schedule
-from alloop.training.stages import standard_stages
+from alloop.training.stages import Schedule, standard_stages
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer
 

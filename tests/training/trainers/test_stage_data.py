@@ -11,9 +11,9 @@ from alloop.models.graph import Graph, edge_vectors
 from alloop.models.layers import AtomOutput, Network
 from alloop.models.settings import NetworkSettings
 from alloop.training.bias_weights import Gamma
-from alloop.training.references import fit_references, without_references
+from alloop.training.label_changes import fit_references, without_references
 from alloop.training.stages import Stage
-from alloop.training.trainers.stage_data import StageData, TrainedNetworks
+from alloop.training.trainers.stage_runner import StageData, TrainedNetworks
 
 
 class SpringSettings(NetworkSettings):

@@ -17,9 +17,9 @@ from alloop.models.checkpoint import content_id
 from alloop.models.network import build_network
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.bias_weights import Gamma
-from alloop.training.schedule import Schedule
 from alloop.training.stages import (
     STEPS,
+    Schedule,
     Stage,
     asteroid_stages,
     standard_stages,

@@ -16,8 +16,7 @@ from alloop.labels.toy import toy_level
 from alloop.models.checkpoint import checkpoint_from_bytes, checkpoint_to_bytes
 from alloop.models.network import build_network
 from alloop.potentials.restore import restore_potential
-from alloop.training.schedule import Schedule
-from alloop.training.stages import standard_stages
+from alloop.training.stages import Schedule, standard_stages
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import (
     UniversalTrainer,

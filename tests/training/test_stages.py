@@ -5,7 +5,7 @@ import pytest
 from alloop.core.errors import InputError
 from alloop.models.networks.painn import PaiNN
 from alloop.models.networks.tensor_painn import TensorPaiNN
-from alloop.training.schedule import (
+from alloop.training.stages import (
     Schedule,
     averaging_decay,
     bounded_steps,

@@ -9,7 +9,7 @@ from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import LabelSet
-from alloop.training.references import (
+from alloop.training.label_changes import (
     fit_references,
     level_references,
     reference_energies,

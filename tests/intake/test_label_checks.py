@@ -12,7 +12,7 @@ from alloop.core.units import (
     KCAL_PER_MOL,
 )
 from alloop.intake import read_labels
-from alloop.intake.force_work import energy_work_ratio
+from alloop.intake.label_checks import energy_work_ratio
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 ETHANOL = DATA / "md17_ccsd" / "ethanol.npz"
