@@ -68,7 +68,7 @@ class LiveDisplay:
         self._shown, self._began = True, self._clock()
         if self._console.is_terminal:
             self._display = Display(
-                self._panel(), console=self._console, auto_refresh=False
+                self.panel(), console=self._console, auto_refresh=False
             )
             self._display.start(refresh=True)
         return self
@@ -85,7 +85,7 @@ class LiveDisplay:
         trace: TracebackType | None,
     ) -> None:
         if self._display is not None:
-            self._display.update(self._panel(), refresh=True)
+            self._display.update(self.panel(), refresh=True)
             self._display.stop()
             self._display = None
 
@@ -107,7 +107,7 @@ class LiveDisplay:
         now = self._clock()
         if self._display is not None and now - self._refreshed >= _REFRESH:
             self._refreshed = now
-            self._display.update(self._panel(), refresh=True)
+            self._display.update(self.panel(), refresh=True)
 
     def seconds_left(self) -> float | None:
         """Return the seconds until the budget is spent; None if unknown.
@@ -146,7 +146,8 @@ class LiveDisplay:
         text = f"[{duration_text(self._clock() - self._began)}] {printable(line)}"
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _panel(self) -> Group:
+    def panel(self) -> Group:
+        """Return what a terminal shows: stage, labels against budgets, facts, time."""
         where = printable_line(stage_text(self._state))
         head = Text.assemble((printable_line(self._name), "bold"), f"  {where}")
         facts = Table.grid(padding=(0, 2))
