@@ -226,3 +226,56 @@ def test_the_reference_has_a_page_for_each_section_of_a_campaign_file(
 
 
 _WRITE = "import sys, pathlib; r.write(pathlib.Path(sys.argv[1]))"
+
+
+NEW_PAGES = ("own_molecule", "using_the_model", "other_trainers", "glossary")
+
+
+@pytest.mark.parametrize("page", NEW_PAGES)
+def test_every_page_of_the_way_to_a_model_has_a_picture(page: str) -> None:
+    text = (ROOT / "docs" / "guide" / f"{page}.md").read_text()
+    assert re.search(r"!\[[^\]]+\]\(\.\./images/[\w.]+\)", text)
+
+
+def test_pictures_are_small_used_and_drawn_by_a_script_or_by_hand() -> None:
+    text = "".join(page.read_text() for page in [*PAGES, ROOT / "README.md"])
+    script = (ROOT / "docs" / "pictures.py").read_text()
+    for picture in (ROOT / "docs" / "images").iterdir():
+        assert picture.stat().st_size < 150_000
+        assert f"images/{picture.name}" in text
+        assert picture.suffix == ".svg" or picture.name in script + _WATER
+    assert {"panel.svg", "path.svg", "report.png"} <= set(
+        re.findall(r'IMAGES / "([\w.]+)"', script)
+    )
+
+
+_WATER = "water_learning_curve.png"  # of the report of campaigns/water.yaml
+
+
+def test_the_files_for_slurm_are_those_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Init and check are run; of sbatch, that its script exists and is a valid one."""
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("mol.xyz", ase.build.molecule("H2O"))
+    page = (ROOT / "docs" / "guide" / "clusters.md").read_text()
+    (block,) = re.findall(r"```text\n(alloop init --from.*?)```", page, re.S)
+    make, check, submit = block.splitlines()
+    assert main(shlex.split(make)[1:]) == 0
+    assert main(shlex.split(check)[1:]) == 0
+    program, script = submit.split()
+    assert program == "sbatch"
+    assert Path(script).read_text().startswith("#!")
+    assert "#SBATCH" in Path(script).read_text()
+    subprocess.run(["bash", "-n", script], check=True)
+    example = ROOT / "campaigns" / "slurm_methanol.yaml"
+    assert "campaigns/slurm_methanol.yaml" in page
+    assert yaml.safe_load(example.read_text())["cluster"]
+
+
+def test_formulas_are_formulas() -> None:
+    for page in PAGES:
+        text = re.sub(
+            r"```.*?```|`[^`]*`|\$\$?[^$]+\$\$?", "", page.read_text(), flags=re.S
+        )
+        assert not re.search(r"sqrt\(|√∫|\bexp\(|\^\(-", text), page

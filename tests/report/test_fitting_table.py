@@ -56,6 +56,6 @@ def test_the_live_panel_cuts_no_number(finished, rules, width):
     )
     live = LiveDisplay("springs", rules, console, clock=lambda: 5.0)
     live._state = finished.state
-    narrow, wide = rendered(live._panel(), width), rendered(live._panel(), 200)
+    narrow, wide = rendered(live.panel(), width), rendered(live.panel(), 200)
     assert numbers(narrow) <= numbers(wide)
     assert "…" not in narrow

@@ -72,7 +72,7 @@ class LiveDisplay:
         self._shown, self._began = True, self._clock()
         if self._console.is_terminal:
             self._display = Display(
-                self._panel(), console=self._console, auto_refresh=False
+                self.panel(), console=self._console, auto_refresh=False
             )
             self._display.start(refresh=True)
         return self
@@ -89,7 +89,7 @@ class LiveDisplay:
         trace: TracebackType | None,
     ) -> None:
         if self._display is not None:
-            self._display.update(self._panel(), refresh=True)
+            self._display.update(self.panel(), refresh=True)
             self._display.stop()
             self._display = None
 
@@ -116,7 +116,7 @@ class LiveDisplay:
             self._print_line(self._progress_line())
         if self._display is not None and now - self._refreshed >= _REFRESH:
             self._refreshed = now
-            self._display.update(self._panel(), refresh=True)
+            self._display.update(self.panel(), refresh=True)
 
     def seconds_left(self) -> float | None:
         """Return the seconds until the budget is spent; None if unknown.
@@ -177,7 +177,8 @@ class LiveDisplay:
         budget = self._rules.budget
         return {"cheap": budget.cheap, "expensive": budget.expensive}
 
-    def _panel(self) -> Group:
+    def panel(self) -> Group:
+        """Return what a terminal shows: stage, labels against budgets, facts, time."""
         where = printable_line(stage_text(self._state))
         head = Text.assemble((printable_line(self._name), "bold"), f"  {where}")
         facts = Table.grid(padding=(0, 2))
