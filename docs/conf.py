@@ -1,8 +1,11 @@
 """Sphinx configuration: `sphinx-build -W docs build/docs` makes the site."""
 
+import os
 import sys
 from pathlib import Path
 
+# Before torch is imported: the small networks of the gallery are fastest on one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import reference_pages
@@ -20,8 +23,20 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["reference/generated/README.md"]
+sphinx_gallery_conf = {  # examples run when the site is built, and again once changed
+    "examples_dirs": "../examples/gallery",
+    "gallery_dirs": "gallery",
+    "ignore_pattern": "springs",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "min_reported_time": 1e9,
+    "write_computation_times": False,
+    "remove_config_comments": True,
+}
+exclude_patterns = ["reference/generated/README.md", "gallery/*.ipynb"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nitpicky = False

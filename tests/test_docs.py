@@ -24,11 +24,7 @@ from alloop.cli import main
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-EXAMPLES = {
-    "python_api.py": "energy drift",
-    "own_level.py": "12 expensive labels to learn from",
-    "read_store.py": "largest force component",
-}
+GALLERY = sorted((ROOT / "examples" / "gallery").glob("plot_*.py"))
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +54,36 @@ def test_the_examples_in_the_pages_give_the_output_that_stands_there(
     assert first in found
 
 
-def test_every_example_is_tested() -> None:
-    assert {x.name for x in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_examples_run(clone: Path, name: str) -> None:
+def test_the_store_is_read_without_alloop(clone: Path) -> None:
     if not (clone / "runs" / "toy.zarr").exists():
         _python(clone, "-m", "alloop", "run", "campaigns/toy.yaml", "--quiet")
-    arguments = ["../runs/toy.zarr"] if name == "read_store.py" else []
-    shown = _python(clone / "examples", name, *arguments)
-    assert EXAMPLES[name] in shown
+    shown = _python(clone / "examples", "read_store.py", "../runs/toy.zarr")
+    assert "largest force component" in shown
+
+
+@pytest.mark.parametrize("path", GALLERY, ids=lambda path: path.stem)
+def test_an_example_of_the_gallery_shows_a_picture_and_asserts_what_it_says(
+    path: Path,
+) -> None:
+    """The build of the documentation runs it, and fails where it does."""
+    tree = ast.parse(path.read_text())
+    assert any(isinstance(node, ast.Assert) for node in tree.body), path.name
+    calls = {ast.unparse(x.func) for x in ast.walk(tree) if isinstance(x, ast.Call)}
+    assert "plt.show" in calls
+    title, line = (ast.get_docstring(tree) or "").splitlines()[:2]
+    assert set(line) == {"="}
+    assert len(line) == len(title)
+
+
+def test_the_documentation_runs_all_examples_and_stops_at_an_error() -> None:
+    code = "import json, conf; print(json.dumps(conf.sphinx_gallery_conf))"
+    settings = json.loads(_python(ROOT / "docs", "-c", code))
+    assert (ROOT / "docs" / settings["examples_dirs"]).samefile(GALLERY[0].parent)
+    assert settings["abort_on_example_error"]
+    assert "sphinx-build -W" in (ROOT / "README.md").read_text()
+    here = {path.name for path in (ROOT / "examples").rglob("*.py")}
+    assert here == {x.name for x in GALLERY} | {"read_store.py", "springs.py"}
+    assert len(GALLERY) >= 8
 
 
 def test_the_schema_for_editors_is_valid_json_and_knows_all_top_level_keys() -> None:
