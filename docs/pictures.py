@@ -36,6 +36,8 @@ def toy_campaign() -> Iterator[Campaign]:
             file = "campaigns/toy.yaml"
             if main(["run", file, "--controls", "--quiet"]) != 0:
                 sys.exit("the toy campaign did not finish")
+            if main(["report", "runs/toy.zarr", "--force"]) != 0:
+                sys.exit("the toy campaign has no report")
             yield Campaign.from_yaml(file)
 
 
@@ -44,9 +46,10 @@ def draw_panel(campaign: Campaign) -> None:
     history, rules = campaign.history(), campaign.setup.rules
     with Path("/dev/null").open("w") as nowhere:
         console = Console(record=True, force_terminal=True, width=84, file=nowhere)
-        seconds = iter(np.arange(0.0, 1e4, 0.02))
-        display = LiveDisplay("toy", rules, console, clock=lambda: next(seconds))
+        now = [history.entries[0].time]
+        display = LiveDisplay("toy", rules, console, clock=lambda: now[0])
         for count, entry in enumerate(history.entries, start=1):
+            now[0] = entry.time
             part = history.entries[:count]
             state = History.from_entries(history.path, history.attrs, part).state
             display.observe(state, entry.turn)
