@@ -149,7 +149,7 @@ def from_bytes(
 def _scorer(
     checkpoint: Checkpoint,
     restore: Callable[[Checkpoint], Storable],
-    own: Scorer | None,
+    restorer: Scorer | None,
 ) -> FittedScorer | None:
     if not checkpoint.settings["scored"]:
         return None
@@ -163,7 +163,7 @@ def _scorer(
         return restore(checkpoint_from_bytes(data))
 
     name = str(checkpoint.settings.get("scorer", DEFAULT))
-    return restore_scorer(name, arrays, read_potential, own)
+    return restore_scorer(name, arrays, read_potential, restorer)
 
 
 def _error_limits(fields: Any) -> ErrorLimits | None:

@@ -90,7 +90,7 @@ def write_export(
     for file in files.values():
         refuse_target(file, LABELS, force=force, taken=file not in part)
     for level, file in files.items():
-        _write_whole(history, parts[level], file, taken=file in part)
+        _write_labels(history, parts[level], file, taken=file in part)
     return tuple(
         Exported(file, level, Counter(x.split for x in parts[level]))
         for level, file in files.items()
@@ -128,7 +128,7 @@ def _level_file(out: Path, level: Level, choice: Choice) -> Path:
     return out.with_name(f"{out.stem}-{level}{out.suffix}")
 
 
-def _write_whole(
+def _write_labels(
     history: History, labels: Sequence[ChosenLabel], out: Path, *, taken: bool
 ) -> None:
     """Write a file; one that is there (`taken`) must be what would be written."""

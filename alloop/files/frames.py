@@ -64,14 +64,14 @@ def iterate_frames(source: str) -> Iterator[GivenStructure]:
         yield from read_frames([source])
         return
     empty = True
-    for atoms in _each_structure(source, file, index):
+    for atoms in _structures_in_turn(source, file, index):
         empty = False
         yield GivenStructure(atoms, from_atoms(atoms))
     if empty:
         raise _none_there(source)
 
 
-def _each_structure(source: str, file: Path, index: slice) -> Iterator[Atoms]:
+def _structures_in_turn(source: str, file: Path, index: slice) -> Iterator[Atoms]:
     try:
         yield from iread(file, index=index, do_not_split_by_at_sign=True)
     except UNREADABLE as error:

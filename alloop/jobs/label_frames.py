@@ -85,7 +85,7 @@ def label_frames(
         cache if cache is None or isinstance(cache, LabelCache) else LabelCache(cache)
     )
     by_id = {frame.id: frame for frame in frames}
-    records = {} if opened is None else _known_labels(opened, level, by_id)
+    records = {} if opened is None else _cached_labels(opened, level, by_id)
     price = level_cost(level)
     todo = {
         id: price.seconds(frame) for id, frame in by_id.items() if id not in records
@@ -106,7 +106,7 @@ def label_frames(
     return [records[frame.id] for frame in frames]
 
 
-def _known_labels(
+def _cached_labels(
     cache: LabelCache, level: Level, ids: Mapping[FrameId, Frame]
 ) -> dict[FrameId, Outcome]:
     records = ((id, cache.get(level.id, id)) for id in ids)

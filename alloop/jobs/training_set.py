@@ -59,14 +59,14 @@ def file_frames(sources: Sequence[str]) -> KnownFrames:
 
 def known_frames(structures: Sequence[GivenStructure]) -> KnownFrames:
     """Return structures as frames, with their forces if all have some."""
-    forces = [given_forces(structure.atoms) for structure in structures]
+    forces = [label_forces(structure.atoms) for structure in structures]
     some = [x for x in forces if x is not None]
     batch = pack_frames([structure.frame for structure in structures])
     complete = len(some) == len(forces) > 0
     return KnownFrames(batch, np.concatenate(some) if complete else None)
 
 
-def given_forces(atoms: Atoms) -> Floats | None:
+def label_forces(atoms: Atoms) -> Floats | None:
     """Return the forces (atoms, 3) in eV/Å that a structure was read with, if any.
 
     Raises InputError where they are not finite or of another shape.

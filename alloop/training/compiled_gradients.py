@@ -143,7 +143,7 @@ def compile_gradients(
     flat = layout.flat(*batch)
     changing = range(len(layout.own), len(flat)) if general else ()
     key = program_key(layout, flat, batch[0], general)
-    program = kept_program(
+    program = cached_program(
         _programs,
         key,
         lambda: compile_function(layout.gradient, flat, any_length=changing),
@@ -207,7 +207,7 @@ def record_gradients(
     key = program_key(layout, flat, batch[0], general=False)
     recorded = RecordedGradients(
         layout=layout,
-        recording=kept_program(
+        recording=cached_program(
             _recordings, key, lambda: record_function(layout.gradient, flat)
         ),
         plain=eager_gradients(network, objective),
@@ -275,7 +275,7 @@ def program_key(
     )
 
 
-def kept_program(
+def cached_program(
     programs: dict[Hashable, Code], key: Hashable, make: Callable[[], Code]
 ) -> Code:
     """Return the program of a key; make it, in place of the oldest, if there is none.
