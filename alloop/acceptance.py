@@ -134,8 +134,8 @@ def _error_check(
     test, parent = trained.test, trained.parent
     if settings.rise is None or parent is None or test is None or not len(test):
         return
-    known, before = trained.test_error, _force_error(parent, test)
-    now = _force_error(potential, test) if known is None else known * _MILLI
+    measured, before = trained.test_error, _force_error(parent, test)
+    now = _force_error(potential, test) if measured is None else measured * _MILLI
     yield ModelCheck(
         "force error on the validation set",
         now,
@@ -217,7 +217,7 @@ def _compressed_bonds(
 
     The lighter atom moves. Bonds across the boundary of a cell are left out.
     """
-    found = []
+    bonds = []
     for frame in frames:
         seen = set()
         for i, j in _bonds(frame):
@@ -232,10 +232,10 @@ def _compressed_bonds(
             positions = frame.positions.copy()
             positions[light] = frame.positions[heavy] + settings.compression * apart
             away = apart / np.linalg.norm(apart)
-            found.append(
+            bonds.append(
                 _CompressedBond(name, replace(frame, positions=positions), light, away)
             )
-    return found
+    return bonds
 
 
 def _bonds(frame: Frame) -> list[tuple[int, int]]:

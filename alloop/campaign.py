@@ -145,9 +145,9 @@ class Campaign:
         such parts, and later runs need the same ones. Raises InputError for a part that
         does not do what its role asks for, and for every mistake in the file.
         """
-        own = OwnParts(potential, scorer, selector, policy)
-        refuse_unfit_parts(own)
-        return cls(config.load_campaign(Path(path)), CallerParts(own=own))
+        parts = OwnParts(potential, scorer, selector, policy)
+        refuse_unfit_parts(parts)
+        return cls(config.load_campaign(Path(path)), CallerParts(own=parts))
 
     @classmethod
     def from_dict(
@@ -187,9 +187,9 @@ class Campaign:
         """
         text, opened = campaign_beginning(Path(path))
         setup = config.Setup.from_store(text, opened, Path(path))
-        own = OwnParts(potential, scorer, selector, policy)
-        refuse_unfit_parts(own)
-        return cls(setup, CallerParts(own=own), trust)
+        parts = OwnParts(potential, scorer, selector, policy)
+        refuse_unfit_parts(parts)
+        return cls(setup, CallerParts(own=parts), trust)
 
     def run(
         self,
@@ -287,8 +287,8 @@ class Campaign:
         Raises InputError where there is no such generation or `out` exists.
         """
         fork_store(self.store, Path(out), at, None if rules is None else Path(rules))
-        own = CallerParts(own=self._parts.own)
-        return Campaign(Campaign.from_store(out).setup, own, self._trust)
+        parts = CallerParts(own=self._parts.own)
+        return Campaign(Campaign.from_store(out).setup, parts, self._trust)
 
     def history(self) -> History:
         """Return the contents of the store; may be called while a driver runs."""
@@ -302,20 +302,28 @@ class Campaign:
         """
         history = self.history()
         trained = {event.generation: event for _, event in history.generations}
-        wanted = history.state.best if generation is None else generation
-        if wanted not in trained:
-            known = ", ".join(map(str, sorted(trained))) or "none yet"
+        number = history.state.best if generation is None else generation
+        if number not in trained:
+            generations = ", ".join(map(str, sorted(trained))) or "none yet"
             raise InputError(
-                f"expected a generation of {self.store} (there are: {known}), "
-                f"got {wanted}"
+                f"expected a generation of {self.store} (there are: {generations}), "
+                f"got {number}"
             )
-        event = trained[wanted]
+        event = trained[number]
         with Archive.open(self.store, CODEC) as archive:
-            own = self._parts.own
-            restore = own.potential.restore if own.potential else restore_potential
-            found = from_bytes(archive.model(event.model), restore, own.scorer)
+            own_parts = self._parts.own
+            restore = (
+                own_parts.potential.restore
+                if own_parts.potential
+                else restore_potential
+            )
+            generation_model = from_bytes(
+                archive.model(event.model), restore, own_parts.scorer
+            )
         barred = self.setup.rules.barred_doubts("expensive")
-        return replace(found, error_limits=limits_in_force(history, event, barred))
+        return replace(
+            generation_model, error_limits=limits_in_force(history, event, barred)
+        )
 
     def calculator(
         self,
@@ -395,10 +403,12 @@ class Campaign:
     def _free_atoms(self, fidelity: Fidelity, numbers: set[int]) -> dict[str, float]:
         references = getattr(self.setup.plan.training, "references", None)
         energies = getattr(references, fidelity, None)
-        given = energies if isinstance(energies, dict) else {}
-        missing = {z for z in numbers if chemical_symbol(z) not in given}
+        energies_given = energies if isinstance(energies, dict) else {}
+        missing = {z for z in numbers if chemical_symbol(z) not in energies_given}
         if not missing:
-            return {chemical_symbol(z): given[chemical_symbol(z)] for z in numbers}
+            return {
+                chemical_symbol(z): energies_given[chemical_symbol(z)] for z in numbers
+            }
         level = self.setup.levels[fidelity]
         if code := outside_code(level):
             raise InputError(
@@ -438,9 +448,9 @@ class Campaign:
         """
         with Archive.open(self.store, CODEC, mode="w") as archive:
             history = history_of(archive)
-            found = history.frame(frame).id
-            archive.append(e.Turn(e.Excluded(found, fidelity, reason)))
-        return found
+            id = history.frame(frame).id
+            archive.append(e.Turn(e.Excluded(id, fidelity, reason)))
+        return id
 
     def include(self, frame: str, fidelity: Fidelity | None, reason: str = "") -> str:
         """Undo an exclusion by hand, at one fidelity or at all.
@@ -450,16 +460,16 @@ class Campaign:
         """
         with Archive.open(self.store, CODEC, mode="w") as archive:
             history = history_of(archive)
-            found = history.frame(frame).id
-            out = sorted(what for name, what in history.state.excluded if name == found)
+            id = history.frame(frame).id
+            out = sorted(what for name, what in history.state.excluded if name == id)
             if not out or fidelity not in (None, *out):
                 place = "" if fidelity is None else f" at {fidelity}"
                 state = f"excluded at {' and '.join(out)}" if out else "not excluded"
                 raise InputError(
-                    f"expected a frame that is excluded{place}, {found[:8]} is {state}"
+                    f"expected a frame that is excluded{place}, {id[:8]} is {state}"
                 )
-            archive.append(e.Turn(e.Included(found, fidelity, reason)))
-        return found
+            archive.append(e.Turn(e.Included(id, fidelity, reason)))
+        return id
 
     def controls(self) -> dict[str, Path]:
         """Return the stores of the control campaigns by name, finished or not."""

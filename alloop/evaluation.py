@@ -81,18 +81,18 @@ class TrainingInputs:
     @property
     def learned_batches(self) -> tuple[Batch, ...]:
         """The frames of all labels, and those that are replayed."""
-        own = (self.data.cheap.batch, self.data.expensive.batch)
+        batches = (self.data.cheap.batch, self.data.expensive.batch)
         if self.replayed is None:
-            return own
+            return batches
         old = self.replayed
-        return (*own, old if isinstance(old, Batch) else old.batch)
+        return (*batches, old if isinstance(old, Batch) else old.batch)
 
     def trainer_data(self, data: TrainingData) -> TrainingData:
         """Return the labels that the trainer gets, to learn from `data`."""
         if self.monitored is None:
             return data
-        whole = joined_labels(data.expensive, self.monitored)
-        return TrainingData(data.cheap, whole)
+        joined = joined_labels(data.expensive, self.monitored)
+        return TrainingData(data.cheap, joined)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,8 +122,8 @@ def member_numbers(scorer: Scorer) -> tuple[int, ...]:
 
     There are none where the scorer does not tell what it will ask for.
     """
-    asked = scorer.retrained if isinstance(scorer, MemberScorer) else {}
-    return (0, *sorted(asked)) if asked else ()
+    retrained = scorer.retrained if isinstance(scorer, MemberScorer) else {}
+    return (0, *sorted(retrained)) if retrained else ()
 
 
 def train_member(
@@ -152,16 +152,16 @@ def train_generation(
     function that restores their potentials. Raises TypeError where the trained
     potential cannot be stored, and InputError where the labels cannot be learned from.
     """
-    data, known = inputs.data, {member.number: member for member in members}
+    data, finished = inputs.data, {member.number: member for member in members}
 
     def retrain(number: int, share: float = 1.0) -> Potential:
-        if number in known:
-            return restore(checkpoint_from_bytes(known[number].checkpoint))
+        if number in finished:
+            return restore(checkpoint_from_bytes(finished[number].checkpoint))
         return _retrain(trainer, inputs, number, share)[0]
 
-    if 0 in known:
-        potential = restore(checkpoint_from_bytes(known[0].checkpoint))
-        history = known[0].history
+    if 0 in finished:
+        potential = restore(checkpoint_from_bytes(finished[0].checkpoint))
+        history = finished[0].history
     else:
         potential, history = _train_potential(trainer, inputs, data, inputs.name)
     fitted = fit_scorer(potential, inputs, retrain)
@@ -266,15 +266,15 @@ def calibrate(
     ratios: of control frames, and batch: the frames; see `fit_error_limits`.
     """
     limits = fit_error_limits(surprise, errors, scoring.coverage, ratios, batch)
-    fitted, known = trained.fitted, surprise[np.isfinite(surprise)]
-    threshold = surprise_threshold(known, scoring.quantile)
+    fitted, finite = trained.fitted, surprise[np.isfinite(surprise)]
+    threshold = surprise_threshold(finite, scoring.quantile)
     if limits is not None and scoring.error is not None:
         at = limits.surprise_at(scoring.error)
         fitted = replace(fitted, threshold=at, source="error")
     elif threshold is not None:
         fitted = replace(fitted, threshold=threshold, source="validation")
     if fitted.source != "heldout":
-        fitted = replace(fitted, calibrated_on=len(known))
+        fitted = replace(fitted, calibrated_on=len(finite))
     generation = replace(
         trained.generation, threshold=fitted.threshold, error_limits=limits
     )
@@ -289,10 +289,10 @@ def _reference_atoms(seen: Batch, heldout: Batch, seed: int) -> tuple[Batch, Bat
     return seen.select(np.sort(order[:half])), seen.select(np.sort(order[half:]))
 
 
-def _landmark_means(potential: Potential, seen: Batch, most: int) -> Floats:
+def _landmark_means(potential: Potential, seen: Batch, limit: int) -> Floats:
     """Return mean descriptors (frames, features); (0, 0) if the potential has none."""
     described = potential.predict(seen, descriptors=True).descriptors
     if described is None:
         return np.zeros((0, 0))
     means = frame_means(seen, described)
-    return means[evenly_thinned(len(means), most)]
+    return means[evenly_thinned(len(means), limit)]

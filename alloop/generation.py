@@ -166,45 +166,47 @@ def from_bytes(
     no model. restore: the function that restores the potential, where it is not one of
     alloop's own. scorer: restores the scorer, where it is not one of alloop's own.
     """
-    whole = checkpoint_from_bytes(blob)
-    potential = restore(inner_checkpoint(whole))
+    checkpoint = checkpoint_from_bytes(blob)
+    potential = restore(inner_checkpoint(checkpoint))
     with understood():
         return Generation(
             potential=potential,
-            scorer=_scorer(whole, restore, scorer),
-            threshold=_threshold(whole.settings["threshold"]),
-            facts=dict(whole.settings["facts"]),
-            domain=domain(whole),
-            error_limits=_error_limits(whole.settings.get(_LIMITS)),
+            scorer=_scorer(checkpoint, restore, scorer),
+            threshold=_threshold(checkpoint.settings["threshold"]),
+            facts=dict(checkpoint.settings["facts"]),
+            domain=domain(checkpoint),
+            error_limits=_error_limits(checkpoint.settings.get(_LIMITS)),
         )
 
 
 def _scorer(
-    whole: Checkpoint, restore: Callable[[Checkpoint], Storable], own: Scorer | None
+    checkpoint: Checkpoint,
+    restore: Callable[[Checkpoint], Storable],
+    restorer: Scorer | None,
 ) -> FittedScorer | None:
-    if not whole.settings["scored"]:
+    if not checkpoint.settings["scored"]:
         return None
     arrays = {
         name.removeprefix(SCORER): array
-        for name, array in whole.tensors.items()
+        for name, array in checkpoint.tensors.items()
         if name.startswith(SCORER)
     }
 
     def read_potential(data: bytes) -> Potential:
         return restore(checkpoint_from_bytes(data))
 
-    name = str(whole.settings.get("scorer", DEFAULT))
-    return restore_scorer(name, arrays, read_potential, own)
+    name = str(checkpoint.settings.get("scorer", DEFAULT))
+    return restore_scorer(name, arrays, read_potential, restorer)
 
 
-def _error_limits(given: Any) -> ErrorLimits | None:
-    return None if given is None else ErrorLimits.from_fields(given)
+def _error_limits(fields: Any) -> ErrorLimits | None:
+    return None if fields is None else ErrorLimits.from_fields(fields)
 
 
-def _threshold(given: Any) -> float | None:
-    if given is None or (isinstance(given, int | float) and not math.isnan(given)):
-        return given
-    raise malformed(f"its threshold is {given!r}")
+def _threshold(value: Any) -> float | None:
+    if value is None or (isinstance(value, int | float) and not math.isnan(value)):
+        return value
+    raise malformed(f"its threshold is {value!r}")
 
 
 def load(

@@ -69,9 +69,9 @@ def parse_doubts(names: str) -> frozenset[Doubt]:
     try:
         return doubts_of_details({KEY: names.replace(" ", "")})
     except KeyError as error:
-        known = ", ".join(doubt.name.lower() for doubt in Doubt)
+        names_of_doubts = ", ".join(doubt.name.lower() for doubt in Doubt)
         raise InputError(
-            f"expected some of {known}, joined by commas, got `{names}`"
+            f"expected some of {names_of_doubts}, joined by commas, got `{names}`"
         ) from error
 
 
@@ -90,13 +90,13 @@ def chosen_labels(history: History, choice: Choice) -> list[ChosenLabel]:
 
 
 def _refuse_unknown(choice: Choice) -> None:
-    for name, given, known in (
+    for name, value, allowed in (
         ("level", choice.level, get_args(Levels)),
         ("split", choice.split, get_args(Splits)),
     ):
-        if given not in known:
+        if value not in allowed:
             raise InputError(
-                f"expected {name} to be one of {', '.join(known)}, got {given}"
+                f"expected {name} to be one of {', '.join(allowed)}, got {value}"
             )
 
 
@@ -120,23 +120,23 @@ def _training_frames(history: History, choice: Choice) -> _TrainingFrames | None
     """
     done = [event.generation for _, event in history.generations]
     at = max(done, default=None) if choice.at is None else choice.at
-    asked = {x.generation: x for x in history.record_index.trainings}.get(at or 0)
-    if asked is None or at not in done:
+    training = {x.generation: x for x in history.record_index.trainings}.get(at or 0)
+    if training is None or at not in done:
         if choice.at is None and choice.split != "train":
             return None
-        known = ", ".join(map(str, done)) or "none yet"
+        generations = ", ".join(map(str, done)) or "none yet"
         got = "" if choice.at is None else f", got {choice.at}"
         raise InputError(
-            f"expected a generation of {history.path} (there are: {known}){got}; "
+            f"expected a generation of {history.path} (there are: {generations}){got}; "
             "`--split all` takes all labels"
         )
-    (entry,) = history.select([asked.seq])
+    (entry,) = history.select([training.seq])
     commands = {x.name: x for x in entry.turn.commands if isinstance(x, Train)}
-    command = commands[asked.name]
+    command = commands[training.name]
     aside = held_out(command.expensive, choice.validation)
     trained = {"cheap": set(command.cheap), "expensive": {*command.expensive} - aside}
     heldout = {"cheap": set(command.heldout), "expensive": aside}
-    return _TrainingFrames(asked.seq, trained, heldout)
+    return _TrainingFrames(training.seq, trained, heldout)
 
 
 def _label_split(label: LabelEntry, frames: _TrainingFrames | None) -> Split:

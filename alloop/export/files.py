@@ -55,8 +55,8 @@ class Exported:
     counts: Mapping[Split, int]
 
     def __str__(self) -> str:
-        each = ", ".join(f"{n} {split}" for split, n in self.counts.items() if n)
-        return f"{sum(self.counts.values())} {self.level} labels ({each})"
+        splits = ", ".join(f"{n} {split}" for split, n in self.counts.items() if n)
+        return f"{sum(self.counts.values())} {self.level} labels ({splits})"
 
 
 def write_export(
@@ -73,14 +73,16 @@ def write_export(
     file is refused or, with `force`, replaced once the new one is complete. Raises
     InputError where no label is chosen or the file cannot be written.
     """
-    found = chosen_labels(history, choice)
-    if not found:
+    labels = chosen_labels(history, choice)
+    if not labels:
         what = "" if choice.split == "all" else f"{choice.split} "
         raise InputError(
             f"{history.path} holds no such {what}labels yet; run it further, or choose "
             "another `--level` or `--split`"
         )
-    parts = {level: [x for x in found if x.entry.fidelity == level] for level in LEVELS}
+    parts = {
+        level: [x for x in labels if x.entry.fidelity == level] for level in LEVELS
+    }
     files = {level: _level_file(out, level, choice) for level in LEVELS if parts[level]}
     # One of two may be there: this command, or the machine, ended between them.
     part = {file for file in files.values() if os.path.lexists(file)}
@@ -88,7 +90,7 @@ def write_export(
     for file in files.values():
         refuse_target(file, LABELS, force=force, taken=file not in part)
     for level, file in files.items():
-        _write_whole(history, parts[level], file, taken=file in part)
+        _write_labels(history, parts[level], file, taken=file in part)
     return tuple(
         Exported(file, level, Counter(x.split for x in parts[level]))
         for level, file in files.items()
@@ -102,14 +104,14 @@ def dataset(history: History, choice: Choice = USUAL) -> list[Atoms]:
     `REF_forces_expensive`, ...), and the frames have no calculator.
     """
     noise = _noise_by_label(history)
-    found = [
+    images = [
         _labelled_atoms(history, label, noise)
         for label in chosen_labels(history, choice)
     ]
     if choice.level == "both":
-        for atoms in found:
+        for atoms in images:
             _name_level(atoms)
-    return found
+    return images
 
 
 def _name_level(atoms: Atoms) -> None:
@@ -126,7 +128,7 @@ def _level_file(out: Path, level: Level, choice: Choice) -> Path:
     return out.with_name(f"{out.stem}-{level}{out.suffix}")
 
 
-def _write_whole(
+def _write_labels(
     history: History, labels: Sequence[ChosenLabel], out: Path, *, taken: bool
 ) -> None:
     """Write a file; one that is there (`taken`) must be what would be written."""
@@ -162,8 +164,8 @@ def _write_database(history: History, labels: Sequence[ChosenLabel], out: Path) 
 
 
 def _noise_by_label(history: History) -> _Noises:
-    found = (x.noise for x in history.rechecked() if x.noise.failure is None)
-    return {(noise.level, noise.frame): noise for noise in found}
+    noises = (x.noise for x in history.rechecked() if x.noise.failure is None)
+    return {(noise.level, noise.frame): noise for noise in noises}
 
 
 def _labelled_atoms(history: History, chosen: ChosenLabel, noises: _Noises) -> Atoms:
@@ -174,10 +176,10 @@ def _labelled_atoms(history: History, chosen: ChosenLabel, noises: _Noises) -> A
     noise = noises.get((label.level, label.frame.id))
     atoms.info |= _database_keys(history, chosen, noise) | {"REF_energy": record.energy}
     atoms.arrays["REF_forces"] = record.forces
-    known: dict[str, Any] = {"energy": record.energy, "forces": record.forces}
+    results: dict[str, Any] = {"energy": record.energy, "forces": record.forces}
     if record.stress is not None:
-        known["stress"] = atoms.info["REF_stress"] = record.stress
-    atoms.calc = SinglePointCalculator(atoms, **known)
+        results["stress"] = atoms.info["REF_stress"] = record.stress
+    atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms
 
 
@@ -248,10 +250,10 @@ def write_trainer_folder(
     texts = _TEXTS[program](parts, dict(atoms), out)
     if program == "mace":
         parts["train"] = [_free_atom(*x) for x in atoms.items()] + parts["train"]
-    for split, found in parts.items():
-        if found:
+    for split, images in parts.items():
+        if images:
             with replace_atomically(out / f"{split}.xyz") as partial:
-                write_atoms(partial, found, format="extxyz")
+                write_atoms(partial, images, format="extxyz")
     for name, text in texts.items():
         with replace_atomically(out / name) as partial:
             partial.write_text(text, encoding="utf-8")
@@ -280,12 +282,14 @@ def _free_atom(symbol: str, energy: float) -> Atoms:
 def _mace_texts(
     parts: Mapping[str, list[Atoms]], atoms: dict[str, float], out: Path
 ) -> dict[str, str]:
-    known = ", ".join(f"{atomic_numbers[x]}: {energy!r}" for x, energy in atoms.items())
+    energies = ", ".join(
+        f"{atomic_numbers[x]}: {energy!r}" for x, energy in atoms.items()
+    )
     test = " --test_file=test.xyz" if parts["test"] else ""
     line = (
         f"cd {out.name} && mace_run_train --name={out.name} --train_file=train.xyz "
         f"--valid_file=validation.xyz{test} --energy_key=REF_energy "
-        f"--forces_key=REF_forces --E0s='{{{known}}}' --default_dtype=float64"
+        f"--forces_key=REF_forces --E0s='{{{energies}}}' --default_dtype=float64"
     )
     return {"README.md": _readme("MACE", parts, line)}
 
@@ -310,7 +314,7 @@ _TEXTS: dict[Program, Callable[..., dict[str, str]]] = {
 
 
 def _readme(program: str, parts: Mapping[str, list[Atoms]], line: str) -> str:
-    counts = Counter({split: len(found) for split, found in parts.items()})
+    counts = Counter({split: len(images) for split, images in parts.items()})
     level = parts["train"][0].info.get("level_title", "one level")
     rows = "\n".join(f"- {split}: {count} frames" for split, count in counts.items())
     return (

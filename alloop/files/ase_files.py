@@ -25,7 +25,7 @@ UNREADABLE = Exception  # ASE's readers raise anything for damaged or crafted fi
 def read_ase(path: Path, keys: LabelKeys) -> list[RawLabel]:
     """Read all frames of a file with ASE; raise InputError if labels are missing."""
     try:
-        found = (
+        images = (
             database_rows(path) if path.suffix in DATABASES else read(path, index=":")
         )
     except UNREADABLE as error:
@@ -33,17 +33,17 @@ def read_ase(path: Path, keys: LabelKeys) -> list[RawLabel]:
             f"expected frames that ASE can read, {path} cannot be read "
             f"({type(error).__name__}: {error})"
         ) from error
-    return [_raw_label(path, index, atoms, keys) for index, atoms in enumerate(found)]
+    return [_raw_label(path, index, atoms, keys) for index, atoms in enumerate(images)]
 
 
 def database_rows(path: Path) -> list[Atoms]:
     """Return the rows of an ASE database, with their keys and data in `info`."""
-    found = []
+    images = []
     for row in connect(path).select():
         atoms = row.toatoms()
         atoms.info = {**row.data, **row.key_value_pairs}
-        found.append(atoms)
-    return found
+        images.append(atoms)
+    return images
 
 
 def _raw_label(path: Path, index: int, atoms: Atoms, keys: LabelKeys) -> RawLabel:
@@ -80,25 +80,25 @@ def _energy_number(where: str, energy: Any) -> float:
 
 
 def _stress(where: str, values: Mapping[str, Any]) -> Floats | None:
-    given = next((values[name] for name in _STRESS if name in values), None)
-    found = None if given is None else from_any_shape(given)
-    if found is None and given is not None:
+    value = next((values[name] for name in _STRESS if name in values), None)
+    stress = None if value is None else from_any_shape(value)
+    if stress is None and value is not None:
         raise InputError(
-            f"expected a stress of 6 or 3 x 3 numbers in {where}, got {np.shape(given)}"
+            f"expected a stress of 6 or 3 x 3 numbers in {where}, got {np.shape(value)}"
         )
-    return found
+    return stress
 
 
 def _labelled_value(
-    where: str, values: Mapping[str, Any], key: str | None, usual: tuple[str, ...]
+    where: str, values: Mapping[str, Any], key: str | None, names: tuple[str, ...]
 ) -> Any:
-    for name in usual if key is None else (key,):
+    for name in names if key is None else (key,):
         if name in values:
             return values[name]
-    wanted = " or ".join(f"`{name}`" for name in (usual if key is None else (key,)))
+    keys = " or ".join(f"`{name}`" for name in (names if key is None else (key,)))
     hint = "" if key is None else nearest_hint(key, values)
-    kind = "energy" if usual is _ENERGY else "forces"
+    kind = "energy" if names is _ENERGY else "forces"
     raise InputError(
-        f"expected {wanted} in {where}, found {', '.join(values) or 'no labels'}"
+        f"expected {keys} in {where}, found {', '.join(values) or 'no labels'}"
         f"{hint}; if the file has another name for it, give that as `{kind}_key`"
     )

@@ -43,14 +43,14 @@ def read_sound_frames(sources: Sequence[str]) -> list[GivenStructure]:
 
     Raises InputError for the first whose coordinates or cell are at fault.
     """
-    given = read_frames(sources)
-    for index, each in enumerate(given):
-        if fault := frame_fault(each.frame):
+    structures = read_frames(sources)
+    for index, structure in enumerate(structures):
+        if fault := frame_fault(structure.frame):
             raise InputError(
                 f"frame {index} of {', '.join(sources)}: {fault}; mend it or leave it "
                 "out"
             )
-    return given
+    return structures
 
 
 def iterate_frames(source: str) -> Iterator[GivenStructure]:
@@ -64,14 +64,14 @@ def iterate_frames(source: str) -> Iterator[GivenStructure]:
         yield from read_frames([source])
         return
     empty = True
-    for atoms in _each_structure(source, file, index):
+    for atoms in _structures_in_turn(source, file, index):
         empty = False
         yield GivenStructure(atoms, from_atoms(atoms))
     if empty:
         raise _none_there(source)
 
 
-def _each_structure(source: str, file: Path, index: slice) -> Iterator[Atoms]:
+def _structures_in_turn(source: str, file: Path, index: slice) -> Iterator[Atoms]:
     try:
         yield from iread(file, index=index, do_not_split_by_at_sign=True)
     except UNREADABLE as error:
@@ -83,13 +83,15 @@ def _read_structures(source: str) -> list[Atoms]:
     if not file.is_file():
         raise InputError(f"expected a file of structures, {file} is not there")
     try:
-        whole = file.suffix in DATABASES  # ASE's reader would drop the keys
-        found = database_rows(file)[index] if whole else _read_file(file, index)
+        from_database = file.suffix in DATABASES  # ASE's reader would drop the keys
+        images = (
+            database_rows(file)[index] if from_database else _read_file(file, index)
+        )
     except UNREADABLE as error:
         raise _unreadable(source, error) from error
-    if not found:
+    if not images:
         raise _none_there(source)
-    return found
+    return images
 
 
 def _unreadable(source: str, error: Exception) -> InputError:
@@ -112,22 +114,22 @@ def _split_index(source: str) -> tuple[Path, slice]:
     if Path(source).exists() or not at:
         return Path(source), slice(None)
     try:
-        found = string2index(index)
+        selection = string2index(index)
     except ValueError:
-        found = index
-    if isinstance(found, str):
+        selection = index
+    if isinstance(selection, str):
         raise InputError(
             f"expected an index such as 5, 0:10 or ::2 behind the `@` of {source}, "
             f"got {index}"
         )
-    if isinstance(found, int):
-        found = slice(found, found + 1 or None)
-    return Path(name), found
+    if isinstance(selection, int):
+        selection = slice(selection, selection + 1 or None)
+    return Path(name), selection
 
 
 def _read_file(file: Path, index: slice) -> list[Atoms]:
     """Read some structures of a file; all are read if an index counts from its end."""
     if min(index.start or 0, index.stop or 0, index.step or 1) < 0:
         return _read_file(file, slice(None))[index]
-    found: list[Atoms] = read(file, index=index, do_not_split_by_at_sign=True)
-    return found
+    images: list[Atoms] = read(file, index=index, do_not_split_by_at_sign=True)
+    return images

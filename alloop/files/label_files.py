@@ -33,7 +33,7 @@ _FORCES = ("f", "force", "forces")
 _CHARGES = ("q", "charge", "total_charge")
 _SPINS = ("spin", "2s")
 _MULTIPLICITIES = ("multiplicity", "total_spin")
-_MOST = 1e6  # of atomic numbers, charges and spins
+_MAX_NUMBER = 1e6  # of atomic numbers, charges and spins
 _ROUNDING = 0.1  # e or electrons that a sum of rounded numbers of atoms is off by
 
 
@@ -46,27 +46,27 @@ def read_file(path: Path, keys: LabelKeys) -> list[RawLabel]:
 
 
 def convert_labels(
-    path: Path, found: Sequence[RawLabel], units: FileUnits
+    path: Path, raw_labels: Sequence[RawLabel], units: FileUnits
 ) -> LabelledFrames:
     """Return the frames in eV and Å, without warnings; `path` is for the messages.
 
     Raises InputError if there are none, for shapes that do not fit and for numbers that
     are not finite.
     """
-    if not found:
+    if not raw_labels:
         raise InputError(f"expected labelled frames in {path}, found none")
     intake = LabelledFrames(
         frames=tuple(
-            _convert_frame(path, i, raw, units) for i, raw in enumerate(found)
+            _convert_frame(path, i, raw, units) for i, raw in enumerate(raw_labels)
         ),
-        energies=np.array([raw.energy for raw in found]) * units.to_ev,
+        energies=np.array([raw.energy for raw in raw_labels]) * units.to_ev,
         forces=tuple(
-            _convert_forces(path, i, raw, units) for i, raw in enumerate(found)
+            _convert_forces(path, i, raw, units) for i, raw in enumerate(raw_labels)
         ),
         units=units,
-        stress=tuple(_convert_stress(raw, units) for raw in found),
+        stress=tuple(_convert_stress(raw, units) for raw in raw_labels),
     )
-    _refuse_not_finite(path, found, intake)
+    _refuse_not_finite(path, raw_labels, intake)
     return intake
 
 
@@ -120,9 +120,9 @@ def _convert_stress(raw: RawLabel, units: FileUnits) -> Floats | None:
 
 
 def _refuse_not_finite(
-    path: Path, found: Sequence[RawLabel], intake: LabelledFrames
+    path: Path, raw_labels: Sequence[RawLabel], intake: LabelledFrames
 ) -> None:
-    rows = zip(found, intake.energies, intake.forces, strict=True)
+    rows = zip(raw_labels, intake.energies, intake.forces, strict=True)
     bad = [
         index
         for index, (raw, energy, forces) in enumerate(rows)
@@ -185,12 +185,12 @@ def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
         spins = named
     return [
         _raw_labels(
-            numbers[i],
-            positions[i],
-            float(energies[i]),
-            None if forces is None else forces[i],
-            charges[i],
-            spin,
+            numbers=numbers[i],
+            positions=positions[i],
+            energy=float(energies[i]),
+            forces=None if forces is None else forces[i],
+            charge=charges[i],
+            spin=spin,
         )
         for i, spin in enumerate(spins)
     ]
@@ -208,7 +208,14 @@ def _raw_labels(
     if len(real) == len(positions) and (forces is None or len(forces) == len(real)):
         numbers, positions = numbers[real], positions[real]
         forces = None if forces is None else forces[real]
-    return RawLabel(numbers, positions, energy, forces, charge, spin)
+    return RawLabel(
+        numbers=numbers,
+        positions=positions,
+        energy=energy,
+        forces=forces,
+        charge=charge,
+        spin=spin,
+    )
 
 
 def _force_array(
@@ -244,37 +251,37 @@ def _key_prefix(energy_key: str | None) -> str:
 
 
 def _required_array(
-    path: Path, arrays: Arrays, key: str | None, usual: Sequence[str], prefix: str
+    path: Path, arrays: Arrays, key: str | None, names: Sequence[str], prefix: str
 ) -> npt.NDArray[Any]:
     if key is not None and key not in arrays:
         raise InputError(
             f"expected an array `{key}` in {path}, it holds {', '.join(arrays)}"
             f"{nearest_hint(key, arrays)}"
         )
-    name = key or _find_key(arrays, usual, prefix)
+    name = key or _find_key(arrays, names, prefix)
     if name is None:
         raise InputError(
-            f"expected one of {', '.join(usual)} in {path}, it holds "
+            f"expected one of {', '.join(names)} in {path}, it holds "
             f"{', '.join(arrays)}; give `energy_key` and `forces_key`"
         )
     return _real_array(path, name, arrays[name])
 
 
-def _find_key(arrays: Arrays, usual: Sequence[str], prefix: str) -> str | None:
+def _find_key(arrays: Arrays, names: Sequence[str], prefix: str) -> str | None:
     by_lower = {name.lower(): name for name in arrays}
-    wanted = [prefix.lower() + name for name in usual] + list(usual)
-    return next((by_lower[name] for name in wanted if name in by_lower), None)
+    candidates = [prefix.lower() + name for name in names] + list(names)
+    return next((by_lower[name] for name in candidates if name in by_lower), None)
 
 
 def _per_frame(
-    path: Path, arrays: Arrays, usual: Sequence[str], prefix: str, frames: int
+    path: Path, arrays: Arrays, names: Sequence[str], prefix: str, frames: int
 ) -> list[int]:
     """Return an integer for each frame; zeros if the file has none.
 
     Numbers of atoms, such as partial charges, are summed. Raises InputError for sums
     and numbers that are not whole.
     """
-    name = _find_key(arrays, usual, prefix)
+    name = _find_key(arrays, names, prefix)
     if name is None:
         return [0] * frames
     array = _real_array(path, name, arrays[name])
@@ -301,7 +308,8 @@ def _refuse_fractions(
     path: Path, what: str, array: npt.NDArray[Any], rounding: float = 0.01
 ) -> None:
     off = np.abs(array - np.round(array))
-    wrong = array[~(off < rounding) | (np.abs(array) > _MOST)]  # nan is wrong, too
+    within = (off < rounding) & (np.abs(array) <= _MAX_NUMBER)  # not for nan
+    wrong = array[~within]
     if wrong.size:
         raise InputError(f"expected whole numbers as {what} in {path}, got {wrong[0]}")
 

@@ -149,16 +149,16 @@ class RawLabel:
 
 
 def distinct_frames(
-    found: Iterable[LabelledFrame], kind: str
+    frames: Iterable[LabelledFrame], kind: str
 ) -> dict[FrameId, LabelledFrame]:
     """Return the first label of each frame, by id; InputError where two disagree.
 
     kind: of the labels, for the message, such as "cheap".
     """
     first: dict[FrameId, LabelledFrame] = {}
-    for labelled in found:
-        known = first.setdefault(labelled.frame.id, labelled)
-        if conflict := energy_conflict(kind, known.energy, labelled.energy):
+    for labelled in frames:
+        earlier = first.setdefault(labelled.frame.id, labelled)
+        if conflict := energy_conflict(kind, earlier.energy, labelled.energy):
             raise InputError(conflict)
     return first
 
@@ -173,10 +173,10 @@ def energy_conflict(kind: str, first: float, second: float) -> str | None:
     )
 
 
-def nearest_hint(word: str, known: Iterable[str]) -> str:
+def nearest_hint(word: str, words: Iterable[str]) -> str:
     """Return ", did you mean `...`?" if a known word is near, else an empty string."""
-    found = nearest_word(word, known, cutoff=0.5)
-    return f", did you mean `{found}`?" if found else ""
+    nearest = nearest_word(word, words, cutoff=0.5)
+    return f", did you mean `{nearest}`?" if nearest else ""
 
 
 def _check_unit(key: str, word: str, units: Iterable[str]) -> None:

@@ -38,7 +38,7 @@ _TOTALS = 0.22  # logarithm: accuracy of total energies from 0.5 Z^2.4
 
 _FRAMES = 1000  # of one molecule, compared with each other
 _PAIRS = 60  # nearest pairs that are kept
-_LEAST = 5  # with fewer pairs, there is no result
+_MIN_PAIRS = 5  # with fewer pairs, there is no result
 _SCATTER = 0.3  # of energy differences about the line; above it, there is no result
 _SAME = 1e-4  # Å: frames nearer than this are copies
 _Key = tuple[bytes, int, int]
@@ -58,10 +58,10 @@ def unit_warnings(intake: LabelledFrames) -> tuple[str, ...]:
 
 
 def _length_warning(intake: LabelledFrames) -> str | None:
-    found = [
+    ratios = [
         _relative_bond(frame) for frame in _sample_frames(intake) if len(frame) > 1
     ]
-    ratio = float(np.median(found)) if found else 1.0
+    ratio = float(np.median(ratios)) if ratios else 1.0
     if _BONDS[0] <= ratio <= _BONDS[1]:
         return None
     declared = intake.units.length
@@ -124,17 +124,17 @@ def _work_warning(intake: LabelledFrames) -> str | None:
 
     Then units or a sign are mixed up.
     """
-    found = energy_work_ratio(intake)
-    if found is None or abs(found - 1) < _SURE:
+    ratio = energy_work_ratio(intake)
+    if ratio is None or abs(ratio - 1) < _SURE:
         return None
     return (
-        f"energies of near frames differ by {found:.3g} times the work of the forces "
-        f"between them, expected 1{_mixed_units(intake, found)}"
+        f"energies of near frames differ by {ratio:.3g} times the work of the forces "
+        f"between them, expected 1{_mixed_units(intake, ratio)}"
     )
 
 
-def _mixed_units(intake: LabelledFrames, found: float) -> str:
-    if abs(found + 1) < _SURE:
+def _mixed_units(intake: LabelledFrames, ratio: float) -> str:
+    if abs(ratio + 1) < _SURE:
         return "; forces of the other sign (gradients) would explain it"
     units = intake.units
     energies = {
@@ -149,7 +149,7 @@ def _mixed_units(intake: LabelledFrames, found: float) -> str:
     fitting = [
         words
         for words, factor in {**energies, **forces}.items()
-        if abs(log(abs(found) / factor)) < _CLOSE
+        if abs(log(abs(ratio) / factor)) < _CLOSE
     ]
     return f"; {', or '.join(fitting)} would explain it" if fitting else ""
 
@@ -176,12 +176,12 @@ def energy_work_ratio(intake: LabelledFrames) -> float | None:
     is fitted by least absolute deviations: the ratio is the median of all ratios,
     weighted by the work.
     """
-    found = [_energy_work_pairs(intake, group) for group in _molecule_groups(intake)]
-    rises = np.concatenate([np.zeros(0), *(rise for rise, _ in found)])
-    works = np.concatenate([np.zeros(0), *(work for _, work in found)])
+    pairs = [_energy_work_pairs(intake, group) for group in _molecule_groups(intake)]
+    rises = np.concatenate([np.zeros(0), *(rise for rise, _ in pairs)])
+    works = np.concatenate([np.zeros(0), *(work for _, work in pairs)])
     moved: Booleans = np.abs(works) > 0
     rises, works = rises[moved], works[moved]
-    if len(works) < _LEAST:
+    if len(works) < _MIN_PAIRS:
         return None
     fitted = _weighted_median(rises / works, np.abs(works))
     scatter = np.median(np.abs(rises - fitted * works)) / np.median(np.abs(rises))
@@ -219,17 +219,17 @@ def _nearest_pairs(positions: Floats) -> Integers:
     gaps = apart[pairs[:, 0], pairs[:, 1]]
     first = np.unique(pairs, axis=0, return_index=True)[1]
     first = first[np.isfinite(gaps[first])]
-    kept: Integers = pairs[first[np.argsort(gaps[first], kind="stable")[:_PAIRS]]]
-    return kept
+    nearest: Integers = pairs[first[np.argsort(gaps[first], kind="stable")[:_PAIRS]]]
+    return nearest
 
 
 def _trapezoid_work(intake: LabelledFrames, i: int, j: int) -> float:
     """Return -½(F1 + F2)·Δx in eV, with the second frame rotated onto the first."""
-    one = centred(intake.frames[i].positions)
+    start = centred(intake.frames[i].positions)
     other = centred(intake.frames[j].positions)
-    turn = kabsch_rotation(one, other)
+    turn = kabsch_rotation(start, other)
     mean = 0.5 * (intake.forces[i] + intake.forces[j] @ turn)  # (atoms, 3) eV/Å
-    return -float((mean * (other @ turn - one)).sum())
+    return -float((mean * (other @ turn - start)).sum())
 
 
 def _weighted_median(values: Floats, weights: Floats) -> float:
@@ -248,11 +248,13 @@ def duplicate_frames(
     superposition, mirror images included. Periodic frames are the same only if their
     ids are equal.
     """
-    found = set(_same_ids(test, train))
-    asked, known = _composition_groups(test), _composition_groups(train)
-    for key in asked.keys() & known.keys():
-        found.update(_same_shapes(test, train, (asked[key], known[key]), tolerance))
-    return sorted(found)
+    duplicates = set(_same_ids(test, train))
+    test_groups, train_groups = _composition_groups(test), _composition_groups(train)
+    for key in test_groups.keys() & train_groups.keys():
+        duplicates.update(
+            _same_shapes(test, train, (test_groups[key], train_groups[key]), tolerance)
+        )
+    return sorted(duplicates)
 
 
 def _same_ids(
@@ -279,27 +281,32 @@ def _same_shapes(
     members: tuple[list[int], list[int]],
     tolerance: float,
 ) -> Iterator[tuple[int, int]]:
-    asked, known = members
+    test_members, train_members = members
     pairs = _similar_pairs(
-        _stacked_positions(test, asked), _stacked_positions(train, known), 2 * tolerance
+        _stacked_positions(test, test_members),
+        _stacked_positions(train, train_members),
+        2 * tolerance,
     )
     for i, j in pairs:
-        one, other = test[asked[i]].positions, train[known[j]].positions
-        if largest_shift(one, other) < tolerance:
-            yield asked[i], known[j]
+        test_positions, train_positions = (
+            test[test_members[i]].positions,
+            train[train_members[j]].positions,
+        )
+        if largest_shift(test_positions, train_positions) < tolerance:
+            yield test_members[i], train_members[j]
 
 
 def _similar_pairs(
-    asked: Floats, known: Floats, width: float
+    test: Floats, train: Floats, width: float
 ) -> Iterator[tuple[int, int]]:
     """Yield index pairs of geometries whose pair distances all agree within `width`.
 
     If no atom moves by more than half of it, no distance can change by more. Sorting by
     the mean distance first leaves few to compare.
     """
-    ours, theirs = pair_distances(asked), pair_distances(known)
+    ours, theirs = pair_distances(test), pair_distances(train)
     if not ours.shape[1]:
-        yield from np.ndindex(len(asked), len(known))
+        yield from np.ndindex(len(test), len(train))
         return
     order = np.argsort(theirs.mean(axis=1))
     means = theirs.mean(axis=1)[order]
@@ -333,14 +340,14 @@ def centred(positions: Floats) -> Floats:
     return out
 
 
-def largest_shift(one: Floats, other: Floats) -> float:
+def largest_shift(first: Floats, second: Floats) -> float:
     """Return the largest distance between equal atoms after superposition, Å.
 
     Mirror images are the same geometry, since their energy and forces are the same.
     """
-    one, other = centred(one), centred(other)
-    moved = other @ kabsch_rotation(one, other, mirror=True)
-    return float(np.linalg.norm(moved - one, axis=1).max())
+    first, second = centred(first), centred(second)
+    moved = second @ kabsch_rotation(first, second, mirror=True)
+    return float(np.linalg.norm(moved - first, axis=1).max())
 
 
 def pair_distances(positions: Floats) -> Floats:

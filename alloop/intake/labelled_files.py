@@ -67,11 +67,11 @@ def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot
                 f"{path} is a folder, so it is read as an alloop store, which is in eV "
                 "and Å; leave the units out"
             )
-        found = _read_store(path, fidelity)
+        raw_labels = _read_store(path, fidelity)
     else:
-        found = read_file(path, keys)
+        raw_labels = read_file(path, keys)
     intake = convert_labels(
-        path, [_with_charge_and_spin(raw, charge, spin) for raw in found], units
+        path, [_with_charge_and_spin(raw, charge, spin) for raw in raw_labels], units
     )
     doubts = (*_odd_electrons(path, intake.frames), *unit_warnings(intake))
     return replace(intake, warnings=doubts)

@@ -41,8 +41,8 @@ class Diagnosis:
 
     def new_elements(self) -> tuple[str, ...]:
         """Return the symbols of elements that no training frame has."""
-        found = (x.number for x in self.shifts.elements)
-        return tuple(chemical_symbol(z) for z in found if z not in self.known)
+        numbers = (x.number for x in self.shifts.elements)
+        return tuple(chemical_symbol(z) for z in numbers if z not in self.known)
 
     def frame_facts(self, frame: int) -> dict[str, Any]:
         """Return the shifts of a frame, fit for `json.dumps`."""
@@ -103,14 +103,16 @@ def diagnose(
         raise InputError("expected frames to compare with the training set, got none")
     labelled = training.forces is not None and frames.forces is not None
     elements = np.unique(training.batch.numbers).tolist()
-    known, given = (
+    described_training, described = (
         describe_frames(potential, x.batch, x.forces if labelled else None, elements)
         for x in (training, frames)
     )
-    found = fit_shifts(known, graph_radius(potential, radius), quantile)
+    training_shifts = fit_shifts(
+        described_training, graph_radius(potential, radius), quantile
+    )
     return Diagnosis(
-        training=found,
-        shifts=found.measure(given),
+        training=training_shifts,
+        shifts=training_shifts.measure(described),
         formulas=tuple(hill_formula(frame) for frame in frames.batch.frames()),
         source="labels" if labelled else "model",
         known=frozenset(elements),

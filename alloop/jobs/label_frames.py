@@ -84,30 +84,32 @@ def label_frames(
     opened = (
         cache if cache is None or isinstance(cache, LabelCache) else LabelCache(cache)
     )
-    wanted = {frame.id: frame for frame in frames}
-    found = {} if opened is None else _known_labels(opened, level, wanted)
+    by_id = {frame.id: frame for frame in frames}
+    records = {} if opened is None else _cached_labels(opened, level, by_id)
     price = level_cost(level)
-    todo = {id: price.seconds(frame) for id, frame in wanted.items() if id not in found}
-    counts = _LabelCounts(len(wanted), found, todo, observe or _ignore_progress)
+    todo = {
+        id: price.seconds(frame) for id, frame in by_id.items() if id not in records
+    }
+    counts = _LabelCounts(len(by_id), records, todo, observe or _ignore_progress)
     counts.report()
     if todo:
-        queue = [wanted[id] for id in _costliest_first(todo)]
+        queue = [by_id[id] for id in _costliest_first(todo)]
         with _LabelThreads(
             level, limits or Limits(), min(workers or available_cores(), len(todo))
         ) as threads:
             threads.refuse(queue)
             for record in threads.labels(queue, opened):
                 if record is not None:
-                    found[record.frame] = record
+                    records[record.frame] = record
                     counts.add(record)
                 counts.report()
-    return [found[frame.id] for frame in frames]
+    return [records[frame.id] for frame in frames]
 
 
-def _known_labels(
-    cache: LabelCache, level: Level, wanted: Mapping[FrameId, Frame]
+def _cached_labels(
+    cache: LabelCache, level: Level, ids: Mapping[FrameId, Frame]
 ) -> dict[FrameId, Outcome]:
-    records = ((id, _cached(cache, level, wanted[id])) for id in wanted)
+    records = ((id, _cached(cache, level, ids[id])) for id in ids)
     return {id: record for id, record in records if record is not None}
 
 
@@ -138,13 +140,13 @@ class _LabelCounts:
     def __init__(
         self,
         frames: int,
-        known: Mapping[FrameId, Outcome],
+        cached: Mapping[FrameId, Outcome],
         prices: Mapping[FrameId, float],
         observe: Callable[[LabelProgress], None],
     ) -> None:
-        self._frames, self._known = frames, len(known)
+        self._frames, self._known = frames, len(cached)
         self._prices, self._observe = prices, observe
-        self._failures = Counter(map(_record_failure, known.values()))
+        self._failures = Counter(map(_record_failure, cached.values()))
         self._made, self._paid, self._cpu = 0, 0.0, 0.0
         self._began = time.monotonic()
 
@@ -161,8 +163,16 @@ class _LabelCounts:
         expected = sum(self._prices.values()) - self._paid
         left = seconds * expected / self._paid if self._paid else None
         failures = {f: n for f, n in self._failures.items() if f is not None}
-        counts = (self._frames, self._known, self._made)
-        self._observe(LabelProgress(*counts, failures, seconds, left, self._cpu))
+        progress = LabelProgress(
+            frames=self._frames,
+            known=self._known,
+            made=self._made,
+            failures=failures,
+            seconds=seconds,
+            left=left,
+            cpu_seconds=self._cpu,
+        )
+        self._observe(progress)
 
 
 def _record_failure(record: Outcome) -> Failure | None:
@@ -241,8 +251,8 @@ class _LabelThreads:
         self, labeller: IsolatedLabeller, frame: Frame, cache: LabelCache | None
     ) -> Outcome:
         """Return a cached label, which another run may have made by now, or make it."""
-        known = None if cache is None else _cached(cache, self._level, frame)
-        return labeller.label(frame) if known is None else known
+        cached = None if cache is None else _cached(cache, self._level, frame)
+        return labeller.label(frame) if cached is None else cached
 
     def _stop_threads(self, busy: Sequence["Future[None]"]) -> None:
         self._stop.set()

@@ -50,7 +50,7 @@ _RESULTS = (
 _STATE = ("charge", "spin", "total_charge", "total_spin")
 _OF_ATOMS = ("forces", "charges", "magmoms", "energies", "stresses")  # ASE's results
 _COLUMNS = ("index", "frame", "reason", "message", "passing")
-_OWN_COLUMNS = ("numbers", "positions", "tags", "momenta", "masses")  # of a database
+_ATOMS_COLUMNS = ("numbers", "positions", "tags", "momenta", "masses")  # of a database
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,9 @@ class LabelJob:
             raise InputError("expected structures to label, the files hold none")
         refuse_target(self.out, _ENDINGS, taken=False)  # see `finished_failures`
         failures = failures_file(self.out)
-        own = self.force or self.out.exists() or self.cache_folder.is_dir()
-        own = own or lists_frames(failures, self.given)
-        refuse_target(failures, (".csv",), taken=not own)
+        is_ours = self.force or self.out.exists() or self.cache_folder.is_dir()
+        is_ours = is_ours or lists_frames(failures, self.given)
+        refuse_target(failures, (".csv",), taken=not is_ours)
         if self.cache is not None:
             refuse_inside_store(self.cache)
 
@@ -127,7 +127,7 @@ class LabelJob:
         stay in the cache.
         """
         records = label_frames(
-            [each.frame for each in self.given],
+            [structure.frame for structure in self.given],
             self.level,
             workers=self.workers,
             limits=self.limits,
@@ -154,30 +154,35 @@ def failures_file(out: Path) -> Path:
     return out.with_name(f"{out.name}.failures.csv")
 
 
-def lists_frames(path: Path, given: Sequence[GivenStructure]) -> bool:
+def lists_frames(path: Path, structures: Sequence[GivenStructure]) -> bool:
     """Return True if a file is the failure list of some of these frames."""
-    wanted = {each.frame.id for each in given}
+    ids = {structure.frame.id for structure in structures}
     try:
         with path.open(newline="") as file:
             rows = csv.DictReader(file)
-            own = tuple(rows.fieldnames or ()) == _COLUMNS
-            return own and {row["frame"] for row in rows} <= wanted
+            is_ours = tuple(rows.fieldnames or ()) == _COLUMNS
+            return is_ours and {row["frame"] for row in rows} <= ids
     except (OSError, ValueError, csv.Error):
         return False
 
 
 def write_labels(
-    out: Path, given: Sequence[GivenStructure], level: Level, records: Sequence[Outcome]
+    out: Path,
+    structures: Sequence[GivenStructure],
+    level: Level,
+    records: Sequence[Outcome],
 ) -> None:
     """Write labels and failures, each file atomically, the label file last.
 
     The label file is a database if `out` ends in .db, extended XYZ otherwise; none is
     written without labels. Raises InputError where they cannot be written.
     """
-    pairs = list(zip(given, records, strict=True))
-    good = [(each, label) for each, label in pairs if isinstance(label, Label)]
+    pairs = list(zip(structures, records, strict=True))
+    good = [
+        (structure, label) for structure, label in pairs if isinstance(label, Label)
+    ]
     try:
-        _write_failures(failures_file(out), given, failed_frames(records))
+        _write_failures(failures_file(out), structures, failed_frames(records))
         if good:
             with replace_atomically(out) as partial:
                 _write_label_file(partial, level, good)
@@ -189,7 +194,7 @@ def write_labels(
 
 
 def read_earlier_failures(
-    out: Path, given: Sequence[GivenStructure], level: Level, part: bool = False
+    out: Path, structures: Sequence[GivenStructure], level: Level, part: bool = False
 ) -> Failed | None:
     """Return the failures of an earlier result of the same request.
 
@@ -199,24 +204,28 @@ def read_earlier_failures(
     if not out.exists():
         return None
     try:
-        found = database_rows(out) if out.suffix in DATABASES else read(out, index=":")
+        images = database_rows(out) if out.suffix in DATABASES else read(out, index=":")
         failures = _read_failures(failures_file(out))
     except UNREADABLE as error:
         raise _other_request(out, f"cannot be read ({error})") from error
-    if any(atoms.info.get("level") != f"level/{level.id}" for atoms in found):
+    if any(atoms.info.get("level") != f"level/{level.id}" for atoms in images):
         raise _other_request(out, f"holds no labels at {level.title} as it is set here")
-    wanted = [f"frame/{x.frame.id}" for i, x in enumerate(given) if i not in failures]
-    frames = [atoms.info.get("frame") for atoms in found]
-    if frames == wanted:
+    expected = [
+        f"frame/{x.frame.id}" for i, x in enumerate(structures) if i not in failures
+    ]
+    frames = [atoms.info.get("frame") for atoms in images]
+    if frames == expected:
         return failures
-    if part and {*frames} <= {f"frame/{each.frame.id}" for each in given}:
+    if part and {*frames} <= {
+        f"frame/{structure.frame.id}" for structure in structures
+    }:
         return None
     raise _other_request(out, "holds labels of other frames")
 
 
-def labelled_atoms(given: GivenStructure, level: Level, label: Label) -> Atoms:
+def labelled_atoms(structure: GivenStructure, level: Level, label: Label) -> Atoms:
     """Return the structure with its label, keeping all its own info and arrays."""
-    facts, old = _label_facts(given, level, label), given.atoms
+    facts, old = _label_facts(structure, level, label), structure.atoms
     results = {} if old.calc is None else old.calc.results
     columns = {name: results[name] for name in _OF_ATOMS if name in results}
     others = {name: value for name, value in results.items() if name not in columns}
@@ -228,10 +237,10 @@ def labelled_atoms(given: GivenStructure, level: Level, label: Label) -> Atoms:
     for name, values in columns.items():
         atoms.set_array(f"input_{name}", values)
     atoms.set_array("REF_forces", label.forces)
-    known: dict[str, Any] = {"energy": label.energy, "forces": label.forces}
+    calculated: dict[str, Any] = {"energy": label.energy, "forces": label.forces}
     if label.stress is not None:
-        known["stress"] = atoms.info["REF_stress"] = label.stress
-    atoms.calc = SinglePointCalculator(atoms, **known)
+        calculated["stress"] = atoms.info["REF_stress"] = label.stress
+    atoms.calc = SinglePointCalculator(atoms, **calculated)
     return atoms
 
 
@@ -239,8 +248,10 @@ def _renamed_keys(info: Mapping[str, Any], taken: set[str]) -> dict[str, Any]:
     return {f"input_{k}" if k in taken else k: value for k, value in info.items()}
 
 
-def _label_facts(given: GivenStructure, level: Level, label: Label) -> dict[str, Any]:
-    frame, details = given.frame, label.details
+def _label_facts(
+    structure: GivenStructure, level: Level, label: Label
+) -> dict[str, Any]:
+    frame, details = structure.frame, label.details
     facts = {
         "REF_energy": label.energy,
         "frame": f"frame/{frame.id}",
@@ -259,16 +270,16 @@ def _label_facts(given: GivenStructure, level: Level, label: Label) -> dict[str,
 def _write_label_file(
     partial: Path, level: Level, good: Sequence[tuple[GivenStructure, Label]]
 ) -> None:
-    images = [labelled_atoms(given, level, label) for given, label in good]
+    images = [labelled_atoms(structure, level, label) for structure, label in good]
     if partial.suffix not in DATABASES:
         write_atoms(partial, images, format="extxyz")
         return
     with connect(partial, use_lock_file=False) as database:
-        for atoms, (given, label) in zip(images, good, strict=True):
-            keys = _label_facts(given, level, label)
+        for atoms, (structure, label) in zip(images, good, strict=True):
+            keys = _label_facts(structure, level, label)
             del keys["charge"]  # ASE reserves a column of this name
             data = {k: v for k, v in atoms.info.items() if k not in keys}
-            data |= {k: v for k, v in atoms.arrays.items() if k not in _OWN_COLUMNS}
+            data |= {k: v for k, v in atoms.arrays.items() if k not in _ATOMS_COLUMNS}
             data = {name: _plain_value(value) for name, value in data.items()}
             data["details"] = dict(label.details)
             database.write(atoms, key_value_pairs=keys, data=data)
@@ -284,7 +295,7 @@ def _plain_value(value: Any) -> Any:
 
 
 def _write_failures(
-    path: Path, given: Sequence[GivenStructure], failures: Failed
+    path: Path, structures: Sequence[GivenStructure], failures: Failed
 ) -> None:
     if not failures:
         path.unlink(missing_ok=True)
@@ -294,7 +305,7 @@ def _write_failures(
         lines.writerow(_COLUMNS)
         for index, why in failures.items():
             facts = (why.failure.name, printable(why.message), why.failure.is_transient)
-            lines.writerow([index, given[index].frame.id, *facts])
+            lines.writerow([index, structures[index].frame.id, *facts])
 
 
 def _read_failures(path: Path) -> Failed:

@@ -90,13 +90,13 @@ class Trajectory:
     ) -> None:
         self._file.close()
 
-    def add(self, found: ScoredFrames, timestep: float) -> None:
+    def add(self, scored: ScoredFrames, timestep: float) -> None:
         """Append the frames of the walkers that are eligible."""
         text = io.StringIO()
-        for index in map(int, np.flatnonzero(found.eligible)):
+        for index in map(int, np.flatnonzero(scored.eligible)):
             write(
                 text,
-                _frame_atoms(found, index, timestep, self._scored),
+                _frame_atoms(scored, index, timestep, self._scored),
                 format="extxyz",
             )
         self._file.write(text.getvalue().encode())
@@ -164,8 +164,8 @@ class MDRun:
         path = trajectory_file(self.out)
         older = {"dynamics": _text_in_older_states(self.dynamics)}
         halfway = StateFile(path, self._request_key(), older, self.force)
-        own = path == self.out or halfway.path.exists()
-        refuse_target(self.out, KINDS, force=self.force, taken=not own)
+        is_ours = path == self.out or halfway.path.exists()
+        refuse_target(self.out, KINDS, force=self.force, taken=not is_ours)
         state = halfway.read(self._starting_walkers())
         potential = self._md_potential(state.walkers)
         if state.step == 0:  # or a kill within the first piece would leave none
@@ -178,10 +178,15 @@ class MDRun:
                 state = self._run_piece(state, potential, trajectory)
                 halfway.write(state)
                 if observe is not None:
-                    taken, seconds = state.step - first, time.monotonic() - began
-                    moving = _moving_walkers(state.walkers)
-                    done = (state.step, self.steps, moving, self.walkers)
-                    observe(MDProgress(*done, taken, seconds))
+                    progress = MDProgress(
+                        done=state.step,
+                        steps=self.steps,
+                        moving=_moving_walkers(state.walkers),
+                        walkers=self.walkers,
+                        taken=state.step - first,
+                        seconds=time.monotonic() - began,
+                    )
+                    observe(progress)
         if path != self.out:
             convert_trajectory(path, self.out)
         return list(state.walkers)
@@ -208,7 +213,7 @@ class MDRun:
         ]
         if state.step == 0:
             self._add(state.walkers, potential, trajectory)
-        found = run_dynamics(
+        outcome = run_dynamics(
             state.walkers,
             potential,
             self.dynamics,
@@ -219,11 +224,11 @@ class MDRun:
             observe=lambda scored: trajectory.add(scored, self.dynamics.timestep),
         )
         end = state.step + steps
-        for transfer in proton_transfers(state.walkers, found.walkers):
+        for transfer in proton_transfers(state.walkers, outcome.walkers):
             self.transfers.append(f"before step {end} {transfer}")
         if end == self.steps and steps % self.dynamics.stride:
-            self._add(found.walkers, potential, trajectory)
-        return RunState(end, found.walkers, trajectory.sync())
+            self._add(outcome.walkers, potential, trajectory)
+        return RunState(end, outcome.walkers, trajectory.sync())
 
     def _add(
         self, walkers: Sequence[Walker], potential: Potential, trajectory: Trajectory
@@ -257,8 +262,8 @@ class MDRun:
         from alloop.potentials.placed import moving_potential
 
         batch = pack_frames([walker.frame for walker in walkers])
-        own = on_device(self.model.potential, self.device)
-        potential, why = moving_potential(own, batch, self.compile)
+        original = on_device(self.model.potential, self.device)
+        potential, why = moving_potential(original, batch, self.compile)
         self.notes.extend([] if why is None else [why])
         return potential
 
@@ -397,7 +402,7 @@ def _restored_walkers(
     arrays = (tensors["positions"], tensors["velocities"])
     cuts = start.offsets[1:-1]
     parts = zip(*(np.split(array, cuts) for array in arrays), cells, strict=True)
-    each = zip(beginning, parts, facts["steps"], facts["stopped"], strict=True)
+    rows = zip(beginning, parts, facts["steps"], facts["stopped"], strict=True)
     return tuple(
         replace(
             walker,
@@ -406,7 +411,7 @@ def _restored_walkers(
             step=step,
             stopped=stopped,
         )
-        for walker, (positions, velocities, cell), step, stopped in each
+        for walker, (positions, velocities, cell), step, stopped in rows
     )
 
 
@@ -455,26 +460,26 @@ def _write_error(out: Path, error: Exception) -> InputError:
 
 
 def _frame_atoms(
-    found: ScoredFrames, index: int, timestep: float, scored: bool
+    frames: ScoredFrames, index: int, timestep: float, scored: bool
 ) -> object:
-    walker, offsets = found.walkers[index], found.batch.offsets
+    walker, offsets = frames.walkers[index], frames.batch.offsets
     span = slice(int(offsets[index]), int(offsets[index + 1]))
-    positions, cell = found.batch.positions[span], found.batch.cells[index]
+    positions, cell = frames.batch.positions[span], frames.batch.cells[index]
     frame = replace(walker.frame, positions=positions, cell=cell)
-    step = walker.step + found.step
+    step = walker.step + frames.step
     atoms = to_atoms(frame)
     atoms.info |= {"walker": walker.index, "step": step, "time": step * timestep}
     if scored:
-        atoms.info["surprise"] = float(found.surprise[index])
-    energy = float(found.predictions.energies[index])
-    forces = found.predictions.forces[span]
-    if found.velocities is not None:
-        atoms.set_velocities(found.velocities[span] * ASE_VELOCITY)
-    if index in found.stopped:
-        atoms.info["stopped"] = found.stopped[index].replace("Å", "A")  # ASCII only
-    known = {"energy": energy, "forces": forces}
-    stress = found.predictions.stress
+        atoms.info["surprise"] = float(frames.surprise[index])
+    energy = float(frames.predictions.energies[index])
+    forces = frames.predictions.forces[span]
+    if frames.velocities is not None:
+        atoms.set_velocities(frames.velocities[span] * ASE_VELOCITY)
+    if index in frames.stopped:
+        atoms.info["stopped"] = frames.stopped[index].replace("Å", "A")  # ASCII only
+    results = {"energy": energy, "forces": forces}
+    stress = frames.predictions.stress
     if stress is not None and np.isfinite(stress[index]).all():
-        known["stress"] = stress[index]
-    atoms.calc = SinglePointCalculator(atoms, **known)
+        results["stress"] = stress[index]
+    atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms

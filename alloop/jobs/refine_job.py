@@ -72,8 +72,8 @@ def refine_radius(
     See `alloop.refine.radius.choose_radius`.
     """
     trained = trained_radius(model.potential)
-    found = diagnose(model.potential, training, frames, radius=trained)
-    choice = choose_radius(found.training, frames.batch, candidates, margin)
+    diagnosis = diagnose(model.potential, training, frames, radius=trained)
+    choice = choose_radius(diagnosis.training, frames.batch, candidates, margin)
     if not choice.changed:
         return RadiusRefinement(None, choice)
     refined = fixed_radius(model, choice.radius, frames, training)
@@ -142,16 +142,16 @@ def refined_generation(
     scorer, threshold = None, None
     if training is not None:
         scorer, threshold = _fitted_scorer(potential, training.batch)
-    known = model.domain
-    if known is not None:
-        known = Domain(tuple(sorted({*known.species, *Domain.of(frames).species})))
+    domain = model.domain
+    if domain is not None:
+        domain = Domain(tuple(sorted({*domain.species, *Domain.of(frames).species})))
     return replace(
         model,
         potential=potential,
         scorer=scorer,
         threshold=threshold,
         facts={"refined": facts, "before": model.facts},
-        domain=known,
+        domain=domain,
         error_limits=None,
     )
 
@@ -185,10 +185,12 @@ def level_labels(
     where the level cannot treat their elements, and where no frame got a label.
     """
     distinct = list(dict.fromkeys(frames))
-    found = label_frames(distinct, level, workers=workers, cache=cache, observe=observe)
-    rows = zip(distinct, found, strict=True)
+    records = label_frames(
+        distinct, level, workers=workers, cache=cache, observe=observe
+    )
+    rows = zip(distinct, records, strict=True)
     good = [(frame, x) for frame, x in rows if isinstance(x, Label)]
-    failed = [x for x in found if isinstance(x, Unlabelled)]
+    failed = [x for x in records if isinstance(x, Unlabelled)]
     if not good:
         why = failed[0].message or failed[0].failure.name.lower()
         raise InputError(
@@ -197,14 +199,14 @@ def level_labels(
         )
     if not failed:
         return _label_set(good), ()
-    return _label_set(good), (f"{len(failed)} of {len(found)} frames got no label",)
+    return _label_set(good), (f"{len(failed)} of {len(records)} frames got no label",)
 
 
 def require_cheap_level(history: History, level: Level) -> None:
     """Raise InputError where a level is not that of a campaign's cheap labels."""
-    own = history.opened.levels.get("cheap")
-    if own is not None and own != level.id:
-        title = history.attrs.get("levels", {}).get("cheap", {}).get("title", own)
+    stored = history.opened.levels.get("cheap")
+    if stored is not None and stored != level.id:
+        title = history.attrs.get("levels", {}).get("cheap", {}).get("title", stored)
         raise InputError(
             f"expected the level of the model's cheap head, {title}, got "
             f"{level.title}; give that level"
@@ -217,9 +219,9 @@ def store_held_out(history: History, generation: int) -> LabelSet:
     Raises InputError where there are none.
     """
     held = [
-        each
+        row
         for split in ("validation", "test")
-        for each in _store_labels(history, Choice("expensive", split, generation))
+        for row in _store_labels(history, Choice("expensive", split, generation))
     ]
     if not held:
         raise InputError(
@@ -231,31 +233,31 @@ def store_held_out(history: History, generation: int) -> LabelSet:
 
 def store_expensive(history: History, generation: int) -> LabelSet | None:
     """Return the expensive labels that a generation was trained on."""
-    found = _store_labels(history, Choice("expensive", "train", generation))
-    return _label_set(found) if found else None
+    labels = _store_labels(history, Choice("expensive", "train", generation))
+    return _label_set(labels) if labels else None
 
 
 def store_replay(history: History, generation: int) -> LabelSet | None:
     """Return the cheap labels that a generation was trained on, evenly thinned."""
-    found = _store_labels(history, Choice("cheap", "train", generation))
-    return thinned_labels(_label_set(found)) if found else None
+    labels = _store_labels(history, Choice("cheap", "train", generation))
+    return thinned_labels(_label_set(labels)) if labels else None
 
 
 def _store_labels(history: History, choice: Choice) -> list[tuple[Frame, Label]]:
-    found = ((x.entry.frame, x.entry.record) for x in chosen_labels(history, choice))
-    return [(frame, label) for frame, label in found if isinstance(label, Label)]
+    records = ((x.entry.frame, x.entry.record) for x in chosen_labels(history, choice))
+    return [(frame, label) for frame, label in records if isinstance(label, Label)]
 
 
-def _label_set(found: Sequence[tuple[Frame, Label]]) -> LabelSet:
+def _label_set(rows: Sequence[tuple[Frame, Label]]) -> LabelSet:
     return LabelSet.of(
-        [frame for frame, _ in found],
-        [label.energy for _, label in found],
-        [label.forces for _, label in found],
+        [frame for frame, _ in rows],
+        [label.energy for _, label in rows],
+        [label.forces for _, label in rows],
     )
 
 
 def file_labels(path: Path, units: FileUnits) -> tuple[LabelSet, tuple[str, ...]]:
     """Return the labels of a file, and sentences on units that do not seem right."""
-    given = read_labels(path, energy_unit=units.energy, length_unit=units.length)
-    labels = LabelSet.of(given.frames, given.energies, given.forces)
-    return labels, given.warnings
+    labelled = read_labels(path, energy_unit=units.energy, length_unit=units.length)
+    labels = LabelSet.of(labelled.frames, labelled.energies, labelled.forces)
+    return labels, labelled.warnings

@@ -59,8 +59,8 @@ class ScoredFrame:
         atoms.calc = self.atoms.calc
         values = {"model_energy": self.energy, "surprise": self.surprise}
         values["error_limit"] = self.error_limit
-        known = {key: value for key, value in values.items() if not isnan(value)}
-        atoms.info |= {**known, "verdict": self.verdict}
+        finite = {key: value for key, value in values.items() if not isnan(value)}
+        atoms.info |= {**finite, "verdict": self.verdict}
         return atoms
 
 
@@ -92,13 +92,13 @@ class FrameScores:
                 "hold more frames out of its training (`flag.heldout`)"
             )
 
-    def score(self, given: Iterable[GivenStructure]) -> Iterator[ScoredFrame]:
+    def score(self, structures: Iterable[GivenStructure]) -> Iterator[ScoredFrame]:
         """Yield the scores of structures in order; a batch of them is in memory."""
         waiting: list[GivenStructure] = []
         first = atoms = 0
-        for each in given:
-            waiting.append(each)
-            atoms += len(each.frame)
+        for structure in structures:
+            waiting.append(structure)
+            atoms += len(structure.frame)
             if atoms >= _ATOMS:
                 yield from self._score_batch(first, waiting)
                 first += len(waiting)
@@ -107,17 +107,21 @@ class FrameScores:
             yield from self._score_batch(first, waiting)
 
     def _score_batch(
-        self, first: int, given: list[GivenStructure]
+        self, first: int, structures: list[GivenStructure]
     ) -> Iterator[ScoredFrame]:
-        inside = np.array([self._is_inside(each.frame) for each in given])
-        energies, surprise = np.full((2, len(given)), nan)
-        sound = np.array([frame_fault(each.frame) is None for each in given])
+        inside = np.array(
+            [self._is_inside(structure.frame) for structure in structures]
+        )
+        energies, surprise = np.full((2, len(structures)), nan)
+        sound = np.array(
+            [frame_fault(structure.frame) is None for structure in structures]
+        )
         for places in (np.flatnonzero(inside & sound), np.flatnonzero(~inside & sound)):
             if len(places):
-                said = self._predicted([given[i].frame for i in places])
+                said = self._predicted([structures[i].frame for i in places])
                 energies[places], surprise[places] = said
-        limits = self._limits(surprise, [each.frame for each in given])
-        for index, each in enumerate(given):
+        limits = self._limits(surprise, [structure.frame for structure in structures])
+        for index, structure in enumerate(structures):
             limit = float(limits[index])
             numbers = not isnan(energies[index])
             is_known = inside[index] and (numbers or self.domain is not None)
@@ -125,8 +129,8 @@ class FrameScores:
                 limit = inf  # as for atoms on top of one another
             yield ScoredFrame(
                 number=first + index,
-                atoms=each.atoms,
-                formula=hill_formula(each.frame),
+                atoms=structure.atoms,
+                formula=hill_formula(structure.frame),
                 energy=float(energies[index]),
                 surprise=float(surprise[index]),
                 error_limit=limit if is_known else nan,
@@ -137,8 +141,8 @@ class FrameScores:
 
     def _is_inside(self, frame: Frame) -> bool:
         """Return True for a species of the domain, and where that is not known."""
-        known = None if self.domain is None else self.domain.species
-        return known is None or species(pack_frames([frame]))[0] in known
+        elements = None if self.domain is None else self.domain.species
+        return elements is None or species(pack_frames([frame]))[0] in elements
 
     def _predicted(self, frames: Sequence[Frame]) -> tuple[Floats, Floats]:
         """Return energies (frames,) in eV and surprise (frames,).

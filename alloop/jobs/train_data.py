@@ -135,8 +135,8 @@ def _read_items(
 def _supplied_test(plan: Plan, warnings: list[str]) -> Iterable[LabelledFrame]:
     match plan.validation:
         case Labelled(file=path):
-            found = read_label_file(Path(path), plan.validation, energies_alone=True)
-            yield from _labelled_frames(found, path, warnings)
+            labelled = read_label_file(Path(path), plan.validation, energies_alone=True)
+            yield from _labelled_frames(labelled, path, warnings)
         case Store(store=path):
             yield from _labelled_frames(_store_labels(path, "test"), path, warnings)
 
@@ -148,10 +148,10 @@ def _store_labels(
     from alloop.history.reader import read_history
 
     state = read_history(Path(path)).state
-    wanted = (
+    needed = (
         state.validation_frames() if fidelity == "test" else state.trained_on(fidelity)
     )
-    return read_labels(path, fidelity=fidelity) if wanted else None
+    return read_labels(path, fidelity=fidelity) if needed else None
 
 
 def _labelled_frames(
@@ -176,11 +176,13 @@ def _refuse_duplicates(test: Sequence[Frame], training_frames: Sequence[Frame]) 
 
 def _validation_duplicates(validation: LabelSet, training: LabelSet) -> list[str]:
     """Return a warning if validation frames are also training frames."""
-    known = duplicate_frames([*validation.batch.frames()], [*training.batch.frames()])
-    if not known:
+    duplicates = duplicate_frames(
+        [*validation.batch.frames()], [*training.batch.frames()]
+    )
+    if not duplicates:
         return []
     return [
-        f"{len({i for i, _ in known})} of {len(validation)} validation frames are "
+        f"{len({i for i, _ in duplicates})} of {len(validation)} validation frames are "
         "learned from too, turned or moved; take them out of the labels"
     ]
 

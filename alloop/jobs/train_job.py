@@ -228,9 +228,9 @@ class TrainJob:
         }
 
 
-def _summary_json(found: ErrorSummary) -> dict[str, float | None]:
+def _summary_json(summary: ErrorSummary) -> dict[str, float | None]:
     """Return the errors, None for those of forces where no label has some."""
-    return {k: v if np.isfinite(v) else None for k, v in asdict(found).items()}
+    return {k: v if np.isfinite(v) else None for k, v in asdict(summary).items()}
 
 
 def label_sets(material: TrainMaterial) -> dict[str, LabelSet]:
@@ -294,20 +294,20 @@ def prepare_training(
     Arguments are those of `train`. Creates no files; raises InputError for errors in
     the sections and their labels.
     """
-    wanted = preset_name(preset)
+    name = preset_name(preset)
     sections = source if isinstance(source, Mapping) else read_sections(Path(source))
     plan, model = training_plan(dict(sections))
-    own = (
+    share_of_file = (
         plan.training.validation
         if isinstance(plan.training, BiasWeighedSection)
         else 0.0
     )
-    share = own or _VALIDATION if validation is None else validation
+    share = share_of_file or _VALIDATION if validation is None else validation
     shares = HeldOutShares(share, test_share)
     replay = read_replay(plan, Path())[0] if replays(plan) else None
     data = read_material(plan, shares)
     labels = len(data.expensive)
-    chosen = wanted or chosen_preset(plan, len(data.cheap), labels)
+    chosen = name or chosen_preset(plan, len(data.cheap), labels)
     if chosen is not None:
         plan = with_preset(plan, chosen, labels)
     return TrainJob(

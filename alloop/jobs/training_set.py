@@ -15,7 +15,7 @@ from alloop.export.choice import Choice, chosen_labels
 from alloop.files.frames import GivenStructure, read_sound_frames
 from alloop.history.reader import History
 
-_MOST = 2000  # frames of a training set that are looked at
+_MAX_FRAMES = 2000  # frames of a training set that are looked at
 _KEYS = ("REF_forces", "forces")
 
 
@@ -35,17 +35,17 @@ def store_training_set(history: History, generation: int) -> KnownFrames:
 
     A frame with labels at both levels has the expensive one's forces.
     """
-    found: dict[str, tuple[Frame, Floats]] = {}
+    forces_by_frame: dict[str, tuple[Frame, Floats]] = {}
     for chosen in chosen_labels(history, Choice("both", "train", generation)):
         record = chosen.entry.record
         assert isinstance(record, Label)
-        if chosen.entry.fidelity == "expensive" or record.frame not in found:
-            found[record.frame] = (chosen.entry.frame, record.forces)
-    every = list(found.values())
-    kept = every[evenly_thinned(len(every), _MOST)]
-    batch = pack_frames([frame for frame, _ in kept])
+        if chosen.entry.fidelity == "expensive" or record.frame not in forces_by_frame:
+            forces_by_frame[record.frame] = (chosen.entry.frame, record.forces)
+    every = list(forces_by_frame.values())
+    rows = every[evenly_thinned(len(every), _MAX_FRAMES)]
+    batch = pack_frames([frame for frame, _ in rows])
     return KnownFrames(
-        batch, np.concatenate([x for _, x in kept] or [np.zeros((0, 3))])
+        batch, np.concatenate([x for _, x in rows] or [np.zeros((0, 3))])
     )
 
 
@@ -57,16 +57,16 @@ def file_frames(sources: Sequence[str]) -> KnownFrames:
     return known_frames(read_sound_frames(sources))
 
 
-def known_frames(given: Sequence[GivenStructure]) -> KnownFrames:
+def known_frames(structures: Sequence[GivenStructure]) -> KnownFrames:
     """Return structures as frames, with their forces if all have some."""
-    forces = [given_forces(each.atoms) for each in given]
+    forces = [label_forces(structure.atoms) for structure in structures]
     some = [x for x in forces if x is not None]
-    batch = pack_frames([each.frame for each in given])
-    whole = len(some) == len(forces) > 0
-    return KnownFrames(batch, np.concatenate(some) if whole else None)
+    batch = pack_frames([structure.frame for structure in structures])
+    complete = len(some) == len(forces) > 0
+    return KnownFrames(batch, np.concatenate(some) if complete else None)
 
 
-def given_forces(atoms: Atoms) -> Floats | None:
+def label_forces(atoms: Atoms) -> Floats | None:
     """Return the forces (atoms, 3) in eV/Å that a structure was read with, if any.
 
     Raises InputError where they are not finite or of another shape.
@@ -75,11 +75,11 @@ def given_forces(atoms: Atoms) -> Floats | None:
     values = {**results, **atoms.arrays}
     for key in _KEYS:
         if key in values:
-            found = np.asarray(values[key], dtype=np.float64)
-            if found.shape != (len(atoms), 3) or not np.isfinite(found).all():
+            forces = np.asarray(values[key], dtype=np.float64)
+            if forces.shape != (len(atoms), 3) or not np.isfinite(forces).all():
                 raise InputError(
                     f"expected `{key}` of shape ({len(atoms)}, 3) and finite, got "
-                    f"{found.shape}; mend the file"
+                    f"{forces.shape}; mend the file"
                 )
-            return found
+            return forces
     return None

@@ -26,7 +26,7 @@ from alloop.refine.shifts import TrainingShifts
 
 CANDIDATES = tuple(np.linspace(3.0, 9.0, 10).tolist())  # Å, those of the paper
 MARGIN = 0.25
-_MOST = 100  # frames that are looked at
+_MAX_FRAMES = 100  # frames that are looked at
 # Networks whose records have a radius.
 KINDS = tuple(kind for kind, record in NETWORKS.items() if hasattr(record, "radius"))
 
@@ -74,20 +74,20 @@ def choose_radius(
     """
     _require_one_system(frames)
     trained = training.connectivity.radius
-    few = evenly_thinned(len(frames), _MOST)
-    shown = frames.select(np.arange(len(frames))[few])
+    sample = evenly_thinned(len(frames), _MAX_FRAMES)
+    shown = frames.select(np.arange(len(frames))[sample])
     usable = {trained, *(r for r in candidates if _is_usable(r, trained))}
     distances = {r: _mean_distance(training, shown, r) for r in sorted(usable)}
     limit = training.usual["connectivity"].limit
     best = min(distances, key=lambda r: (distances[r], abs(r - trained)))
-    own = distances[trained]
+    present = distances[trained]
     chosen, why = trained, "the graphs are like those of the training"
-    if own > limit:
-        if best != trained and distances[best] < (1.0 - margin) * own:
+    if present > limit:
+        if best != trained and distances[best] < (1.0 - margin) * present:
             chosen = best
-            why = f"distance {distances[best]:.3g} in place of {own:.3g}"
+            why = f"distance {distances[best]:.3g} in place of {present:.3g}"
         else:
-            why = f"no radius brings the distance {own:.3g} down by {margin:.0%}"
+            why = f"no radius brings the distance {present:.3g} down by {margin:.0%}"
     return RadiusChoice(chosen, trained, distances, limit, why)
 
 
@@ -97,17 +97,17 @@ def with_radius(potential: Potential, radius: float) -> LearnedPotential:
     Raises InputError for a radius that the network cannot use, and for potentials of
     other kinds than `KINDS`.
     """
-    own = _network_of(potential)
-    network = own.frozen_network
+    learned = _network_of(potential)
+    network = learned.frozen_network
     settings = {k: v for k, v in network.settings.items() if k != "radius"}
     if radius != settings["cutoff"]:
         settings["radius"] = float(radius)
-    refined = build_network(network.kind, settings, dtype=own.dtype)
+    refined = build_network(network.kind, settings, dtype=learned.dtype)
     refined.load_state_dict(network.state_dict())
-    if isinstance(own, TwoHeadPotential):
-        return own.with_network(refined)
+    if isinstance(learned, TwoHeadPotential):
+        return learned.with_network(refined)
     return LearnedPotential(
-        refined, own.references, own.scale, own.device, own.repulsion
+        refined, learned.references, learned.scale, learned.device, learned.repulsion
     )
 
 

@@ -48,8 +48,10 @@ class DescribedFrames:
     def select(self, indices: Integers) -> "DescribedFrames":
         """Return the frames at `indices`, in that order."""
         atoms = take_atoms(self.batch.offsets, indices)
-        own = None if self.descriptors is None else self.descriptors[atoms]
-        return DescribedFrames(self.batch.select(indices), own, self.norms[indices])
+        descriptors = None if self.descriptors is None else self.descriptors[atoms]
+        return DescribedFrames(
+            self.batch.select(indices), descriptors, self.norms[indices]
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +73,8 @@ class ShiftValues:
 
     def of(self, shift: str) -> Floats:
         """Return the values (frames,) of one of `SHIFTS`."""
-        found: Floats = getattr(self, shift)
-        return found
+        values: Floats = getattr(self, shift)
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +133,8 @@ class Shifts:
     @property
     def outside(self) -> Booleans:
         """True for frames that are out by any shift, (frames,)."""
-        found: Booleans = np.any([self.out[shift] for shift in SHIFTS], axis=0)
-        return found
+        outside: Booleans = np.any([self.out[shift] for shift in SHIFTS], axis=0)
+        return outside
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,16 +174,16 @@ class TrainingShifts:
     def _elements(
         self, numbers: Integers, leverages: Floats
     ) -> tuple[ElementShift, ...]:
-        found = []
+        shifts = []
         for number in np.unique(numbers).tolist():
-            own = leverages[numbers == number]
+            of_element = leverages[numbers == number]
             limit = self.atoms.get(number, 0.0)
-            known = not np.isnan(own).any()
-            out = float((own > limit).mean()) if known else np.nan
+            finite = not np.isnan(of_element).any()
+            out = float((of_element > limit).mean()) if finite else np.nan
             trained = self.counts.get(number, 0)
-            middle = float(np.median(own))
-            found.append(ElementShift(number, len(own), trained, middle, out))
-        return tuple(found)
+            middle = float(np.median(of_element))
+            shifts.append(ElementShift(number, len(of_element), trained, middle, out))
+        return tuple(shifts)
 
 
 def fit_shifts(
@@ -221,8 +223,8 @@ def _fitted(
     connectivity = fit_connectivity(training.batch, radius, points)
     if training.descriptors is None:
         return None, connectivity
-    own = (training.batch, training.descriptors)
-    return fit_leverage(own, own), connectivity
+    described = (training.batch, training.descriptors)
+    return fit_leverage(described, described), connectivity
 
 
 def _measured(
@@ -235,15 +237,15 @@ def _measured(
         leverages[:] = UNSEEN  # of frames that were not described
         if frames.descriptors is not None:
             seen = ~np.isnan(frames.descriptors).any(axis=1)
-            found = features.per_atom(batch, np.nan_to_num(frames.descriptors))
-            leverages[seen] = found[seen]
+            measured = features.per_atom(batch, np.nan_to_num(frames.descriptors))
+            leverages[seen] = measured[seen]
             trained = np.isin(batch.numbers, features.elements)
             leverages[~seen & trained] = np.nan  # its frame has an unknown element
-    most = leverages[:0]
+    maxima = leverages[:0]
     if len(batch):
-        most = np.fmax.reduceat(leverages, batch.offsets[:-1])
+        maxima = np.fmax.reduceat(leverages, batch.offsets[:-1])
     return ShiftValues(
-        features=most,
+        features=maxima,
         forces=frames.norms,
         connectivity=connectivity.nearest(quantiles),
         from_mean=connectivity.from_mean(quantiles),
@@ -261,28 +263,28 @@ def _cross_fitted(training: DescribedFrames, radius: float) -> ShiftValues:
     for half in (0, 1):
         mine, other = index[index % 2 == half], index[index % 2 != half]
         fitted = _fitted(training.select(other), radius, points)
-        found = _measured(*fitted, training.select(mine))
-        features[mine], atoms[owner == half] = found.features, found.atoms
-        connectivity[mine], from_mean[mine] = found.connectivity, found.from_mean
+        values = _measured(*fitted, training.select(mine))
+        features[mine], atoms[owner == half] = values.features, values.atoms
+        connectivity[mine], from_mean[mine] = values.connectivity, values.from_mean
     return ShiftValues(features, training.norms, connectivity, from_mean, atoms)
 
 
 def _usual(values: Floats, quantile: float) -> Usual:
-    known = values[np.isfinite(values)]
-    if not len(known):
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         return Usual(np.nan, np.nan, np.nan)
-    middle = known[known < UNSEEN] if (known < UNSEEN).any() else known
+    middle = finite[finite < UNSEEN] if (finite < UNSEEN).any() else finite
     spread = max(float(middle.std()), _NARROW)
-    return Usual(float(middle.mean()), spread, _limit(known, quantile))
+    return Usual(float(middle.mean()), spread, _limit(finite, quantile))
 
 
 def _limit(values: Floats, quantile: float) -> float:
     """Return the conformal quantile, or the largest value where there are too few."""
-    known = values[np.isfinite(values)]
-    if not len(known):
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         return np.nan
-    limit = conformal_quantile(known, quantile)
-    return limit if np.isfinite(limit) else float(known.max())
+    limit = conformal_quantile(finite, quantile)
+    return limit if np.isfinite(limit) else float(finite.max())
 
 
 def _complete(batch: Batch, connectivity: Connectivity) -> bool:
@@ -299,30 +301,31 @@ def describe_frames(
     potential: Potential,
     batch: Batch,
     forces: Floats | None = None,
-    known: Sequence[int] | None = None,
+    elements: Sequence[int] | None = None,
 ) -> DescribedFrames:
     """Return frames with a potential's descriptors and their force norms.
 
-    forces (atoms, 3) in eV/Å: of labels, by default the potential's. known: the atomic
-    numbers that the potential was trained on; frames with others are not predicted.
+    forces (atoms, 3) in eV/Å: of labels, by default the potential's. elements: the
+    atomic numbers that the potential was trained on; frames with others are not
+    predicted.
     """
-    own = np.zeros(len(batch.numbers), dtype=np.bool_)
-    own[:] = True if known is None else np.isin(batch.numbers, list(known))
+    covered = np.zeros(len(batch.numbers), dtype=np.bool_)
+    covered[:] = True if elements is None else np.isin(batch.numbers, list(elements))
     slices = batch.atom_slices()
-    whole = np.array([own[atoms].all() for atoms in slices], dtype=np.bool_)
-    found = np.full((len(batch.numbers), 3), np.nan)
+    complete = np.array([covered[atoms].all() for atoms in slices], dtype=np.bool_)
+    predicted = np.full((len(batch.numbers), 3), np.nan)
     descriptors: Floats | None = None
-    for part in _parts(batch, np.flatnonzero(whole)):
+    for part in _parts(batch, np.flatnonzero(complete)):
         said = potential.predict(batch.select(part), descriptors=True)
         atoms = np.isin(batch.frame_index, part)
-        found[atoms] = said.forces
+        predicted[atoms] = said.forces
         if said.descriptors is not None:
             if descriptors is None:
                 shape = (len(atoms), said.descriptors.shape[1])
                 descriptors = np.full(shape, np.nan)
             descriptors[atoms] = said.descriptors
     return DescribedFrames(
-        batch, descriptors, force_norms(batch, found if forces is None else forces)
+        batch, descriptors, force_norms(batch, predicted if forces is None else forces)
     )
 
 

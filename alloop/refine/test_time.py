@@ -160,7 +160,12 @@ def with_cheap_head(
         cheap = potential.repulsion.without(cheap)
     references = fit_references(cheap)
     head = _fitted_head(
-        potential, free, without_references(cheap, references), settings, None, progress
+        potential,
+        free,
+        without_references(cheap, references),
+        settings=settings,
+        keeper=None,
+        progress=progress,
     )
     return TwoHeadPotential(potential, CheapHead.of(head, references))
 
@@ -179,17 +184,17 @@ def truth_warning(batch: Batch, held_out: LabelSet) -> str | None:
 
 def known_truth(batch: Batch, held_out: LabelSet) -> LabelSet:
     """Return the held-out labels that are of the new frames themselves."""
-    own = {frame.id for frame in batch.frames()}
-    known = [frame.id in own for frame in held_out.batch.frames()]
-    return select_labels(held_out, np.flatnonzero(known))
+    ids = {frame.id for frame in batch.frames()}
+    in_batch = [frame.id in ids for frame in held_out.batch.frames()]
+    return select_labels(held_out, np.flatnonzero(in_batch))
 
 
 def require_elements(potential: LearnedPotential, batch: Batch) -> None:
     """Raise InputError for elements that the model was not trained on."""
-    known = {*potential.references}
+    elements = {*potential.references}
     if isinstance(potential, TwoHeadPotential):
-        known |= {*potential.head.references}
-    new = sorted({int(z) for z in batch.numbers} - known)
+        elements |= {*potential.head.references}
+    new = sorted({int(z) for z in batch.numbers} - elements)
     if new:
         names = ", ".join(chemical_symbol(z) for z in new)
         raise InputError(
@@ -211,13 +216,13 @@ def element_warnings(
     held = _frames_with(new, held_out.batch)
     places = {z: f"in {plural(held[z], 'held-out label')}" for z in new if not held[z]}
     if expensive is not None:
-        known = _frames_with(new, expensive.batch)
-        least = min(_FEW, math.ceil(_RARE * len(expensive)))
+        counts = _frames_with(new, expensive.batch)
+        minimum = min(_FEW, math.ceil(_RARE * len(expensive)))
         places = {
-            z: f"in {plural(known[z], 'expensive label')} of the training and in "
+            z: f"in {plural(counts[z], 'expensive label')} of the training and in "
             f"{plural(held[z], 'held-out one')}"
             for z in new
-            if known[z] < least or not held[z]
+            if counts[z] < minimum or not held[z]
         }
     return [
         f"{chemical_symbol(z)} is {place}: forces on its atoms may get worse without a "
@@ -245,8 +250,8 @@ def train_at_test_time(
     elements that the model does not know, and without labels.
     """
     cheap, held_out = labels.cheap, labels.held_out
-    for name, own in (("cheap", cheap), ("held-out expensive", held_out)):
-        if not len(own):
+    for name, label_set in (("cheap", cheap), ("held-out expensive", held_out)):
+        if not len(label_set):
             raise InputError(f"expected {name} labels to refine a model, got none")
     require_elements(potential, cheap.batch)
     moved = _moved_network(potential, labels.learned, settings, keeper, progress)
@@ -283,13 +288,16 @@ def _tuned_head(
     rest = without_references(labels, potential.references)
     network = potential.network
     free = free_only(network, head_names(network))
-    return _fitted_head(potential, free, rest, settings, keeper, progress)
+    return _fitted_head(
+        potential, free, rest, settings=settings, keeper=keeper, progress=progress
+    )
 
 
 def _fitted_head(
     potential: LearnedPotential,
     free: Network,
     rest: LabelSet,
+    *,
     settings: TestTimeSettings,
     keeper: StateKeeper | None,
     progress: Progress | None,
@@ -311,13 +319,15 @@ def _moved_network(
     progress: Progress | None,
 ) -> Network:
     """Return the network with the cheap head after the gradient steps."""
-    own = potential.cheap()
-    aligned = _aligned_energies(own.predict(labels.batch).energies, labels)
-    if own.repulsion is not None:
-        aligned = own.repulsion.without(aligned)
-    rest = without_references(aligned, own.references)
-    pool = make_graph_pool(rest, own.scale, own.cutoff, own.dtype, own.device)
-    network = own.network
+    cheap_head = potential.cheap()
+    aligned = _aligned_energies(cheap_head.predict(labels.batch).energies, labels)
+    if cheap_head.repulsion is not None:
+        aligned = cheap_head.repulsion.without(aligned)
+    rest = without_references(aligned, cheap_head.references)
+    pool = make_graph_pool(
+        rest, cheap_head.scale, cheap_head.cutoff, cheap_head.dtype, cheap_head.device
+    )
+    network = cheap_head.network
     head = head_names(network)
     names = beginning_names(network)
     if settings.whole:
@@ -338,8 +348,8 @@ def _aligned_energies(predicted: Floats, labels: LabelSet) -> LabelSet:
     energies = labels.energies.copy()
     keys = [np.sort(frame.numbers).tobytes() for frame in labels.batch.frames()]
     for key in set(keys):
-        own = np.array([each == key for each in keys], dtype=np.bool_)
-        energies[own] += (predicted[own] - energies[own]).mean()
+        members = np.array([other == key for other in keys], dtype=np.bool_)
+        energies[members] += (predicted[members] - energies[members]).mean()
     return replace(labels, energies=energies)
 
 

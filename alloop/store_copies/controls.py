@@ -52,10 +52,14 @@ def control_stores(store: Path) -> dict[str, Path]:
 def prepare_control(name: str, setup: Setup, history: History) -> Setup:
     """Return a control's configuration; fork its store unless that exists."""
     changes = _control_changes(name, setup, history)
-    own = setup.with_changes(changes, _control_store(setup.store, name), history.opened)
-    if not own.store.exists():
-        branch_store(history.path, own, _fork_record(name, history), {"control": name})
-    return own
+    control = setup.with_changes(
+        changes, _control_store(setup.store, name), history.opened
+    )
+    if not control.store.exists():
+        branch_store(
+            history.path, control, _fork_record(name, history), {"control": name}
+        )
+    return control
 
 
 def _control_changes(name: str, setup: Setup, history: History) -> dict[str, Any]:
@@ -97,12 +101,12 @@ def posed_frames(history: History) -> Posed | None:
     if not numbers:
         return None
     level = history.state.levels["expensive"]
-    found = {
+    frames_by_key = {
         x.frame.id: (x.frame, x.molecule)
         for x in examination_frames(history)
         if isinstance(history.label_index.get(level, x.frame.id), Label)
     }
-    frames = [found[key] for key in sorted(found)]
+    frames = [frames_by_key[key] for key in sorted(frames_by_key)]
     if not frames:
         return None
     return Posed(tuple(f for f, _ in frames), tuple(m for _, m in frames))

@@ -131,9 +131,10 @@ def _cut_record(parent: Path, turns: _Turns, at: int | None) -> int:
     }
     chosen = max(trained, default=0) if at is None else at
     if chosen not in trained:
-        known = ", ".join(map(str, sorted(trained))) or "none yet"
+        generations = ", ".join(map(str, sorted(trained))) or "none yet"
         raise InputError(
-            f"expected a generation of {parent} (there are: {known}), got {chosen}"
+            f"expected a generation of {parent} (there are: {generations}), "
+            f"got {chosen}"
         )
     return trained[chosen]
 

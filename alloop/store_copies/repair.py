@@ -93,20 +93,20 @@ def repair_store(store: Path, out: Path) -> RepairReport:
     refuse_target(store, out)
     refuse_links(store)
     attrs = whole_attributes(store)
-    found = survey_records(store)
-    missing = missing_models(store, found)
-    reconstruction = _Reconstruction(store, attrs, found, missing)
-    continuation, kept, waiting = reconstruction.reconstruct()
+    survey = survey_records(store)
+    missing = missing_models(store, survey)
+    reconstruction = _Reconstruction(store, attrs, survey, missing)
+    continuation, prefix, waiting = reconstruction.reconstruct()
     turns = continuation.turns
     more = [*turns, *leftover_turns(waiting)]
     origin = {"repaired_from": str(store.absolute())}
     with new_store(out, {**attrs, **origin}) as partial:
         repaired = RepairReport(
-            lost=tuple(_loss_sentences(found, missing, kept, turns)),
-            kept=len(kept),
+            lost=tuple(_loss_sentences(survey, missing, prefix, turns)),
+            kept=len(prefix),
             restored=len(turns),
             waiting=len(more) - len(turns),
-            labels=_write_store(store, partial, kept, more),
+            labels=_write_store(store, partial, prefix, more),
         )
         text = "\n".join([*report_lines(repaired), ""])
         with replace_atomically(out.with_name(f"{out.name}.lost.txt")) as list_file:
@@ -143,17 +143,17 @@ class _Reconstruction:
         while True:
             prefix, later = self._split_records(redone)
             continuation, waiting = self._continue_from(prefix, later, redone)
-            wanted = needed_models(continuation.state) & self.missing.keys() - redone
-            trained = {x for x in wanted if self.missing[x] >= 0}
+            needed = needed_models(continuation.state) & self.missing.keys() - redone
+            trained = {x for x in needed if self.missing[x] >= 0}
             if not trained:
                 return continuation, prefix, waiting
             redone |= trained
 
     def _split_records(self, redone: Collection[str]) -> tuple[Turns, Turns]:
-        found = self.found
-        cut = min((self.missing[each] for each in redone), default=len(found.prefix))
-        begin = [item for item in found.prefix if item[0].seq < cut]
-        return tuple(begin), (*found.prefix[len(begin) :], *found.later)
+        survey = self.found
+        cut = min((self.missing[model] for model in redone), default=len(survey.prefix))
+        begin = [item for item in survey.prefix if item[0].seq < cut]
+        return tuple(begin), (*survey.prefix[len(begin) :], *survey.later)
 
     def _continue_from(
         self, prefix: Turns, later: Turns, redone: Collection[str]
@@ -170,11 +170,11 @@ class _Reconstruction:
         turns = [(entry.time, turn) for entry, turn in later]
         items = list(saved_records(turns, fold.state.open))
         time = prefix[-1][0].time if prefix else 0.0
-        whole = {*fold.label_index.labels, *_label_keys(items)}
+        labelled = {*fold.label_index.labels, *_label_keys(items)}
         levels = continuation.state.levels
         folders = (self.store, *set_aside_folders(self.store))
         columns = [list(read_labels(folder, levels)) for folder in folders]
-        items = [*_column_records(columns, whole, time), *items]
+        items = [*_column_records(columns, labelled, time), *items]
         return continuation, _with_requests(continuation.run(items), columns)
 
     def _rules_of(self, prefix: Turns) -> Callable[[str], Rules]:
@@ -231,10 +231,10 @@ def _refuse_own_decisions(opened: e.Opened) -> None:
 
 
 def _write_store(
-    store: Path, partial: Path, kept: Turns, more: list[ContinuedTurn]
+    store: Path, partial: Path, prefix: Turns, more: list[ContinuedTurn]
 ) -> int:
     """Complete the new store with records and models; count its good labels."""
-    _append_records(Journal(partial / FOLDER, writable=True), kept, more)
+    _append_records(Journal(partial / FOLDER, writable=True), prefix, more)
     with Archive.open(partial, CODEC, "w") as archive:
         for model in model_ids(store):
             blob = model_blob(store, model)
@@ -249,27 +249,29 @@ def _write_store(
 
 def _append_records(
     journal: Journal,
-    kept: Turns,
+    prefix: Turns,
     more: list[ContinuedTurn],
 ) -> None:
-    records: list[tuple[float, EncodedRecord]] = [(x.time, x.record) for x, _ in kept]
+    records: list[tuple[float, EncodedRecord]] = [(x.time, x.record) for x, _ in prefix]
     for seq, (time, record) in enumerate(records):
         journal.append(seq, record, time)
-    for seq, each in enumerate(more, len(records)):
-        journal.append(seq, CODEC.encode(each.turn), each.time)
+    for seq, turn in enumerate(more, len(records)):
+        journal.append(seq, CODEC.encode(turn.turn), turn.time)
 
 
 def _loss_sentences(
-    found: SurveyedRecords,
+    survey: SurveyedRecords,
     missing: Mapping[str, int],
-    kept: Turns,
+    prefix: Turns,
     turns: list[ContinuedTurn],
 ) -> Iterator[str]:
-    for run in consecutive_runs(found.damaged):
+    for run in consecutive_runs(survey.damaged):
         (first, what), (last, _) = run[0], run[-1]
         many = f"record {first}" if first == last else f"records {first} to {last}"
         yield f"{many} of the old store: {what}"
-    events = [turn.event for turn in (*(t for _, t in kept), *(x.turn for x in turns))]
+    events = [
+        turn.event for turn in (*(t for _, t in prefix), *(x.turn for x in turns))
+    ]
     there = {event.model for event in events if isinstance(event, e.Trained)}
     for model, seq in missing.items():
         again = "it stays lost" if model in there else "it is trained again"
@@ -279,10 +281,10 @@ def _loss_sentences(
 
 
 def _column_records(
-    columns: Iterable[list[ColumnLabel]], known: Collection[Key], time: float
+    columns: Iterable[list[ColumnLabel]], labelled: Collection[Key], time: float
 ) -> Iterator[SavedRecord]:
     """Yield the labels that only columns hold, those set aside included."""
-    seen = set(known)
+    seen = set(labelled)
     for labels in columns:
         fresh = [x for x in labels if (x.asked.level, x.asked.frame.id) not in seen]
         seen |= {(x.asked.level, x.asked.frame.id) for x in fresh}
@@ -293,8 +295,10 @@ def _with_requests(
     left: Iterable[SavedRecord], columns: Iterable[list[ColumnLabel]]
 ) -> list[SavedRecord]:
     """Return answers left over, with their requests from the columns where lost."""
-    asked = {x.asked.name: x.asked for labels in columns for x in labels}
-    return [replace(x, asked=x.asked or asked.get(e.event_name(x.event))) for x in left]
+    requests = {x.asked.name: x.asked for labels in columns for x in labels}
+    return [
+        replace(x, asked=x.asked or requests.get(e.event_name(x.event))) for x in left
+    ]
 
 
 def whole_attributes(store: Path) -> dict[str, Any]:
@@ -335,13 +339,13 @@ def survey_records(store: Path) -> SurveyedRecords:
     return SurveyedRecords(tuple(prefix), tuple(later), tuple(damaged))
 
 
-def missing_models(store: Path, found: SurveyedRecords) -> dict[str, int]:
+def missing_models(store: Path, survey: SurveyedRecords) -> dict[str, int]:
     """Return the models that the records name and that are lost or damaged.
 
     By id: the number of the record of their training, -1 for a supplied one.
     """
     out: dict[str, int] = {}
-    for entry, turn in (*found.prefix, *found.later):
+    for entry, turn in (*survey.prefix, *survey.later):
         match turn.event:
             case e.Opened(model=str(model)) if not model_blob(store, model):
                 out[model] = -1

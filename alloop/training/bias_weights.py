@@ -60,15 +60,15 @@ def effective_size(weights: Floats) -> float:
     return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
-def guarded_weights(bias: Floats, gamma: Gamma, least: float) -> tuple[Floats, float]:
+def guarded_weights(bias: Floats, gamma: Gamma, minimum: float) -> tuple[Floats, float]:
     """Return weights and their γ (eV/Å), which is raised until enough frames count.
 
-    least: the smallest effective sample size allowed, as a fraction of the frames below
-    1. Biases that are equal but for rounding give uniform weights and γ = 0.
+    minimum: the smallest effective sample size allowed, as a fraction of the frames
+    below 1. Biases that are equal but for rounding give uniform weights and γ = 0.
     """
     value = gamma.in_ev_per_angstrom(bias)
     weights = bias_weights(bias, value)
-    while effective_size(weights) < least * len(bias):
+    while effective_size(weights) < minimum * len(bias):
         value *= _RAISE
         weights = bias_weights(bias, value)
     return weights, value

@@ -45,7 +45,7 @@ _TRUSTED = 5  # sets of shapes whose gradients agreed, after which no more are c
 
 _programs: dict[Hashable, Code] = {}
 
-_KEPT = 8  # programs of a kind that a process keeps
+_CACHE_SIZE = 8  # programs of a kind that a process keeps
 _recordings: dict[Hashable, Code] = {}
 
 
@@ -64,9 +64,9 @@ class FlatLayout:
 
     def flat(self, graph: Graph, target: Targets, drawn: Drawn) -> list[Tensor]:
         """Return the tensors of network, graph and targets, and what was drawn."""
-        given = (graph[name] for name in self.fields)
+        attributes = (graph[name] for name in self.fields)
         labels = (getattr(target, name) for name in self.labels)
-        return [*self.own, *given, *labels, *drawn]
+        return [*self.own, *attributes, *labels, *drawn]
 
     def gradient(self, *flat: Tensor) -> tuple[Tensor, ...]:
         """Return loss and gradients for a flat list; this method is traced."""
@@ -80,8 +80,8 @@ class FlatLayout:
         module = _LossModule(self.network, self.objective)
         state = {f"network.{name}": tensor for name, tensor in (free | fixed).items()}
         loss = torch.func.functional_call(module, state, (graph, target, tuple(rest)))
-        found = loss_gradient(loss, list(free.values()))
-        return (found.loss, *found.gradients)
+        result = loss_gradient(loss, list(free.values()))
+        return (result.loss, *result.gradients)
 
 
 @dataclass(slots=True, eq=False)
@@ -117,10 +117,10 @@ class CompiledGradients:
         self, flat: list[Tensor], graph: Graph, target: Targets, drawn: Drawn
     ) -> bool:
         try:
-            found = self.program(*flat)
+            result = self.program(*flat)
         except AssertionError:
             return False
-        return _all_close(found, self.plain(graph, target, drawn))
+        return _all_close(result, self.plain(graph, target, drawn))
 
 
 def compile_gradients(
@@ -143,7 +143,7 @@ def compile_gradients(
     flat = layout.flat(*batch)
     changing = range(len(layout.own), len(flat)) if general else ()
     key = program_key(layout, flat, batch[0], general)
-    program = kept_program(
+    program = cached_program(
         _programs,
         key,
         lambda: compile_function(layout.gradient, flat, any_length=changing),
@@ -155,8 +155,8 @@ def compile_gradients(
     return compiled
 
 
-def _all_close(found: Sequence[Tensor], wanted: LossGradient) -> bool:
-    pairs = list(zip(found, (wanted.loss, *wanted.gradients), strict=True))
+def _all_close(tensors: Sequence[Tensor], reference: LossGradient) -> bool:
+    pairs = list(zip(tensors, (reference.loss, *reference.gradients), strict=True))
     off = sum(float((ours - true).square().sum()) for ours, true in pairs)
     size = sum(float(true.square().sum()) for _, true in pairs)
     return off <= _CLOSE**2 * size
@@ -184,9 +184,9 @@ class RecordedGradients:
 
     def is_exact(self, batch: tuple[Graph, Targets, Drawn]) -> bool:
         """Return True if the recording gives the bits that eager torch gives."""
-        found, wanted = self(*batch), self.plain(*batch)
-        pairs = zip(found.gradients, wanted.gradients, strict=True)
-        return torch.equal(found.loss, wanted.loss) and all(
+        result, reference = self(*batch), self.plain(*batch)
+        pairs = zip(result.gradients, reference.gradients, strict=True)
+        return torch.equal(result.loss, reference.loss) and all(
             torch.equal(ours, true) for ours, true in pairs
         )
 
@@ -207,7 +207,7 @@ def record_gradients(
     key = program_key(layout, flat, batch[0], general=False)
     recorded = RecordedGradients(
         layout=layout,
-        recording=kept_program(
+        recording=cached_program(
             _recordings, key, lambda: record_function(layout.gradient, flat)
         ),
         plain=eager_gradients(network, objective),
@@ -239,17 +239,17 @@ def flat_layout(
     state = _network_state(network)
     free = [name for name, tensor in state.items() if tensor.requires_grad]
     fixed = [name for name in state if name not in free]
-    given = graph.to_dict()
+    attributes = graph.to_dict()
     return FlatLayout(
         network=network,
         objective=objective,
         free=tuple(free),
         fixed=tuple(fixed),
-        fields=tuple(k for k, v in given.items() if isinstance(v, Tensor)),
+        fields=tuple(k for k, v in attributes.items() if isinstance(v, Tensor)),
         labels=tuple(
             x.name for x in fields(Targets) if getattr(target, x.name) is not None
         ),
-        constants={k: v for k, v in given.items() if not isinstance(v, Tensor)},
+        constants={k: v for k, v in attributes.items() if not isinstance(v, Tensor)},
         own=tuple(state[name].detach() for name in (*free, *fixed)),
     )
 
@@ -275,7 +275,7 @@ def program_key(
     )
 
 
-def kept_program(
+def cached_program(
     programs: dict[Hashable, Code], key: Hashable, make: Callable[[], Code]
 ) -> Code:
     """Return the program of a key; make it, in place of the oldest, if there is none.
@@ -283,7 +283,7 @@ def kept_program(
     programs: those that the process keeps, which are changed.
     """
     if key not in programs:
-        while len(programs) >= _KEPT:
+        while len(programs) >= _CACHE_SIZE:
             del programs[next(iter(programs))]
         programs[key] = make()
     return programs[key]

@@ -104,7 +104,7 @@ def fit_stage(
 
 
 def gradient_engine(
-    network: Network, task: StageTask, wanted: bool
+    network: Network, task: StageTask, compile_it: bool
 ) -> tuple[GradientFunction, str]:
     """Return a gradient function of a network, and a description of it.
 
@@ -112,7 +112,7 @@ def gradient_engine(
     of `LossCurve.engine`.
     """
     plain = eager_gradients(network, task.loss)
-    if not wanted:
+    if not compile_it:
         return _recorded_gradients(network, task) or plain, PLAIN
     try:
         compiled = compile_gradients(
@@ -141,13 +141,13 @@ def plan_steps(task: StageTask, state: StageState) -> tuple[int, bool]:
     the steps that fit are worth compiling.
     """
     schedule = task.schedule
-    most = bounded_steps(task.stage.steps, len(task.pool), schedule)
+    limit = bounded_steps(task.stage.steps, len(task.pool), schedule)
     if schedule.seconds is None:
-        return most, _is_worth_compiling(task, most)
-    steps = min(most, _steps_within(schedule.seconds, task, state, compiled=False))
+        return limit, _is_worth_compiling(task, limit)
+    steps = min(limit, _steps_within(schedule.seconds, task, state, compiled=False))
     if not _is_worth_compiling(task, steps):
         return steps, False
-    steps = min(most, _steps_within(schedule.seconds, task, state, compiled=True))
+    steps = min(limit, _steps_within(schedule.seconds, task, state, compiled=True))
     return steps, True
 
 
@@ -235,5 +235,5 @@ def _steps_within(
     for index in range(_TIMED + 1):
         trial.descend(gradients(*task.batch_at(index)), index, _TIMED + 1)
         began = began or time.process_time()  # the first one only warms up
-    each = (time.process_time() - began) / _TIMED
-    return max(1, int(seconds / each))
+    step_seconds = (time.process_time() - began) / _TIMED
+    return max(1, int(seconds / step_seconds))

@@ -79,15 +79,15 @@ class GraphPool:
         moved = np.repeat(first - offsets[frames], np.diff(self.edges)[frames])
         owner = self._index(np.repeat(np.arange(len(frames)), sizes))
         chosen = self._index(frames)
-        whole = self.graph
+        pooled = self.graph
         graph = Data(
-            z=whole.z[atoms],
-            pos=whole.pos[atoms],
-            edge_index=whole.edge_index[:, edges] + self._index(moved),
-            shift=whole.shift[edges],
+            z=pooled.z[atoms],
+            pos=pooled.pos[atoms],
+            edge_index=pooled.edge_index[:, edges] + self._index(moved),
+            shift=pooled.shift[edges],
             batch=owner,
-            charge=whole.charge[chosen],
-            spin=whole.spin[chosen],
+            charge=pooled.charge[chosen],
+            spin=pooled.spin[chosen],
         )
         graph.num_graphs = len(frames)
         target = Targets(
@@ -113,19 +113,19 @@ class GraphPool:
         atoms = count * (len(self.graph.z) // total)
         edges = count * int(self.edges[1])
         chosen = self._index(frames)
-        whole, owner = self.graph, self.graph.batch[:atoms]
+        pooled, owner = self.graph, self.graph.batch[:atoms]
 
         def of(rows: Tensor) -> Tensor:
             return rows.view(total, -1, 3).index_select(0, chosen).view(-1, 3)
 
         graph = Data(
-            z=whole.z[:atoms],
-            pos=of(whole.pos),
-            edge_index=whole.edge_index[:, :edges].contiguous(),
-            shift=of(whole.shift),
+            z=pooled.z[:atoms],
+            pos=of(pooled.pos),
+            edge_index=pooled.edge_index[:, :edges].contiguous(),
+            shift=of(pooled.shift),
             batch=owner,
-            charge=whole.charge[chosen],
-            spin=whole.spin[chosen],
+            charge=pooled.charge[chosen],
+            spin=pooled.spin[chosen],
         )
         graph.num_graphs = count
         target = self.target
@@ -179,7 +179,12 @@ def make_graph_pool(
     )
     edges = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return GraphPool(
-        labels, scale, graph, target, edges, _same_topology(labels, graph, edges)
+        labels,
+        scale,
+        graph=graph,
+        target=target,
+        edges=edges,
+        alike=_same_topology(labels, graph, edges),
     )
 
 

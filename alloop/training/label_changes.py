@@ -93,8 +93,8 @@ def mixed_labels(
     times = expensive_repeats(len(cheap), len(expensive), mix)
     often = select_labels(expensive, np.tile(np.arange(len(expensive)), times))
     first = np.ones(len(cheap)) if weights is None else weights
-    whole = np.concatenate([first, np.ones(len(often))])
-    return joined_labels(cheap, often), whole / whole.mean()
+    joined_weights = np.concatenate([first, np.ones(len(often))])
+    return joined_labels(cheap, often), joined_weights / joined_weights.mean()
 
 
 def _stress_rows(labels: LabelSet) -> Sequence[Floats | None]:
@@ -122,7 +122,7 @@ def fit_references(labels: LabelSet) -> References:
 
 
 def level_references(
-    labels: LabelSet, given: Mapping[int, float] | None = None
+    labels: LabelSet, energies: Mapping[int, float] | None = None
 ) -> References:
     """Return the given references (isolated atoms, say), or fitted ones without any.
 
@@ -131,16 +131,16 @@ def level_references(
     InputError
         If an element of the labels is missing among the given ones.
     """
-    if given is None:
+    if energies is None:
         return fit_references(labels)
-    missing = sorted({int(z) for z in labels.batch.numbers} - set(given))
+    missing = sorted({int(z) for z in labels.batch.numbers} - set(energies))
     if missing:
         names = ", ".join(chemical_symbol(z) for z in missing)
         raise InputError(
             f"expected a reference energy for every element, got none for {names}; "
             "add it, or leave all out to have them fitted"
         )
-    return dict(given)
+    return dict(energies)
 
 
 def reference_energies(batch: Batch, energies: Mapping[int, float]) -> Floats:

@@ -99,9 +99,9 @@ class LabelLoss:
 
         drawn: the weights; empty for those of this loss as constants.
         """
-        found = energy_and_forces(network, graph, create_graph=True)
+        said = energy_and_forces(network, graph, create_graph=True)
         weights = drawn or (1.0 - self.energy, self.energy)
-        return total_loss(found.energies, found.forces, target, weights, self.norm)
+        return total_loss(said.energies, said.forces, target, weights, self.norm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +136,9 @@ class CellLoss:
 
         drawn: the weights; empty for those of this loss as constants.
         """
-        found, virial = energy_forces_virial(network, graph, create_graph=True)
+        said, virial = energy_forces_virial(network, graph, create_graph=True)
         weights = drawn or (1.0 - self.energy, self.energy)
-        loss = total_loss(found.energies, found.forces, target, weights, self.norm)
+        loss = total_loss(said.energies, said.forces, target, weights, self.norm)
         return loss + self.stress * virial_loss(virial, target)
 
 
@@ -171,15 +171,15 @@ def virial_loss(predicted: Tensor, target: Targets) -> Tensor:
     predicted: dE/dstrain (frames, 3, 3) in units of the scale. The error is the mean of
     the absolute components of the virial per atom; it is 0 where no frame has a stress.
     """
-    wanted = target.virial
-    if wanted is None:
+    reference = target.virial
+    if reference is None:
         return predicted.new_zeros(())
     ones = torch.ones_like(target.owner, dtype=predicted.dtype)
-    sizes = predicted.new_zeros(len(wanted)).index_add(0, target.owner, ones)
+    sizes = predicted.new_zeros(len(reference)).index_add(0, target.owner, ones)
     per_atom = voigt_components(predicted) / sizes.unsqueeze(1)
-    known = torch.isfinite(wanted)
-    off = torch.where(known, per_atom - torch.nan_to_num(wanted), 0.0).abs()
-    frames = known[:, 0].to(predicted.dtype).sum().clamp(min=1.0)
+    finite = torch.isfinite(reference)
+    off = torch.where(finite, per_atom - torch.nan_to_num(reference), 0.0).abs()
+    frames = finite[:, 0].to(predicted.dtype).sum().clamp(min=1.0)
     return (target.weights * off.mean(dim=1)).sum() / frames
 
 
@@ -320,8 +320,8 @@ class ScoreLoss:
         def energy(x: Tensor) -> Tensor:
             there = copy.copy(graph)
             there.pos = x
-            found: Tensor = network(there).energies
-            return found
+            energies: Tensor = network(there).energies
+            return energies
 
         return score_loss(energy, graph.pos + moved, self.kT, along)
 

@@ -121,9 +121,9 @@ def _weight_gradient(weight: Tensor) -> Tensor:
     return weight.grad
 
 
-def clip_gradients(gradients: tuple[Tensor, ...], most: float) -> tuple[Tensor, ...]:
-    """Return the gradients, scaled down together where their norm is above `most`."""
-    factor = (most / (get_total_norm(gradients) + 1e-6)).clamp(max=1.0)
+def clip_gradients(gradients: tuple[Tensor, ...], limit: float) -> tuple[Tensor, ...]:
+    """Return the gradients, scaled down together where their norm is above `limit`."""
+    factor = (limit / (get_total_norm(gradients) + 1e-6)).clamp(max=1.0)
     return torch._foreach_mul(gradients, factor)
 
 

@@ -58,13 +58,17 @@ def replayed_labels(replay: Replay, original: LearnedPotential) -> ReplayedLabel
     if isinstance(frames, Batch):
         said = network_only(network, frames, original.scale).predict(frames)
         labels = LabelSet(frames, said.energies, said.forces, said.stress)
-        own = original.references
-        known = {int(z): own.get(int(z), 0.0) for z in np.unique(frames.numbers)}
-        return ReplayedLabels(labels, replay.share, known)
+        originals = original.references
+        references = {
+            int(z): originals.get(int(z), 0.0) for z in np.unique(frames.numbers)
+        }
+        return ReplayedLabels(labels, replay.share, references)
     rest = original.repulsion
     labels = frames if rest is None else rest.without(frames)
-    known = fitted_references(network, labels, original.scale)
-    return ReplayedLabels(without_references(labels, known), replay.share, known)
+    references = fitted_references(network, labels, original.scale)
+    return ReplayedLabels(
+        without_references(labels, references), replay.share, references
+    )
 
 
 def network_only(
@@ -94,17 +98,17 @@ def with_replay(
     Each set is repeated as a whole, so that about `share` of the frames are replayed
     ones; weights make it exact. weights (labels,): of mean 1.
     """
-    wanted = share / (1.0 - share) * len(labels) / len(replayed)
-    often, times = max(1, round(1.0 / wanted)), max(1, round(wanted))
-    own, other = often * len(labels), times * len(replayed)
+    ratio = share / (1.0 - share) * len(labels) / len(replayed)
+    often, times = max(1, round(1.0 / ratio)), max(1, round(ratio))
+    new_rows, replayed_rows = often * len(labels), times * len(replayed)
     joined = joined_labels(_repeated(labels, often), _repeated(replayed, times))
-    each = np.concatenate(
+    per_row = np.concatenate(
         [
-            np.tile(weights, often) * (1.0 - share) / own,
-            np.full(other, share / other),
+            np.tile(weights, often) * (1.0 - share) / new_rows,
+            np.full(replayed_rows, share / replayed_rows),
         ]
     )
-    return joined, each * (own + other)
+    return joined, per_row * (new_rows + replayed_rows)
 
 
 def _repeated(labels: LabelSet, times: int) -> LabelSet:

@@ -92,8 +92,10 @@ class StageState:
         """Move the weights by step number `index` of `steps` down this gradient."""
         rate = learning_rate(index, steps, self.schedule)
         gradients = clip_gradients(gradient.gradients, self.schedule.clip)
-        for weight, own in zip(self.weights.values(), gradients, strict=True):
-            weight.grad = own
+        for weight, weight_gradient in zip(
+            self.weights.values(), gradients, strict=True
+        ):
+            weight.grad = weight_gradient
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate * group["factor"]
@@ -170,7 +172,9 @@ class StageState:
     def _optimiser_state(self, weight: Tensor) -> dict[str, Tensor]:
         for optimiser in self.optimisers:
             groups = optimiser.param_groups
-            if any(weight is own for group in groups for own in group["params"]):
+            if any(
+                weight is parameter for group in groups for parameter in group["params"]
+            ):
                 state: dict[str, Tensor] = optimiser.state[weight]
                 return state
         raise KeyError("expected a weight of this network")

@@ -237,7 +237,14 @@ def asteroid_stages(
     """
     fine_schedule = replace(schedule, lr=fine_tuning)
     teacher = Stage("teacher", "expensive", steps[0], "scratch", schedule=schedule)
-    cheap = Stage("pretraining", "cheap", steps[1], "scratch", weights, schedule)
+    cheap = Stage(
+        "pretraining",
+        on="cheap",
+        steps=steps[1],
+        start="scratch",
+        weights=weights,
+        schedule=schedule,
+    )
     fine = Stage("fine-tuning", "expensive", steps[2], schedule=fine_schedule)
     if weights == "uniform":
         return replace(cheap, steps=steps[0] + steps[1]), fine

@@ -91,7 +91,7 @@ def test_an_unknown_element_is_outside_and_not_predicted(
 ) -> None:
     known = fit_shifts(training, 2.0)
     batch = pack_frames([from_atoms(molecule(name)) for name in ("SH2", "H2O")])
-    found = known.measure(describe_frames(Described(), batch, known=(1, 8)))
+    found = known.measure(describe_frames(Described(), batch, elements=(1, 8)))
     assert found.out["features"].tolist() == [True, False]
     assert np.isnan(found.values.forces).tolist() == [True, False]
     (sulfur,) = (x for x in found.elements if x.number == 16)

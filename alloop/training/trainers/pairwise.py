@@ -58,18 +58,18 @@ class PairwiseTrainer:
         other. parent and seed are not used.
         """
         began = time.process_time()
-        known = {
+        references = {
             "cheap": level_references(data.cheap),
             "expensive": level_references(data.expensive),
         }
-        cheap = without_references(data.cheap, known["cheap"])
-        expensive = without_references(data.expensive, known["expensive"])
+        cheap = without_references(data.cheap, references["cheap"])
+        expensive = without_references(data.expensive, references["expensive"])
         basis = self._basis(data)
-        found, history = self._stages(basis, cheap, expensive)
-        atoms = {**known["cheap"], **known["expensive"]}
-        found[: len(basis.elements)] += [atoms[z] for z in basis.elements]
+        coefficients, history = self._stages(basis, cheap, expensive)
+        atoms = {**references["cheap"], **references["expensive"]}
+        coefficients[: len(basis.elements)] += [atoms[z] for z in basis.elements]
         history["cpu_seconds"] = [time.process_time() - began]
-        return PairwisePotential(basis, found), history
+        return PairwisePotential(basis, coefficients), history
 
     def _basis(self, data: TrainingData) -> PairBasis:
         elements = np.union1d(data.cheap.batch.numbers, data.expensive.batch.numbers)
@@ -83,12 +83,12 @@ class PairwiseTrainer:
         self, basis: PairBasis, cheap: LabelSet, expensive: LabelSet
     ) -> tuple[Floats, dict[str, Any]]:
         if len(expensive) == 0:
-            found = self._solve(basis, cheap, np.ones(len(cheap)))
-            return found, {"stages": ["pretraining"]}
+            coefficients = self._solve(basis, cheap, np.ones(len(cheap)))
+            return coefficients, {"stages": ["pretraining"]}
         uniform = np.ones(len(expensive))
         if len(cheap) == 0 or not self.pretrain:
-            found = self._solve(basis, expensive, uniform)
-            return found, {"stages": ["standard"]}
+            coefficients = self._solve(basis, expensive, uniform)
+            return coefficients, {"stages": ["standard"]}
         stages, weights = ["pretraining", "fine-tuning"], np.ones(len(cheap))
         history: dict[str, Any] = {}
         if self.gamma is not None:
@@ -96,8 +96,8 @@ class PairwiseTrainer:
             weights, history = self._weigh(basis, teacher, cheap, self.gamma)
             stages = ["teacher", *stages]
         pretrained = self._solve(basis, cheap, weights)
-        found = self._solve(basis, expensive, uniform, pretrained)
-        return found, {"stages": stages, **history}
+        coefficients = self._solve(basis, expensive, uniform, pretrained)
+        return coefficients, {"stages": stages, **history}
 
     def _weigh(
         self, basis: PairBasis, teacher: Floats, cheap: LabelSet, gamma: Gamma
@@ -116,11 +116,11 @@ class PairwiseTrainer:
         near: Floats | None = None,
     ) -> Floats:
         """Minimise (1 - ρ) <w ΔF²> + ρ <w ΔE²> + λ abs(c - c0)²; return c (size,)."""
-        rows, wanted = self._rows(basis, labels, weights)
+        rows, targets = self._rows(basis, labels, weights)
         start = np.zeros(basis.size) if near is None else near
         hold = self.ridge if near is None else self.pull
         A = np.concatenate([rows, np.sqrt(hold) * np.eye(basis.size)])
-        b = np.concatenate([wanted - rows @ start, np.zeros(basis.size)])
+        b = np.concatenate([targets - rows @ start, np.zeros(basis.size)])
         change, *_ = np.linalg.lstsq(A, b, rcond=None)
         out: Floats = start + change
         return out
@@ -136,12 +136,14 @@ class PairwiseTrainer:
         e = np.sqrt(self.energy * weights / frames)
         forces = (f[:, None, None] * design.forces).reshape(3 * atoms, basis.size)
         rows = [forces, e[:, None] * design.energies]
-        wanted = [(f[:, None] * labels.forces).ravel(), e * labels.energies]
+        targets = [(f[:, None] * labels.forces).ravel(), e * labels.energies]
         if labels.stress is not None and self.stress > 0.0:
-            sizes, known = labels.batch.sizes, np.isfinite(labels.stress).all(axis=1)
-            s = np.sqrt(self.stress * weights / (6 * max(int(known.sum()), 1)))[known]
-            virial = virial_per_atom(labels.batch, labels.stress)[known]
-            own = design.virials[known] / sizes[known][:, None, None]
-            rows.append((s[:, None, None] * own).reshape(-1, basis.size))
-            wanted.append((s[:, None] * virial).ravel())
-        return np.concatenate(rows), np.concatenate(wanted)
+            sizes, stressed = labels.batch.sizes, np.isfinite(labels.stress).all(axis=1)
+            s = np.sqrt(self.stress * weights / (6 * max(int(stressed.sum()), 1)))[
+                stressed
+            ]
+            virial = virial_per_atom(labels.batch, labels.stress)[stressed]
+            virials = design.virials[stressed] / sizes[stressed][:, None, None]
+            rows.append((s[:, None, None] * virials).reshape(-1, basis.size))
+            targets.append((s[:, None] * virial).ravel())
+        return np.concatenate(rows), np.concatenate(targets)

@@ -86,17 +86,17 @@ class StageData:
     gamma: Gamma
     least: float
 
-    def stage_labels(self, stage: Stage, known: TrainedNetworks) -> StageLabels:
+    def stage_labels(self, stage: Stage, networks: TrainedNetworks) -> StageLabels:
         """Return the labels of a stage, given the networks trained before it."""
         expensive = self.labels["expensive"]
-        if stage.labels == "difference" and known.pupil is not None:
+        if stage.labels == "difference" and networks.pupil is not None:
             expensive = add_predictions(
-                expensive, self.network_predictions(known.pupil, expensive), -1.0
+                expensive, self.network_predictions(networks.pupil, expensive), -1.0
             )
         if stage.on == "expensive":
             return StageLabels(expensive, np.ones(len(expensive)))
-        cheap = self._cheap(stage, known)
-        weights, weighing = self._weights(stage, known, cheap)
+        cheap = self._cheap(stage, networks)
+        weights, weighing = self._weights(stage, networks, cheap)
         if stage.on == "both":
             both, weights = mixed_labels(cheap, expensive, stage.mix, weights)
             return StageLabels(both, weights, weighing)
@@ -107,28 +107,30 @@ class StageData:
         nothing = dict.fromkeys(labels.batch.numbers.tolist(), 0.0)
         return LearnedPotential(network, nothing, self.scale).predict(labels.batch)
 
-    def _cheap(self, stage: Stage, known: TrainedNetworks) -> LabelSet:
+    def _cheap(self, stage: Stage, networks: TrainedNetworks) -> LabelSet:
         cheap = self.labels["cheap"]
-        if stage.labels == "scaled" and known.teacher is not None:
-            forces = self.network_predictions(known.teacher, cheap).forces
+        if stage.labels == "scaled" and networks.teacher is not None:
+            forces = self.network_predictions(networks.teacher, cheap).forces
             return scaled_labels(cheap, best_scale(forces, cheap.forces))
-        if stage.labels == "corrected" and known.change is not None:
-            return add_predictions(cheap, self.network_predictions(known.change, cheap))
-        if stage.labels == "corrected" and known.teacher and known.pupil:
+        if stage.labels == "corrected" and networks.change is not None:
+            return add_predictions(
+                cheap, self.network_predictions(networks.change, cheap)
+            )
+        if stage.labels == "corrected" and networks.teacher and networks.pupil:
             without = add_predictions(
-                cheap, self.network_predictions(known.pupil, cheap), -1.0
+                cheap, self.network_predictions(networks.pupil, cheap), -1.0
             )
             return add_predictions(
-                without, self.network_predictions(known.teacher, cheap)
+                without, self.network_predictions(networks.teacher, cheap)
             )
         return cheap
 
     def _weights(
-        self, stage: Stage, known: TrainedNetworks, cheap: LabelSet
+        self, stage: Stage, networks: TrainedNetworks, cheap: LabelSet
     ) -> tuple[Floats, BiasWeighing | None]:
-        if stage.weights == "uniform" or known.teacher is None:
+        if stage.weights == "uniform" or networks.teacher is None:
             return np.ones(len(cheap)), None
-        forces = self.network_predictions(known.teacher, cheap).forces
+        forces = self.network_predictions(networks.teacher, cheap).forces
         measure = scaled_bias if stage.weights == "scaled" else frame_bias
         bias = measure(forces, cheap.forces, cheap.batch.offsets)
         weights, value = guarded_weights(bias, self.gamma, self.least)
@@ -223,9 +225,9 @@ class StageRunner:
         last = state.done[-1].stage.levels[-1]
         other: Fidelity = "cheap" if last == "expensive" else "expensive"
         old = {} if self.replayed is None else self.replayed.references
-        known = {**old, **self.references[other], **self.references[last]}
+        references = {**old, **self.references[other], **self.references[last]}
         return LearnedPotential(
-            state.network, known, self.scale, repulsion=self.repulsion
+            state.network, references, self.scale, repulsion=self.repulsion
         )
 
     def _run_stage(
@@ -247,11 +249,11 @@ class StageRunner:
             done=(*state.done, done),
         )
 
-    def _with_replay(self, stage: Stage, own: StageLabels) -> tuple[LabelSet, Floats]:
+    def _with_replay(self, stage: Stage, new: StageLabels) -> tuple[LabelSet, Floats]:
         old = self.replayed
         if old is None or stage.loss == "score" or stage.labels == "difference":
-            return own.labels, own.weights
-        return with_replay(own.labels, own.weights, old.labels, old.share)
+            return new.labels, new.weights
+        return with_replay(new.labels, new.weights, old.labels, old.share)
 
     def _stage_task(self, stage: Stage, start: Network, pool: GraphPool) -> StageTask:
         objective: Objective | None = None
@@ -294,14 +296,14 @@ class StageRunner:
 
 
 def _with_network(
-    known: TrainedNetworks, stage: Stage, network: Network
+    networks: TrainedNetworks, stage: Stage, network: Network
 ) -> TrainedNetworks:
     """Return the known networks after a stage has trained one."""
     if stage.labels == "difference":
-        return replace(known, change=network)
+        return replace(networks, change=network)
     if stage.on == "cheap" and stage.labels != "corrected":
-        return replace(known, pupil=network)
-    return known if stage.on == "cheap" else replace(known, teacher=network)
+        return replace(networks, pupil=network)
+    return networks if stage.on == "cheap" else replace(networks, teacher=network)
 
 
 def training_history(state: TrainingState, scale: float) -> dict[str, Any]:

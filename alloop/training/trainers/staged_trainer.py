@@ -132,13 +132,13 @@ class StagedTrainer:
         if learned is None and self.replay is not None:
             learned = self.replay.original
         start = learned if any(s.start == "parent" for s in self.stages) else None
-        known = self._references(levels, start)
+        references = self._references(levels, start)
         scale = force_scale(training if len(training) else data.cheap)
         return StageRunner(
             kind=self.kind,
             settings=self.settings,
             labels=levels,
-            references=known,
+            references=references,
             held_out=held_out,
             scale=start.scale if start else scale,
             parent=start.network if start else None,
@@ -154,14 +154,14 @@ class StagedTrainer:
     def _references(
         self, levels: Mapping[Fidelity, LabelSet], start: LearnedPotential | None
     ) -> dict[Fidelity, References]:
-        given = dict(self.given)
+        energies = dict(self.given)
         if self.replay is not None and start is not None:
             network, scale = start.frozen_network, start.scale
             for level, labels in levels.items():
-                if level not in given and len(labels):
-                    given[level] = fitted_references(network, labels, scale)
+                if level not in energies and len(labels):
+                    energies[level] = fitted_references(network, labels, scale)
         return {
-            level: level_references(labels, given.get(level))
+            level: level_references(labels, energies.get(level))
             for level, labels in levels.items()
         }
 
@@ -204,10 +204,10 @@ def runnable_stages(stages: Sequence[Stage], data: TrainingData) -> tuple[Stage,
     """
     present: list[Fidelity] = ["cheap"] if len(data.cheap) else []
     present += ["expensive"] if len(data.expensive) else []
-    wanted = tuple(stage for stage in stages if stage.steps > 0)
-    if all(level in present for stage in wanted for level in stage.levels):
-        return wanted
-    usable = [stage for stage in wanted if set(stage.levels) & set(present)]
+    active = tuple(stage for stage in stages if stage.steps > 0)
+    if all(level in present for stage in active for level in stage.levels):
+        return active
+    usable = [stage for stage in active if set(stage.levels) & set(present)]
     if not usable:
         raise InputError(
             f"expected labels for one of the stages {[s.name for s in stages]}, got "
@@ -238,7 +238,7 @@ def held_out_split(
     chosen = held_out(ids, fraction)
     if not chosen:
         return labels, None
-    out = np.array([each in chosen for each in ids], dtype=np.bool_)
+    out = np.array([id in chosen for id in ids], dtype=np.bool_)
     return select_labels(labels, np.flatnonzero(~out)), select_labels(
         labels, np.flatnonzero(out)
     )

@@ -43,8 +43,8 @@ class UniversalTrainer:
 
     def replaying(self, replay: Replay) -> "UniversalTrainer":
         """Return the same trainer, which replays these frames too."""
-        known = with_original(replay, self.original())
-        return UniversalTrainer(self.staged.replaying(known))
+        completed = with_original(replay, self.original())
+        return UniversalTrainer(self.staged.replaying(completed))
 
     def original(self) -> LearnedPotential:
         """Return the pretrained network as it comes, without reference energies."""
@@ -71,7 +71,7 @@ class UniversalTrainer:
             network = build_network(staged.kind, staged.settings)
             stages = tuple(map(_from_pretrained, stages))
         training, _ = held_out_split(data.expensive, staged.validation)
-        given: dict[Fidelity, Mapping[int, float]] = {
+        references: dict[Fidelity, Mapping[int, float]] = {
             **(
                 {"cheap": fitted_references(network, data.cheap)}
                 if len(data.cheap)
@@ -85,10 +85,10 @@ class UniversalTrainer:
             **staged.given,
         }
         start = LearnedPotential(
-            network, {z: e for x in given.values() for z, e in x.items()}
+            network, {z: e for x in references.values() for z, e in x.items()}
         )
-        whole = replace(staged, stages=stages, given=given, repulsion=None)
-        return whole.train(data, start, seed)
+        trainer = replace(staged, stages=stages, given=references, repulsion=None)
+        return trainer.train(data, start, seed)
 
 
 def _from_pretrained(stage: Stage) -> Stage:
@@ -113,5 +113,5 @@ def untrained_potential(
 
 def require_covered(kind: str, batch: Batch) -> None:
     """Raise InputError for frames that a universal potential was not made for."""
-    if (known := pretrained(kind)) is not None:
-        known.require(batch)
+    if (published := pretrained(kind)) is not None:
+        published.require(batch)
