@@ -63,8 +63,8 @@ def test_limits_are_drawn_from_whole_walkers_and_judged_where_they_are_told() ->
 def test_a_molecule_without_torsions_has_no_scan_of_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(exploration, "_md_frames", lambda *_given: [water])
     water = from_atoms(molecule("H2O"))
+    monkeypatch.setattr(exploration, "_md_frames", lambda *_given: [water])
     frames = exploration._test_frames(Namespace(), water, normal_modes(water, HESSIAN))
     assert {name: len(x) for name, x in frames.items()} == {
         "500 K": 1,
