@@ -168,7 +168,7 @@ def test_a_machine_that_is_slower_makes_all_prices_higher_alike(
     slow = level_cost(level, labels_of(level, [7.0 * price for price in prices]))
     for name in CHAIN:
         ratio = slow.seconds(frame(name)) / fast.seconds(frame(name))
-        assert ratio == pytest.approx(7.0, rel=1e-5)
+        assert ratio == pytest.approx(7.0, rel=1e-4)  # a fit by iteration
 
 
 @level_and_prices
