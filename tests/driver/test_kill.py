@@ -58,7 +58,7 @@ def test_kills_of_a_driver_change_nothing(
 @pytest.mark.parametrize(
     ("target", "kills"),
     [
-        ("external all", 1),
+        pytest.param("external all", 1, marks=pytest.mark.slow),
         *(pytest.param(each, 3, marks=pytest.mark.slow) for each in TARGETS),
     ],
 )

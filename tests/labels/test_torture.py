@@ -351,8 +351,9 @@ CASES = [
     # gradients that are wrong
     *(
         Case(f"forces: {fault}", WATER, faulty_level(fault), (F.GATE,))
-        for fault in ("push", "drop", "scale", "flip", "swap", "nan", "shape")
+        for fault in ("push", "drop", "scale", "flip", "swap", "nan")
     ),
+    Case("forces: shape", WATER, faulty_level("shape"), (F.CRASHED,), words="(2, 3)"),
     # processes that end badly, or live badly
     *(
         Case(f"child: {fault}", WATER, faulty_level(fault), (F.CRASHED,), words=words)
