@@ -1,5 +1,6 @@
 """Configurations: what a minimal one means, and every mistake with its cure."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from alloop.config.sections.explore import Barostat, Guards
 from alloop.config.sections.plan import Stop
 from alloop.config.sections.training import Standard
 from alloop.config.yaml_text import collect_fragments, merge_trees, parse_yaml
+from alloop.core.errors import InputError
 from alloop.core.records import Label
 from alloop.history.reader import CODEC
 from alloop.labels.levels import pyscf_level, toy_level
@@ -350,6 +352,16 @@ def test_another_kind_keeps_only_the_keys_that_it_knows() -> None:
     assert merge_trees(below, above, known_kinds()) == {
         "explore": {"kind": "verlet", "steps": 7}
     }
+
+
+@pytest.mark.parametrize("file", ["/dev/zero", "pipe", ".", "page.html", "text"])
+def test_a_foreign_file_that_is_extended_is_refused(tmp_path: Path, file: str) -> None:
+    os.mkfifo(tmp_path / "pipe")  # nobody writes: a reader would wait for ever
+    (tmp_path / "page.html").write_text("<html><body>no YAML: [</body></html>")
+    (tmp_path / "text").write_text("root:x:0:0\n")
+    (tmp_path / "x.yaml").write_text(f"extends: {file}\n" + TOY)
+    with pytest.raises(InputError, match="expected"):
+        load_campaign(tmp_path / "x.yaml")
 
 
 def test_a_circle_of_fragments_is_refused(tmp_path: Path) -> None:
