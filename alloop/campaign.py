@@ -145,9 +145,8 @@ class Campaign:
         such parts, and later runs need the same ones. Raises InputError for a part that
         does not do what its role asks for, and for every mistake in the file.
         """
-        parts = OwnParts(potential, scorer, selector, policy)
-        refuse_unfit_parts(parts)
-        return cls(config.load_campaign(Path(path)), CallerParts(own=parts))
+        parts = _checked_parts(potential, scorer, selector, policy)
+        return cls(config.load_campaign(Path(path)), parts)
 
     @classmethod
     def from_dict(
@@ -166,8 +165,8 @@ class Campaign:
         InputError with every mistake.
         """
         text = yaml.safe_dump(dict(settings), sort_keys=False)
-        own = OwnParts(potential, scorer, selector, policy)
-        return cls(config.parse_campaign(text, Path(folder)), CallerParts(own=own))
+        parts = _checked_parts(potential, scorer, selector, policy)
+        return cls(config.parse_campaign(text, Path(folder)), parts)
 
     @classmethod
     def from_store(
@@ -187,9 +186,8 @@ class Campaign:
         """
         text, opened = campaign_beginning(Path(path))
         setup = config.Setup.from_store(text, opened, Path(path))
-        parts = OwnParts(potential, scorer, selector, policy)
-        refuse_unfit_parts(parts)
-        return cls(setup, CallerParts(own=parts), trust)
+        parts = _checked_parts(potential, scorer, selector, policy)
+        return cls(setup, parts, trust)
 
     def run(
         self,
@@ -487,3 +485,10 @@ def _notebook_page(store: Path) -> str:
     from alloop.report.sections.summary_sections import notebook_page  # matplotlib
 
     return str(notebook_page(read_history(store), _control_histories(store)))
+
+
+def _checked_parts(*parts: Any) -> CallerParts:
+    """Return a user's potential, scorer, selector and policy, each fit for its role."""
+    own = OwnParts(*parts)
+    refuse_unfit_parts(own)
+    return CallerParts(own=own)

@@ -25,7 +25,7 @@ _CALLS: Mapping[str, Mapping[str, str]] = {
         "fit": "potential, learned, heldout, retrain",
         "restore": "arrays, read_potential",
     },
-    "selector": {"select": "candidates, known, quota, rng, threshold"},
+    "selector": {"select": "candidates, landmarks, quota, rng, threshold"},
     "policy": {"": "state, event, rules"},
     "potential": {"get_trainer": "", "restore": "checkpoint"},
     "trainer": {"train": "data, parent, seed"},

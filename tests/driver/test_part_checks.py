@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from alloop.campaign import Campaign
 from alloop.core.errors import InputError
@@ -113,6 +114,8 @@ def test_an_unfit_part_is_refused_before_a_store_is_made(
     file = write_toy(tmp_path)
     with pytest.raises(InputError) as caught:
         Campaign.from_yaml(file, **{role: part})
+    with pytest.raises(InputError):
+        Campaign.from_dict(yaml.safe_load(file.read_text()), tmp_path, **{role: part})
     assert sentence in str(caught.value)
     assert role in str(caught.value)
     assert not file.with_name("toy.zarr").exists()
