@@ -1,1 +1,1 @@
-"""What a campaign will cost: labels, training, MD and storage, before it runs."""
+"""The predicted cost of a campaign: labels, training, MD and storage."""

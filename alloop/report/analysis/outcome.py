@@ -1,4 +1,4 @@
-"""What a campaign reached, in four facts: error, limits, controls and cost.
+"""The outcome of a campaign in four facts: error, limits, controls and cost.
 
 The command line and the report tell these in the same words. Pure functions.
 """

@@ -1,4 +1,4 @@
-"""What made the outcome of a campaign worse or less certain, with its mend as YAML.
+"""The weaknesses of a campaign's outcome, each with the YAML that mends it.
 
 Pure functions. A weakness has a cost, as a share of the error, of its certainty or of
 the work, by which they are ordered. What costs nothing is a fact and stands elsewhere.
