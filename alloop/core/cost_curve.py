@@ -9,6 +9,7 @@ the measurements, so that single outliers count little. Pure numpy.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -20,6 +21,7 @@ _BELIEF = 6.0  # molecules that the usual scatter counts for in the fit of scatt
 _TAIL = 4.0  # degrees of freedom of Student's t
 _STEPS = 100  # of Gauss-Newton at most; ten or so are usual
 _STILL = 1e-10  # the fit has converged when no step is longer
+_ROUNDING = 1e-9  # of the posterior's logarithm, below which a rise is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +121,12 @@ def _gauss_newton(
 ) -> tuple[Floats, Floats]:
     """Return the fitted parameters and their covariance, by reweighted Gauss-Newton.
 
-    Steps are limited to 0.5 in the logarithms, so that the fit does not jump.
+    Steps are limited to 0.5 in the logarithms, so that the fit does not jump, and
+    halved until the posterior falls no more: prices that contradict the curve can
+    otherwise make them go to and fro for ever.
     """
     where, logs, variance = data
+    loss = partial(_negative_log_posterior, mean=mean, trust=trust, data=data)
     for _ in range(_STEPS):
         values, slope = _model_and_derivatives(theta, where)
         off = logs - values
@@ -129,10 +134,23 @@ def _gauss_newton(
         normal = slope.T @ (weight[:, None] * slope) + trust
         push = slope.T @ (weight * off) - trust @ (theta - mean)
         step = np.linalg.solve(normal, push)
-        theta = theta + step * min(1.0, 0.5 / (np.abs(step[1:]).max() + 1e-12))
+        step *= min(1.0, 0.5 / (np.abs(step[1:]).max() + 1e-12))
+        bound = loss(theta) + _ROUNDING
+        while loss(theta + step) > bound and np.abs(step).max() > _STILL:
+            step /= 2
+        theta = theta + step
         if np.abs(step).max() < _STILL:
             break
     return theta, _pseudo_inverse(normal)
+
+
+def _negative_log_posterior(
+    theta: Floats, mean: Floats, trust: Floats, data: tuple[Floats, Floats, Floats]
+) -> float:
+    where, logs, variance = data
+    off = logs - _model_and_derivatives(theta, where)[0]
+    tails = (_TAIL + 1) / 2 * np.log1p(off**2 / (_TAIL * variance)).sum()
+    return float(tails + (theta - mean) @ trust @ (theta - mean) / 2)
 
 
 def _model_and_derivatives(theta: Floats, where: Floats) -> tuple[Floats, Floats]:

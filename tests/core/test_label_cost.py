@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from ase.symbols import string2symbols
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from alloop.core.atoms import atomic_number
@@ -160,6 +160,7 @@ def test_a_larger_molecule_never_costs_less_whatever_was_measured(
 
 
 @level_and_prices
+@example(LEVELS[2], [12.0, 8.0, 1.0])  # prices against the curve: whole steps cycle
 @settings(max_examples=10, deadline=None)
 def test_a_machine_that_is_slower_makes_all_prices_higher_alike(
     level: Level, prices: list[float]
