@@ -6,7 +6,7 @@ All are frozen; arrays are in eV, Å, fs. A failure is a record too (`Unlabelled
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from alloop.core.stress import stack_stress
 from alloop.core.units import Floats
 
 Detail: TypeAlias = str | float | int | bool | None
+Explorer: TypeAlias = Literal["md", "shapes"]  # what proposes frames
 
 
 class Failure(StrEnum):
@@ -101,7 +102,8 @@ class Candidate:
 
     surprise: from the scorer; energy in eV and forces (atoms, 3) in eV/Å: from the
     model; descriptor (features,): the mean over atoms; origin: "surprise", "control",
-    or the guard rail that stopped its walker.
+    or the guard rail that stopped its walker. explorer: what made it, from the walker
+    at this step.
     """
 
     frame: Frame
@@ -113,6 +115,7 @@ class Candidate:
     forces: Floats
     descriptor: Floats
     origin: str = "surprise"
+    explorer: Explorer = "md"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

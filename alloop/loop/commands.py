@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import Fidelity, LevelId
-from alloop.core.records import Walker
+from alloop.core.records import Explorer, Walker
 from alloop.core.splits import Purpose
 
 ModelId: TypeAlias = str  # 32 hexadecimal digits, of the generation's content
@@ -98,7 +98,8 @@ class Explore:
     """The command to move walkers `steps` MD steps on generation `generation`.
 
     keep: the number of most surprising frames to return; controls: the number of random
-    ones, whatever their surprise.
+    ones, whatever their surprise. explorer: what proposes frames; another one than MD
+    makes them of the walkers as they are, and moves none.
     """
 
     round: int
@@ -110,6 +111,7 @@ class Explore:
     steps: int
     keep: int
     controls: int
+    explorer: Explorer = "md"
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from alloop.core.levels import Fidelity, LevelId
 from alloop.core.records import (
     Candidate,
     Detail,
+    Explorer,
     Label,
     LabelSet,
     ModelCheck,
@@ -156,7 +157,10 @@ class NotLabelled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explored:
-    """The walkers after a piece of MD, and the frames that they found."""
+    """The walkers after a piece of MD, and the frames that they found.
+
+    Another explorer than MD moves no walkers, and returns none.
+    """
 
     round: int
     batch: int
@@ -167,6 +171,7 @@ class Explored:
     scored: int
     timing: Timing = Timing()
     note: str = ""  # proton transfers, and once why force calls are not compiled
+    explorer: Explorer = "md"
 
     @property
     def name(self) -> str:

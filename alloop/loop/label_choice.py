@@ -4,7 +4,7 @@ Candidates are sorted by frame id before anything else, so that their order of a
 has no effect.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 
@@ -120,10 +120,40 @@ def flagged_frames(
     )
     rng = random_stream(state.seed, f"flag/{state.round}")
     selector = _RANDOM if random else rules.selector
-    chosen = selector.select(pool, state.landmarks, quota, rng, state.threshold)
-    return [
-        (pool[i], _selection_reason(pool[i], state.threshold, selector)) for i in chosen
+    chosen = [
+        candidate
+        for part, count in _explorer_parts(pool, rules, quota)
+        for candidate in _selected(selector, part, state, count, rng, state.threshold)
     ]
+    return [(x, _selection_reason(x, state.threshold, selector)) for x in chosen]
+
+
+def _selected(
+    selector: Selector,
+    pool: Sequence[Candidate],
+    state: LoopState,
+    quota: int,
+    rng: np.random.Generator,
+    threshold: float | None,
+) -> list[Candidate]:
+    chosen = selector.select(pool, state.landmarks, quota, rng, threshold)
+    return [pool[index] for index in chosen]
+
+
+def _explorer_parts(
+    pool: Sequence[Candidate], rules: Rules, quota: int
+) -> list[tuple[list[Candidate], int]]:
+    """Return each explorer's candidates with its part of a quota.
+
+    What an explorer has no candidates for goes to the next one, at last to MD.
+    """
+    parts, left = [], quota
+    for explorer, share in rules.shares.items():
+        part = [x for x in pool if x.explorer == explorer]
+        count = left if explorer == "md" else min(round(share * quota), len(part))
+        parts.append((part, count))
+        left -= count
+    return parts
 
 
 def biased_frames(state: LoopState, rules: Rules, quota: int) -> Chosen:
@@ -153,7 +183,12 @@ def biased_frames(state: LoopState, rules: Rules, quota: int) -> Chosen:
     rated = [replace(c, surprise=float(w)) for c, w in zip(pool, worth, strict=True)]
     rng = random_stream(state.seed, f"bias/{state.round}")
     selector = _RANDOM if random else rules.expensive_selector
-    chosen = selector.select(rated, state.landmarks, quota, rng, None)
+    places = {candidate.frame.id: place for place, candidate in enumerate(pool)}
+    chosen = [
+        places[candidate.frame.id]
+        for part, count in _explorer_parts(rated, rules, quota)
+        for candidate in _selected(selector, part, state, count, rng, None)
+    ]
     why = "random" if random else "bias {:.3f} eV/Å against the cheap label"
     return [(pool[index], why.format(biases[index])) for index in chosen]
 
@@ -217,9 +252,10 @@ def _selection_reason(
         return f"surprise {candidate.surprise:.2f}, chosen by {type(inner).__name__}"
     if candidate.origin not in ("surprise", "control"):
         return f"guard rail: {candidate.origin}"
+    what = "" if candidate.explorer == "md" else f"{candidate.explorer}: "
     if threshold is not None and candidate.surprise > threshold:
-        return f"surprise {candidate.surprise:.2f} above {threshold:.2f}"
-    return f"surprise {candidate.surprise:.2f}, among the largest of the round"
+        return f"{what}surprise {candidate.surprise:.2f} above {threshold:.2f}"
+    return f"{what}surprise {candidate.surprise:.2f}, among the largest of the round"
 
 
 def label_command(

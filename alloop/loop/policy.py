@@ -28,7 +28,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from alloop.core.levels import Fidelity
-from alloop.core.records import Walker
+from alloop.core.records import Explorer, Walker
 from alloop.core.seeds import random_stream
 from alloop.core.splits import EXAMINATION
 from alloop.loop import events as e
@@ -357,9 +357,29 @@ def explore_commands(state: LoopState, rules: Rules) -> tuple[Explore, ...]:
     ]
     size = rules.exploring.batch
     batches = [walkers[i : i + size] for i in range(0, len(walkers), size)]
-    return tuple(
+    commands = tuple(
         _explore_piece(state, rules, state.round + 1, number, 0, batch)
         for number, batch in enumerate(batches)
+    )
+    return commands + tuple(
+        _other_explorer(command, len(batches), explorer, share)
+        for explorer, share in rules.shares.items()
+        if explorer != "md"
+        for command in commands
+    )
+
+
+def _other_explorer(
+    command: Explore, batches: int, explorer: Explorer, share: float
+) -> Explore:
+    """Return the command for another explorer on the walkers of a batch.
+
+    Its batches are numbered after those of MD.
+    """
+    keep = ceil(share * command.keep)
+    number = batches + command.batch
+    return replace(
+        command, batch=number, steps=0, keep=keep, controls=0, explorer=explorer
     )
 
 
@@ -368,7 +388,7 @@ def next_explore_piece(
 ) -> tuple[Explore, ...]:
     """Return the command for a batch's next piece, none at the end of the round."""
     after = event.piece + 1
-    if after * rules.exploring.piece >= rules.exploring.steps:
+    if event.explorer != "md" or after * rules.exploring.piece >= rules.exploring.steps:
         return ()
     return (
         _explore_piece(state, rules, event.round, event.batch, after, event.walkers),

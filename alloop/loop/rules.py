@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 from alloop.core.doubts import Doubt
 from alloop.core.levels import Fidelity
+from alloop.core.records import Explorer
 from alloop.core.roles import Selector
 from alloop.core.settings import (
     COUNT,
@@ -24,6 +25,7 @@ from alloop.loop.commands import (
     moved_walkers,
     with_walkers,
 )
+from alloop.md.shapes import ShapeSettings
 from alloop.selection import MostSurprising, PerMolecule
 
 Protocol: TypeAlias = Literal["periodic", "naive", "non-periodic"]
@@ -191,7 +193,7 @@ class Rules:
     recheck: by fidelity, the share of labels that is made again to measure their noise.
     split: None where the counts of the budget stand; else they only say how much money
     there is, at the recorded costs of labels.
-    refine: None where no generation is refined.
+    refine: None where no generation is refined. shapes: None where MD alone proposes.
     doubts: by fidelity, what becomes of a label with this doubt, "accept", "flag" or
     "exclude".
     """
@@ -231,9 +233,20 @@ class Rules:
         ge=1,
     )
     split: SplitRules | None = None
+    shapes: ShapeSettings | None = None
     refine: RefineRules | None = None
     recheck: Mapping[Fidelity, float] = field(default_factory=dict)
     doubts: Mapping[Fidelity, Mapping[Doubt, str]] = field(default_factory=dict)
+
+    @property
+    def shares(self) -> Mapping[Explorer, float]:
+        """The shares of the labels of flagged frames, by explorer.
+
+        A control campaign with random selection has those of MD alone.
+        """
+        if self.shapes is None or self.selection == "random":
+            return {"md": 1.0}
+        return {"shapes": self.shapes.share, "md": 1.0 - self.shapes.share}
 
     def barred_doubts(self, fidelity: Fidelity) -> frozenset[Doubt]:
         """Return the doubts that keep a label of the fidelity out of all learning."""

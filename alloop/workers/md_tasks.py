@@ -23,6 +23,7 @@ from alloop.loop.commands import (
 from alloop.md.dynamics import run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import proton_transfers, transfer_note
+from alloop.md.shapes import ShapeSettings, proposed_shapes
 from alloop.md.thermal_frames import (
     NormalModes,
     harmonic_frames,
@@ -44,6 +45,8 @@ def perform_explore(
 ) -> e.Explored:
     """Run a piece of MD; return its event without timing."""
     generation = _load_generation(task_data, settings)
+    if command.explorer == "shapes":
+        return _propose_shapes(command, generation, settings)
     rngs = [
         random_stream(
             settings.seed, f"explore/{command.round}/{command.piece}/{walker.index}"
@@ -74,6 +77,44 @@ def perform_explore(
         controls=exploration.controls,
         scored=exploration.scored,
         note="; ".join(filter(None, [why if first else "", transfers])),
+    )
+
+
+def _propose_shapes(
+    command: Explore, generation: Generation, settings: WorkerSettings
+) -> e.Explored:
+    """Make shapes of the walkers as they are; return the most surprising ones.
+
+    Those that the model puts too high above the frames that they are made of are left
+    out: labels of atoms torn apart teach little, and cost as much.
+    """
+    shapes = settings.shapes or ShapeSettings()
+    walkers, parents = [], []
+    for parent, walker in enumerate(command.walkers):
+        rng = random_stream(settings.seed, f"{command.name}/{walker.index}")
+        frames = proposed_shapes(walker.frame, shapes, rng)
+        walkers += [replace(walker, frame=frame) for frame in frames]
+        parents += [parent] * len(frames)
+    scored = _scored_frames(generation, [*command.walkers, *walkers])
+    energies = scored.predictions.energies
+    before, count = energies[parents], len(command.walkers)
+    eligible = scored.eligible & np.isfinite(energies)
+    eligible[:count] = False
+    eligible[count:] &= energies[count:] - before <= shapes.energy
+    ranked = sorted(np.flatnonzero(eligible), key=lambda i: -scored.surprise[i])
+    candidates = tuple(
+        replace(scored.candidate(int(i), "surprise"), explorer=command.explorer)
+        for i in ranked[: command.keep]
+    )
+    return e.Explored(
+        round=command.round,
+        batch=command.batch,
+        piece=command.piece,
+        walkers=(),
+        candidates=candidates,
+        controls=(),
+        scored=len(walkers),
+        explorer=command.explorer,
     )
 
 
@@ -110,15 +151,20 @@ def _predicted_frames(
     """Return the frames of the walkers, with the predictions of the generation."""
     if not walkers:
         return ()
+    frames = _scored_frames(generation, walkers)
+    return tuple(frames.candidate(i, EXAMINATION) for i in range(len(walkers)))
+
+
+def _scored_frames(generation: Generation, walkers: Sequence[Walker]) -> ScoredFrames:
+    """Return the walkers as they are, scored; eligible where surprise is finite."""
     batch = pack_frames([walker.frame for walker in walkers])
     predictions = generation.predict(batch, descriptors=True)
     scorer = generation.scorer
     none = np.full(len(batch), np.nan)
     surprise = none if scorer is None else scorer.score(batch, predictions)
-    frames = ScoredFrames(
-        walkers, batch, predictions, surprise, np.isfinite(surprise), step=0
+    return ScoredFrames(
+        tuple(walkers), batch, predictions, surprise, np.isfinite(surprise), step=0
     )
-    return tuple(frames.candidate(i, EXAMINATION) for i in range(len(walkers)))
 
 
 def _exploring_potential(

@@ -16,6 +16,7 @@ from alloop.evaluation import TrainedMember
 from alloop.labels.child.labeller import Limits
 from alloop.loop.events import Timing
 from alloop.md.dynamics import DynamicsSettings
+from alloop.md.shapes import ShapeSettings
 from alloop.models.checkpoint import Checkpoint, Storable
 from alloop.potentials.devices import Device, on_device
 from alloop.potentials.restore import restore_potential
@@ -92,6 +93,7 @@ class WorkerSettings:
     replay: float = 0.0  # share of replayed frames in the loss of fine-tuning
     refine: TestTimeSettings | None = None  # its seed is the command's
     device: Device = "cpu"
+    shapes: ShapeSettings | None = None  # None where MD alone proposes frames
 
     @property
     def trainer(self) -> Trainer:

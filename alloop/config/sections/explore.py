@@ -22,6 +22,7 @@ from alloop.md.dynamics import DynamicsSettings
 from alloop.md.guards import Guards as WalkerGuards
 from alloop.md.integrate import Integrator, VelocityVerlet
 from alloop.md.integrate import Langevin as LangevinIntegrator
+from alloop.md.shapes import ShapeSettings
 
 Temperatures: TypeAlias = Annotated[
     Annotated[Kelvin, union_tag("one")]
@@ -36,6 +37,10 @@ class Guards(RecordSection[WalkerGuards]):
 
 class Barostat(RecordSection[CellBarostat]):
     """Stochastic cell rescaling (Bernetti & Bussi, 2020), with a Metropolis test."""
+
+
+class Shapes(RecordSection[ShapeSettings]):
+    """Shapes that MD rarely reaches, made by turning and stretching bonds."""
 
 
 class Moves(Section):
@@ -59,6 +64,9 @@ class Moves(Section):
         "`steps` on",
     )
     guards: Guards = Guards()
+    shapes: Shapes | None = Field(
+        None, description="shapes that are proposed beside the frames of MD, or null"
+    )
 
     @property
     def temperatures(self) -> tuple[float, ...]:

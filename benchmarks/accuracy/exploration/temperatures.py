@@ -20,7 +20,7 @@ ratios to the arm `md`, paired by seed, as geometric means with their range.
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from tempfile import TemporaryDirectory
@@ -36,11 +36,10 @@ from alloop.core.frame import Frame
 from alloop.core.prediction_errors import largest_force_errors, prediction_errors
 from alloop.core.records import LabelSet
 from alloop.core.seeds import random_stream
-from alloop.core.units import Booleans, Integers
 from alloop.generation import Generation
 from alloop.labels.direct import DirectLabeller
-from alloop.md.contacts import all_pairs, relative_distances
 from alloop.md.dynamics import DynamicsSettings, run_dynamics
+from alloop.md.shapes import open_bonds, stretched_frame, turned_frame
 from alloop.md.thermal_frames import (
     NormalModes,
     normal_modes,
@@ -52,7 +51,6 @@ from alloop.potentials.labeller_potential import LabellerPotential
 from benchmarks.accuracy.selection.active import stage_steps
 from benchmarks.common import Row, Rows, make_parser, make_table, median_range, show
 
-_BONDED = 1.3  # summed covalent radii; hydrogen bonds lie above 1.6
 _TESTS = 16_100  # the seed of the test frames, for all arms
 _TEST_FRAMES, _SPACING = 10, 25  # frames of a test walker, MD steps of 1 fs between two
 _STEPS = 500  # of a surviving walker
@@ -62,94 +60,12 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "500+1000 K": {"explore": {"temperature": [500, 1000]}},
     "300+500+1000 K": {"explore": {"temperature": [300, 500, 1000]}},
     "1000 K": {"explore": {"temperature": 1000}},
+    "shapes, 500+1000 K": {"explore": {"temperature": [500, 1000], "shapes": {}}},
     "random, 500+1000 K": {
         "explore": {"temperature": [500, 1000]},
         "flag": {"selection": "random"},
     },
 }
-
-
-# --- rigid scans ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OpenBond:
-    """A bond outside rings, from atom `fixed` to atom `moved`.
-
-    part (atoms,): True on the moved side, which is the one with fewer atoms.
-    """
-
-    fixed: int
-    moved: int
-    part: Booleans
-
-    @property
-    def turns(self) -> bool:
-        """True if a rotation about the bond changes the molecule."""
-        return 1 < int(self.part.sum()) < len(self.part) - 1
-
-
-def open_bonds(frame: Frame) -> tuple[OpenBond, ...]:
-    """Return the bonds outside rings; none of a frame with a cell.
-
-    Each splits the molecule into two parts, of which a scan moves the smaller.
-    """
-    if any(frame.pbc):
-        return ()
-    bonded = _bonded_pairs(frame)
-    joined = np.zeros((len(frame), len(frame)), dtype=np.bool_)
-    joined[bonded[:, 0], bonded[:, 1]] = joined[bonded[:, 1], bonded[:, 0]] = True
-    bonds = []
-    for first, second in bonded:
-        cut = joined.copy()
-        cut[first, second] = cut[second, first] = False
-        part = _reached_from(int(second), cut)
-        if part[first]:
-            continue  # a ring
-        fragment = _reached_from(int(second), joined)
-        ends = (int(first), int(second))
-        if 2 * part.sum() > fragment.sum():
-            ends, part = ends[::-1], fragment & ~part
-        bonds.append(OpenBond(*ends, part))
-    return tuple(bonds)
-
-
-def turned_frame(frame: Frame, bond: OpenBond, angle: float) -> Frame:
-    """Return the frame with the moved part turned about the bond by `angle` rad."""
-    origin = frame.positions[bond.fixed]
-    k = frame.positions[bond.moved] - origin
-    k = k / np.linalg.norm(k)
-    r = frame.positions - origin
-    along = (r @ k)[:, None] * k  # Rodrigues' formula
-    turned = along + np.cos(angle) * (r - along) + np.sin(angle) * np.cross(k, r)
-    positions = np.where(bond.part[:, None], origin + turned, frame.positions)
-    return replace(frame, positions=positions)
-
-
-def stretched_frame(frame: Frame, bond: OpenBond, factor: float) -> Frame:
-    """Return the frame with the bond `factor` times as long."""
-    arm = frame.positions[bond.moved] - frame.positions[bond.fixed]
-    return replace(
-        frame,
-        positions=frame.positions + bond.part[:, None] * (factor - 1.0) * arm,
-    )
-
-
-def _bonded_pairs(frame: Frame) -> Integers:
-    pairs = all_pairs(pack_frames([frame]))
-    near = relative_distances(pairs, frame.positions) < _BONDED
-    return np.stack([pairs.first[near], pairs.second[near]], axis=1)
-
-
-def _reached_from(atom: int, joined: Booleans) -> Booleans:
-    """Return True for the atoms (atoms,) that a path of bonds joins to `atom`."""
-    reached = np.zeros(len(joined), dtype=np.bool_)
-    reached[atom] = True
-    while True:
-        more = reached | joined[reached].any(axis=0)
-        if (more == reached).all():
-            return reached
-        reached = more
 
 
 # --- campaigns ------------------------------------------------------------------------

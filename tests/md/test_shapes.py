@@ -1,4 +1,4 @@
-"""Scans against ASE's own dihedral angles and distances."""
+"""Turned and stretched bonds against ASE's own dihedral angles and distances."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,13 @@ from ase import Atoms
 from ase.build import molecule
 
 from alloop.core.atoms import from_atoms
+from alloop.core.errors import InputError
 from alloop.core.frame import Frame
-from benchmarks.accuracy.exploration.temperatures import (
+from alloop.md.contacts import closest_contact
+from alloop.md.shapes import (
+    ShapeSettings,
     open_bonds,
+    proposed_shapes,
     stretched_frame,
     turned_frame,
 )
@@ -70,3 +74,47 @@ def test_a_stretch_moves_the_smaller_part_along_the_bond(ethanol: Frame) -> None
         assert after == pytest.approx(1.3 * before)
         moved = longer.positions - ethanol.positions
         assert np.linalg.norm(moved[~bond.part]) == pytest.approx(0.0)
+
+
+def test_shapes_turn_and_stretch_as_they_are_told_to(ethanol: Frame) -> None:
+    settings = ShapeSettings(proposals=400, longest=1.4)
+    shapes = [
+        atoms_of(x)
+        for x in proposed_shapes(ethanol, settings, np.random.default_rng(1))
+    ]
+    before = atoms_of(ethanol)
+    bonds = [(bond.fixed, bond.moved) for bond in open_bonds(ethanol)]
+    ratios = np.array(
+        [[x.get_distance(*b) / before.get_distance(*b) for b in bonds] for x in shapes]
+    )
+    changed = np.abs(ratios - 1) > 1e-6
+    assert changed.sum(axis=1).max() == 1  # one bond at a time
+    assert changed.any(axis=0).all()  # and each in its turn
+    stretched = ratios[changed]
+    assert 0.85 <= stretched.min() < 0.87
+    assert 1.38 < stretched.max() <= 1.4
+    angles = [x.get_dihedral(0, 1, 2, 3) for x in shapes]  # of H-O-C-C
+    counts = np.histogram(angles, bins=6, range=(0, 360))[0]
+    assert counts.min() > 20
+
+
+def test_shapes_are_those_of_their_random_stream(ethanol: Frame) -> None:
+    settings = ShapeSettings(proposals=10)
+    streams = [np.random.default_rng(seed) for seed in (1, 1, 2)]
+    first, again, other = (proposed_shapes(ethanol, settings, x) for x in streams)
+    assert [x.id for x in first] == [x.id for x in again]
+    assert {x.id for x in first}.isdisjoint(x.id for x in other)
+
+
+@pytest.mark.parametrize("name", ["H", "C3H6_D3h"])
+def test_atoms_never_clash_in_shapes(name: str) -> None:
+    frame = from_atoms(Atoms("H") if name == "H" else molecule(name))
+    settings = ShapeSettings(proposals=50, shortest=0.5)
+    shapes = proposed_shapes(frame, settings, np.random.default_rng(0))
+    assert len(shapes) < 50
+    assert all(closest_contact(shape) >= 0.7 for shape in shapes)
+
+
+def test_limits_of_shapes_that_exclude_each_other_are_refused() -> None:
+    with pytest.raises(InputError, match="expected `shortest` below `longest`"):
+        ShapeSettings(shortest=1.0, longest=1.0)

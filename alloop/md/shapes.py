@@ -1,0 +1,161 @@
+"""Shapes that MD rarely reaches: bonds turned and bonds stretched. Pure numpy.
+
+Frames are made from thermal ones, so that what is learned of a barrier or a long bond
+holds for a molecule in motion, and not for its minimum alone.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from alloop.core.batch import pack_frames
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.settings import PARALLEL_COUNT, setting
+from alloop.core.units import Booleans, Integers
+from alloop.md.contacts import all_pairs, closest_contact, relative_distances
+
+_BONDED = 1.3  # summed covalent radii; hydrogen bonds lie above 1.6
+_CLASH = 0.7  # summed covalent radii; the shortest bonds lie at 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeSettings:
+    """The shapes that are proposed: by turning and stretching bonds outside rings."""
+
+    share: float = setting(
+        0.3, "share of a round's labels of flagged frames for these", gt=0, lt=1
+    )
+    proposals: int = setting(
+        25, "frames proposed from each walker in a round", **PARALLEL_COUNT
+    )
+    shortest: float = setting(
+        0.85,
+        "shortest length of a bond, as a multiple of that in the frame",
+        gt=0,
+        le=1,
+    )
+    longest: float = setting(
+        1.5, "longest length of a bond, as a multiple of that in the frame", ge=1, le=3
+    )
+    energy: float = setting(
+        5.0,
+        "largest energy that the model gives a shape above the frame it is made of, eV",
+        gt=0,
+    )
+
+    def __post_init__(self) -> None:
+        if self.shortest >= self.longest:
+            raise InputError(
+                "expected `shortest` below `longest`, got "
+                f"{self.shortest:g} and {self.longest:g}"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenBond:
+    """A bond outside rings, from atom `fixed` to atom `moved`.
+
+    part (atoms,): True on the moved side, which is the one with fewer atoms.
+    """
+
+    fixed: int
+    moved: int
+    part: Booleans
+
+    @property
+    def turns(self) -> bool:
+        """True if a rotation about the bond changes the molecule."""
+        return 1 < int(self.part.sum()) < len(self.part) - 1
+
+
+def open_bonds(frame: Frame) -> tuple[OpenBond, ...]:
+    """Return the bonds outside rings; none of a frame with a cell.
+
+    Each splits the molecule into two parts, of which the smaller is moved.
+    """
+    if any(frame.pbc):
+        return ()
+    bonded = _bonded_pairs(frame)
+    joined = np.zeros((len(frame), len(frame)), dtype=np.bool_)
+    joined[bonded[:, 0], bonded[:, 1]] = joined[bonded[:, 1], bonded[:, 0]] = True
+    bonds = []
+    for first, second in bonded:
+        cut = joined.copy()
+        cut[first, second] = cut[second, first] = False
+        part = _reached_from(int(second), cut)
+        if part[first]:
+            continue  # a ring
+        fragment = _reached_from(int(second), joined)
+        ends = (int(first), int(second))
+        if 2 * part.sum() > fragment.sum():
+            ends, part = ends[::-1], fragment & ~part
+        bonds.append(OpenBond(*ends, part))
+    return tuple(bonds)
+
+
+def turned_frame(frame: Frame, bond: OpenBond, angle: float) -> Frame:
+    """Return the frame with the moved part turned about the bond by `angle` rad."""
+    origin = frame.positions[bond.fixed]
+    k = frame.positions[bond.moved] - origin
+    k = k / np.linalg.norm(k)
+    r = frame.positions - origin
+    along = (r @ k)[:, None] * k  # Rodrigues' formula
+    turned = along + np.cos(angle) * (r - along) + np.sin(angle) * np.cross(k, r)
+    positions = np.where(bond.part[:, None], origin + turned, frame.positions)
+    return replace(frame, positions=positions)
+
+
+def stretched_frame(frame: Frame, bond: OpenBond, factor: float) -> Frame:
+    """Return the frame with the bond `factor` times as long."""
+    arm = frame.positions[bond.moved] - frame.positions[bond.fixed]
+    return replace(
+        frame,
+        positions=frame.positions + bond.part[:, None] * (factor - 1.0) * arm,
+    )
+
+
+def proposed_shapes(
+    frame: Frame, settings: ShapeSettings, rng: np.random.Generator
+) -> list[Frame]:
+    """Return shapes of a molecule, those in which atoms clash left out.
+
+    Every second one has a bond stretched, and in one of four of these a bond turned as
+    well; in the others each bond that turns does so with a chance of one half, so that
+    several turn at once. A frame without bonds outside rings gives none.
+    """
+    bonds = open_bonds(frame)
+    turning = [bond for bond in bonds if bond.turns]
+    shapes = []
+    for number in range(settings.proposals if bonds else 0):
+        shape = frame
+        stretched = number % 2 == 0 or not turning
+        angles = rng.uniform(0.0, 2.0 * np.pi, len(turning))
+        chosen = rng.random(len(turning)) < (0.25 if stretched else 0.5)
+        if not stretched and not chosen.any():
+            chosen[rng.integers(len(turning))] = True
+        for bond, angle, turns in zip(turning, angles, chosen, strict=True):
+            shape = turned_frame(shape, bond, angle) if turns else shape
+        if stretched:
+            factor = rng.uniform(settings.shortest, settings.longest)
+            shape = stretched_frame(shape, bonds[rng.integers(len(bonds))], factor)
+        if closest_contact(shape) >= _CLASH:
+            shapes.append(shape)
+    return shapes
+
+
+def _bonded_pairs(frame: Frame) -> Integers:
+    pairs = all_pairs(pack_frames([frame]))
+    near = relative_distances(pairs, frame.positions) < _BONDED
+    return np.stack([pairs.first[near], pairs.second[near]], axis=1)
+
+
+def _reached_from(atom: int, joined: Booleans) -> Booleans:
+    """Return True for the atoms (atoms,) that a path of bonds joins to `atom`."""
+    reached = np.zeros(len(joined), dtype=np.bool_)
+    reached[atom] = True
+    while True:
+        more = reached | joined[reached].any(axis=0)
+        if (more == reached).all():
+            return reached
+        reached = more
