@@ -1,0 +1,223 @@
+"""A reaction path between two structures: a climbing nudged elastic band.
+
+The band is ASE's (Henkelman, Uberuaga & Jónsson, J. Chem. Phys. 113, 9901 (2000)),
+begun with the image-dependent pair potential (Smidstrup et al., J. Chem. Phys. 140,
+214106 (2014)), which keeps atoms apart. All images are predicted in one batch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from ase.build import minimize_rotation_and_translation
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.mep import NEB, idpp_interpolate, interpolate
+from ase.optimize import FIRE
+
+from alloop.core.atoms import to_atoms
+from alloop.core.batch import Batch, pack_frames
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.records import Predictions
+from alloop.core.roles import Potential
+from alloop.core.settings import COUNT, setting
+from alloop.core.units import Floats
+from alloop.md.thermal_frames import relax_frame
+
+_ENDS = 0.01  # eV/Å, the largest force of relaxed ends
+_ROUGH = 5.0  # times the limit of forces, where the highest image begins to climb
+_SPRING = 1.0  # eV/Å²; stiff, so that images also stand on slopes
+_INERTIA = 0.1  # weight of an image's own orientation beside that of the one before
+_KINK = 0.05  # Å, the standard deviation by which the first images are displaced
+_SAME = 0.05  # Å, the root mean square distance of atoms below which ends are one
+
+
+@dataclass(frozen=True, slots=True)
+class PathSettings:
+    """The settings of a search for a reaction path."""
+
+    images: int = setting(9, "structures between the two ends", ge=1, le=500)
+    fmax: float = setting(
+        0.05,
+        "largest force across the path at which it has converged, eV/Å",
+        gt=0,
+    )
+    steps: int = setting(500, "most steps of the search", **COUNT)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReactionPath:
+    """The images of a band from the first to the last structure.
+
+    batch: the images; predictions: of the potential;
+    force: the largest force across the band in eV/Å; steps: those that were taken.
+    """
+
+    batch: Batch
+    predictions: Predictions
+    force: float
+    steps: int
+    converged: bool
+
+    @property
+    def energies(self) -> Floats:
+        """The energies of the images above the first (images,), eV."""
+        energies: Floats = self.predictions.energies - self.predictions.energies[0]
+        return energies
+
+    @property
+    def top(self) -> int:
+        """The image with the highest energy."""
+        return int(np.argmax(self.energies))
+
+    @property
+    def lengths(self) -> Floats:
+        """The paths of all atoms up to each image, summed (images,), Å."""
+        positions = self.batch.positions.reshape(len(self.batch), -1, 3)
+        moves = np.linalg.norm(np.diff(positions, axis=0), axis=2).sum(axis=1)
+        return np.concatenate([[0.0], np.cumsum(moves)])
+
+
+def find_path(
+    first: Frame,
+    last: Frame,
+    potential: Potential,
+    settings: PathSettings,
+    observe: Callable[[int, float], None] | None = None,
+    relax: bool = True,
+) -> ReactionPath:
+    """Return the path of least energy from one structure to another.
+
+    The highest image climbs to the saddle point once the band is roughly there. observe
+    is called with step and largest force (eV/Å). relax: the ends are relaxed before.
+    Raises InputError where the structures are not of the same atoms in the same order,
+    or are one and the same.
+    """
+    _require_same_atoms(first, last)
+    if relax:
+        first, last = (relax_frame(x, potential, _ENDS) for x in (first, last))
+    band = _Band(first, last, potential, settings.images)
+    steps, converged = 0, False
+    for climb in (False, True):
+        band.climb = climb
+        limit = settings.fmax * (1.0 if climb else _ROUGH)
+        optimiser = FIRE(band, logfile=None)
+        for _ in optimiser.irun(fmax=limit, steps=settings.steps - steps):
+            if observe is not None:
+                observe(steps + optimiser.nsteps, band.get_residual())
+        steps += optimiser.nsteps
+        converged = band.get_residual() < limit
+    batch = band.batch()
+    return ReactionPath(
+        batch=batch,
+        predictions=potential.predict(batch),
+        force=float(band.get_residual()),
+        steps=steps,
+        converged=bool(converged),
+    )
+
+
+class _Band(NEB):  # type: ignore[misc]
+    """ASE's band, with the forces of all images from one call of a potential."""
+
+    def __init__(
+        self, first: Frame, last: Frame, potential: Potential, images: int
+    ) -> None:
+        self.potential = potential
+        self.predicted = np.zeros((0, 3))  # positions of the last prediction
+        self.frame = first  # whose atoms, charge and cell all images have
+        ends = [to_atoms(first), to_atoms(last)]
+        free = not any(first.pbc)
+        if free:
+            minimize_rotation_and_translation(*ends)
+        _require_distance(ends[0].positions - ends[1].positions)
+        band = [ends[0], *(ends[0].copy() for _ in range(images)), ends[1]]
+        self.free = free
+        interpolate(band, mic=not free)
+        # The straight line between linear molecules leads an atom through others, and
+        # by symmetry no force leads away from it.
+        kink = np.random.default_rng(0).normal(0.0, _KINK, band[0].positions.shape)
+        for number, image in enumerate(band[1:-1], 1):
+            image.positions += np.sin(np.pi * number / (images + 1)) * kink
+        start = NEB(band, method="improvedtangent")
+        idpp_interpolate(start, traj=None, log=None, mic=not free)
+        super().__init__(band, k=_SPRING, method="improvedtangent")
+        self._align()
+
+    def batch(self) -> Batch:
+        """Return the images as they are."""
+        return pack_frames(
+            [replace(self.frame, positions=image.positions) for image in self.images]
+        )
+
+    def set_positions(self, positions: Floats, **facts: Any) -> None:
+        """Move the images, and turn each to the one before.
+
+        Else the distances between images would count turns of the whole molecule.
+        """
+        super().set_positions(positions, **facts)
+        self._align()
+
+    def _align(self) -> None:
+        if self.free:
+            for before, image in pairwise(self.images):
+                image.positions = _aligned(image.positions, before.positions)
+
+    def get_forces(self) -> Any:
+        """Return the forces of the band (images - 2, atoms, 3), eV/Å."""
+        positions = np.concatenate([image.positions for image in self.images])
+        if not np.array_equal(positions, self.predicted):  # ASE asks more than once
+            self._predict()
+            self.predicted = positions
+        return super().get_forces()
+
+    def _predict(self) -> None:
+        predictions = self.potential.predict(self.batch())
+        forces = predictions.forces.reshape(len(self.images), -1, 3)
+        for image, energy, force in zip(
+            self.images, predictions.energies, forces, strict=True
+        ):
+            image.calc = SinglePointCalculator(image, energy=energy, forces=force)
+
+
+def _aligned(positions: Floats, reference: Floats) -> Floats:
+    """Return positions (atoms, 3) shifted and turned onto a reference.
+
+    By Kabsch's algorithm (Acta Cryst. A 32, 922 (1976)), with a small weight for the
+    orientation that there is: a linear reference leaves the turn about its axis open,
+    and a molecule that turned at random would spoil the optimiser's velocities.
+    """
+    centre = reference.mean(axis=0)
+    arms = positions - positions.mean(axis=0)
+    covariance = arms.T @ (reference - centre + _INERTIA * arms)
+    left, _, right = np.linalg.svd(covariance)
+    handedness = np.sign(np.linalg.det(left @ right))
+    rotation = left @ np.diag([1.0, 1.0, handedness]) @ right
+    out: Floats = arms @ rotation + centre
+    return out
+
+
+def _require_same_atoms(first: Frame, last: Frame) -> None:
+    kinds = ((first.charge, first.spin), (last.charge, last.spin))
+    if kinds[0] != kinds[1]:
+        raise InputError(
+            "expected two structures of one charge and multiplicity, got "
+            f"charges {first.charge} and {last.charge}, 2S {first.spin} and {last.spin}"
+        )
+    if not np.array_equal(first.numbers, last.numbers):
+        raise InputError(
+            "expected the same atoms in the same order in both structures; number "
+            "them alike"
+        )
+    if first.pbc != last.pbc or not np.allclose(first.cell, last.cell):
+        raise InputError("expected two structures in the same cell")
+
+
+def _require_distance(moves: Floats) -> None:
+    if np.sqrt((moves**2).sum(axis=1).mean()) < _SAME:
+        raise InputError(
+            "expected two structures, they are one and the same"
+            " once relaxed; `--no-relax` leaves them as they are"
+        )
