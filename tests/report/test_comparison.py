@@ -7,7 +7,7 @@ import pytest
 
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import generation_facts
-from alloop.report.analysis.comparison import compare_control, compare_controls
+from alloop.report.analysis.outcome import compare_control, compare_controls
 
 
 def test_a_better_campaign_beats_its_control(finished, control):

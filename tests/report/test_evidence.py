@@ -8,8 +8,9 @@ import pytest
 from alloop.core.records import Label
 from alloop.loop import events as e
 from alloop.report.analysis.explorations import exploration_proposals, read_explorations
-from alloop.report.analysis.model_errors import bias_data, parity_data
-from alloop.report.analysis.uncertainty import (
+from alloop.report.sections.error_sections import parity_data
+from alloop.report.sections.generation_sections import bias_data
+from alloop.report.sections.surprise_sections import (
     ErrorPoint,
     error_points,
     rank_correlations,

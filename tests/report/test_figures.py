@@ -4,7 +4,6 @@ import matplotlib
 import numpy as np
 import pytest
 
-from alloop.report.analysis.model_errors import BiasData, ParityData
 from alloop.report.analysis.timeline import (
     TaskBar,
     axis_length,
@@ -14,14 +13,14 @@ from alloop.report.analysis.timeline import (
     task_bars,
     worker_lanes,
 )
-from alloop.report.analysis.uncertainty import ErrorPoint
-from alloop.report.sections.error_figures import (
-    bias_figure,
+from alloop.report.sections.error_sections import (
+    ParityData,
     parity_figures,
-    surprise_figure,
     thinning_note,
 )
-from alloop.report.sections.run_figures import timeline_figures
+from alloop.report.sections.generation_sections import BiasData, bias_figure
+from alloop.report.sections.run_sections import timeline_figures
+from alloop.report.sections.surprise_sections import ErrorPoint, surprise_figure
 from alloop.report.sections.surprise_sections import surprise_section as section
 
 pytestmark = pytest.mark.usefixtures("figures")

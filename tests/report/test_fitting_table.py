@@ -7,10 +7,9 @@ import pytest
 from rich.console import Console, RenderableType
 
 from alloop.cli.inspect_commands import _label_table
-from alloop.report.status import campaign_status
+from alloop.report.status import campaign_status, end_table
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.live_display import LiveDisplay
-from alloop.report.text.summary import end_table
 
 WIDTHS = (40, 50, 60, 72, 88, 120)
 

@@ -14,7 +14,7 @@ from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame
 from alloop.report.status import campaign_status
-from alloop.report.text.event_text import log_lines
+from alloop.report.text.event_log import log_lines
 from alloop.report.text.frame_history import describe_frame, describe_frames
 
 _LOST = Failure.LOST

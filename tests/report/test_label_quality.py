@@ -11,10 +11,11 @@ from alloop.history.label_entries import label_entries
 from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame
-from alloop.report.analysis.label_facts import label_costs, label_totals
-from alloop.report.analysis.label_quality import (
+from alloop.report.analysis.label_facts import (
     doubt_policy,
+    label_costs,
     label_qualities,
+    label_totals,
     quarantined_labels,
 )
 from alloop.report.sections.methods_sections import label_checks

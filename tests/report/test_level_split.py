@@ -13,7 +13,7 @@ from alloop.history.journal_fold import JournalFold
 from alloop.history.reader import History
 from alloop.loop.level_gains import PARTS
 from alloop.loop.state import LoopState, PartErrors
-from alloop.report.analysis.level_split import split_sentences
+from alloop.report.analysis.campaign_facts import split_sentences
 from benchmarks.durability.toy_campaign import write_campaign
 
 MEASURED = "budget: {cheap: 200, expensive: 50, split: measured}"

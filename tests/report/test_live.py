@@ -11,8 +11,7 @@ from alloop.core.records import Failure
 from alloop.loop import events as e
 from alloop.loop.reducer import ATTEMPTS, apply_commands, apply_event, next_state
 from alloop.loop.state import LoopState
-from alloop.report.text.live_counts import LabelCounter
-from alloop.report.text.live_display import LiveDisplay
+from alloop.report.text.live_display import LabelCounter, LiveDisplay
 from alloop.training.progress import TrainingProgress, write_progress
 from alloop.workers.spool import training_folder, training_progress
 

@@ -7,8 +7,8 @@ import pytest
 from alloop.core.records import Failure, Noise
 from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
-from alloop.report.analysis.label_quality import FEW, NoiseFloor, noise_floors
-from alloop.report.text.summary import detail_lines
+from alloop.report.analysis.label_facts import FEW, NoiseFloor, noise_floors
+from alloop.report.status import detail_lines
 
 
 def _with(history, remade, *noises):

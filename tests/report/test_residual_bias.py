@@ -9,8 +9,12 @@ import pytest
 from alloop.history.examination import labels_of_test
 from alloop.history.reader import History
 from alloop.report.analysis.explorations import read_explorations
-from alloop.report.analysis.residual_bias import GenerationBias, generation_biases
-from alloop.report.sections.residual_section import bias_figure, residual_section
+from alloop.report.sections.generation_sections import (
+    GenerationBias,
+    generation_biases,
+    residual_figure,
+    residual_section,
+)
 
 
 def test_a_shift_of_energies_and_a_factor_of_forces_are_found(
@@ -47,4 +51,4 @@ def test_the_section_shows_each_generation(finished: History) -> None:
 @pytest.mark.usefixtures("figures")
 def test_the_figure_is_drawn() -> None:
     found = [GenerationBias(n, 5, -0.01 / n, 0.002, 1.0 - 0.1 / n) for n in (1, 2, 3)]
-    assert "<svg" in bias_figure(found)
+    assert "<svg" in residual_figure(found)

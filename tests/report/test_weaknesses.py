@@ -10,7 +10,7 @@ from alloop.core.records import Failure, Unlabelled
 from alloop.history.label_entries import label_entries
 from alloop.loop.rules import Examining, SeedRules
 from alloop.report.analysis.examination import last_examination
-from alloop.report.analysis.weaknesses import MOST, weaknesses
+from alloop.report.sections.summary_sections import MOST, weaknesses
 
 
 def test_they_are_few_and_ordered_by_what_they_cost(finished, examined, control):

@@ -1,10 +1,16 @@
-"""Facts on configuration, levels and generations, from the journal alone."""
+"""Configuration, levels and generations, from the journal alone.
+
+Facts on each generation, and sentences on what labels gained: errors on the user's own
+sets, the split of the money between the levels, and refinements.
+"""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from math import exp
+from statistics import median
 from typing import Any
 
 import yaml
@@ -19,6 +25,15 @@ from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry, TrainingRequest
 from alloop.loop import events as e
 from alloop.loop.commands import Train
+from alloop.loop.level_gains import LevelGains, Measured, level_gains
+from alloop.loop.level_split import (
+    FLOOR,
+    alone_is_better,
+    cheap_is_idle,
+    cheap_share,
+    expensive_is_idle,
+)
+from alloop.report.text.formatting import milli_text, plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,3 +175,153 @@ def _generation_facts(
         energy_absolute=None if test is None else test.energy_absolute,
         refinement=event.refinement,
     )
+
+
+_MILLI = 1e-3
+
+
+def set_errors(history: History) -> dict[str, list[float | None]]:
+    """Return the force MAE (eV/Å) by generation on each set of acceptance.
+
+    None where a generation was not checked on the set.
+    """
+    events = [event for _, event in history.generations]
+    return {
+        name: [_error(event, name) for event in events] for name in _set_names(events)
+    }
+
+
+def first_errors(history: History) -> dict[str, float | None]:
+    """Return the force MAE (eV/Å) of the model before the first generation, by set.
+
+    None where there was none.
+    """
+    events = [event for _, event in history.generations]
+    found: dict[str, float | None] = dict.fromkeys(_set_names(events))
+    for check in events[0].checks if events else ():
+        if check.set_name and check.before is not None:
+            found[check.set_name] = check.before * _MILLI
+    return found
+
+
+def set_sentences(history: History) -> Iterator[str]:
+    """Yield the error of the newest usable generation on each set, as a sentence."""
+    state, before = history.state, first_errors(history)
+    number = state.usable_until(len(state.models))
+    for name, errors in set_errors(history).items():
+        now, first = errors[number - 1] if number else None, before[name]
+        if now is None:
+            continue
+        origin = "" if first is None else f"; before fine-tuning {first / _MILLI:.3g}"
+        yield (
+            f"Generation {number} errs by {now / _MILLI:.3g} meV/Å in forces on the "
+            f"set {name}{origin}."
+        )
+
+
+def _set_names(events: list[e.Trained]) -> list[str]:
+    names = (check.set_name for event in events for check in event.checks)
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _error(event: e.Trained, name: str) -> float | None:
+    found = (check.value for check in event.checks if check.set_name == name)
+    value = next(found, None)
+    return None if value is None else value * _MILLI
+
+
+_STOP = "no more are bought"
+
+
+def split_sentences(history: History) -> tuple[str, ...]:
+    """Return how the money is split between the levels and why, in sentences.
+
+    None where the counts of the budget stand.
+    """
+    if config_value(history, "budget", "split") != "measured":
+        return ()
+    gains = level_gains(history.state)
+    if gains is None:
+        return (
+            "The split between the levels was not measured yet: the counts of the "
+            "budget stand.",
+        )
+    return tuple(_gain_sentences(gains))
+
+
+def _gain_sentences(gains: LevelGains) -> Iterator[str]:
+    yield (
+        f"Twice the cheap labels lower the error by {_fall(gains.cheap)}, twice the "
+        f"expensive ones by {_fall(gains.expensive)}; for the money of both, expensive "
+        f"labels alone would err {_times(gains.advantage)} as much (short trainings "
+        f"beside {plural(gains.measured, 'generation')}, the last one "
+        f"{gains.generation}, where all labels err by {milli_text(gains.both)} meV/Å)."
+    )
+    if cheap_is_idle(gains):
+        yield (
+            "Cheap labels are not worth their price: they lower the error too little "
+            f"to deserve {FLOOR:.0%} of the money; {_STOP}."
+        )
+    elif alone_is_better(gains):
+        yield (
+            "Cheap labels are not worth their price: for the same money expensive "
+            f"labels alone would err less; {_STOP}."
+        )
+    else:
+        yield from _share_sentences(gains)
+
+
+def _share_sentences(gains: LevelGains) -> Iterator[str]:
+    share = cheap_share(gains)
+    if share is None:
+        yield "Neither level's labels gain anything: the counts of the budget stand."
+        return
+    if expensive_is_idle(gains):
+        yield (
+            "Expensive labels are not worth their price: they lower the error too "
+            f"little to deserve {FLOOR:.0%} of the money, which they get all the same."
+        )
+        return
+    yield (
+        f"Cheap labels are to have {share:.0%} of all money, and each level at least "
+        f"{FLOOR:.0%} of a round's."
+    )
+
+
+def _fall(exponent: Measured) -> str:
+    """Return by how much twice the labels lower an error, in percent."""
+    fall = 1 - 2**-exponent.value
+    doubt = abs(2**-exponent.value - 2 ** -(exponent.value + exponent.error))
+    return f"{100 * fall:.0f} ± {100 * doubt:.0f} %"
+
+
+def _times(advantage: Measured) -> str:
+    low, high = (exp(advantage.value + s * advantage.error) for s in (-1, 1))
+    return f"{exp(advantage.value):.2f} times ({low:.2f} to {high:.2f})"
+
+
+def refinement_sentences(history: History) -> tuple[str, ...]:
+    """Return how often refinements were kept and what they changed, in sentences.
+
+    None where nothing was refined.
+    """
+    found = [x.event.refinement for x in history.generations]
+    refined = [x for x in found if x is not None]
+    return tuple(_sentences(refined)) if refined else ()
+
+
+def _sentences(refined: Sequence[Refinement]) -> Iterator[str]:
+    kept = [x for x in refined if x.share]
+    yield (
+        f"{plural(len(refined), 'generation')} refined by cheap labels of flagged "
+        f"frames, {len(kept)} of them kept."
+    )
+    if kept:
+        cheap, held = (
+            median(after / before for before, after in errors if before)
+            for errors in ([x.cheap for x in kept], [x.held for x in kept])
+        )
+        yield (
+            f"Where kept, the error on these labels became {cheap:.2f} times what it "
+            f"was, that on held-out expensive ones {held:.2f} times (medians)."
+        )

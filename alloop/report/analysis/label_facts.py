@@ -1,4 +1,9 @@
-"""Counts and costs of labels by kind, and of open tasks."""
+"""Labels: their numbers and costs by kind, and their quality.
+
+Quality is rescues, doubts, ranges of details, failures and noise. The noise of a label
+is its change when it is made again at tighter settings, with the frame turned at
+random.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,10 +11,13 @@ from dataclasses import dataclass, field
 from math import isfinite
 from statistics import mean, median
 
-from alloop.core.doubts import doubts_of_details
+import numpy as np
+
+from alloop.core.doubts import Doubt, doubts_of_details
+from alloop.core.frame import FrameId
 from alloop.core.label_cost import molecule_key
 from alloop.core.levels import Fidelity
-from alloop.core.records import Detail, Failure, Label, Unlabelled
+from alloop.core.records import Detail, Failure, Label, Noise, Unlabelled
 from alloop.core.splits import EXAMINATION, Purpose, split_of
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
@@ -26,10 +34,12 @@ from alloop.loop.commands import (
 )
 from alloop.report.analysis.campaign_facts import (
     config_value,
+    generation_facts,
     integer_or_none,
     is_single,
     level_title,
 )
+from alloop.report.text.formatting import milli_text, plural, tiny_text
 
 BUDGETED = ("cheap", "expensive")  # kinds of labels that the budget pays for
 
@@ -235,3 +245,218 @@ def finite_number(value: Detail) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if isfinite(value) else None
+
+
+FIRST = "default"  # the first rung: a label from it was not rescued
+
+_VERDICTS = {
+    "accept": "accepted like any other label",
+    "flag": "kept, with a mark",
+    "exclude": "excluded from training",
+}
+
+RANGES = ("gap", "t1", "s2", "internal", "external")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelQuality:
+    """The good labels of one fidelity.
+
+    rescued: number of labels by the rung that gave them, the first rung left out.
+    followed: number of labels that were led downhill from a saddle point. lost_seconds:
+    CPU time of the rungs that failed before, failed labels included. doubts: ids of the
+    frames with each doubt. ranges: least and largest value of each detail (gap in eV,
+    t1, s2, stability eigenvalues in hartree), and the number of labels that have it.
+    """
+
+    fidelity: Fidelity
+    good: int
+    rescued: Mapping[str, int]
+    followed: int
+    lost_seconds: float
+    doubts: Mapping[Doubt, Sequence[str]]
+    ranges: Mapping[str, tuple[float, float, int]]
+
+
+def label_qualities(history: History) -> tuple[LabelQuality, ...]:
+    """Return the quality of each fidelity that has labels, cheap before expensive."""
+    labels = label_entries(history)
+    fidelities = sorted({label.fidelity for label in labels})
+    return tuple(
+        _label_quality(fidelity, [x for x in labels if x.fidelity == fidelity])
+        for fidelity in fidelities
+    )
+
+
+def _label_quality(fidelity: Fidelity, labels: Sequence[LabelEntry]) -> LabelQuality:
+    good = [label for label in labels if isinstance(label.record, Label)]
+    lost = [finite_number(label.record.details.get("lost_seconds")) for label in labels]
+    rungs = Counter(filter(None, (rescuing_rung(x.record.details) for x in good)))
+    return LabelQuality(
+        fidelity=fidelity,
+        good=len(good),
+        rescued=dict(rungs.most_common()),
+        followed=sum(bool(label.record.details.get("followed")) for label in good),
+        lost_seconds=sum(seconds for seconds in lost if seconds is not None),
+        doubts=_doubtful_labels(good),
+        ranges=_detail_ranges(good),
+    )
+
+
+def rescuing_rung(details: Mapping[str, Detail]) -> str | None:
+    """Return the rung that gave the label, None if it is the first or unknown."""
+    rung = details.get("rung")
+    return None if rung in (None, FIRST) else str(rung)
+
+
+def _doubtful_labels(good: Sequence[LabelEntry]) -> dict[Doubt, list[str]]:
+    out: dict[Doubt, list[str]] = {}
+    for label in good:
+        for doubt in doubts_of_details(label.record.details):
+            out.setdefault(doubt, []).append(label.frame.id)
+    return dict(sorted(out.items()))
+
+
+def _detail_ranges(good: Sequence[LabelEntry]) -> dict[str, tuple[float, float, int]]:
+    out = {}
+    for key in RANGES:
+        values = [finite_number(label.record.details.get(key)) for label in good]
+        known = [value for value in values if value is not None]
+        if known:
+            out[key] = (min(known), max(known), len(known))
+    return out
+
+
+def doubt_policy(history: History, fidelity: Fidelity, doubt: Doubt) -> str:
+    """Return, in words, the treatment of labels with this doubt."""
+    policy = config_value(history, "levels", fidelity, "doubts")
+    verdict = policy.get(doubt.name.lower()) if isinstance(policy, dict) else policy
+    return _VERDICTS.get(str(verdict), _VERDICTS["flag"])
+
+
+def is_excluded(history: History, fidelity: Fidelity, doubt: Doubt) -> bool:
+    """Return True if labels with this doubt are excluded from training."""
+    return doubt_policy(history, fidelity, doubt) == _VERDICTS["exclude"]
+
+
+def barred_doubts(history: History) -> frozenset[Doubt]:
+    """Return the doubts that keep an expensive label out of all learning."""
+    return frozenset(x for x in Doubt if is_excluded(history, "expensive", x))
+
+
+def quarantined_labels(history: History) -> tuple[tuple[LabelEntry, Unlabelled], ...]:
+    """Return the missing labels and their failures, in the order of the journal."""
+    labels = ((label, label.record) for label in latest_labels(label_entries(history)))
+    return tuple((x, why) for x, why in labels if isinstance(why, Unlabelled))
+
+
+FEW = 10  # rechecked labels below which the noise is only an order of magnitude
+
+_CLOSE = 3.0  # times the noise: smaller model errors are limited by it
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseFloor:
+    """The noise of the labels of one fidelity.
+
+    n: labels that were made again; lost: those that could not be. Energies in eV
+    (absolute differences), forces in eV/Å: rms over all components, max the largest.
+    error: the last generation's test force RMSE, energy_error its energy MAE; None
+    where it was not tested.
+    """
+
+    fidelity: Fidelity
+    title: str
+    n: int
+    lost: int
+    energy_median: float
+    energy_max: float
+    force_rms: float
+    force_max: float
+    error: float | None
+    energy_error: float | None
+
+    @property
+    def sentence(self) -> str:
+        """The meaning of the noise for the model's error, in words."""
+        if not self.n:
+            return (
+                f"None of {plural(self.lost, f'{self.fidelity} label')} could be made "
+                "again: their noise is not known."
+            )
+        return f"{self._meaning}{self._caveat}"
+
+    @property
+    def _meaning(self) -> str:
+        who = f"{self.fidelity} labels"
+        if self.error is None:
+            noise = f"{tiny_text(self.force_rms)} meV/Å in forces (RMS)"
+            return f"The {who}' own noise is {noise}; the model was not tested."
+        if self.error < _CLOSE * self.force_rms:
+            return (
+                f"The model's error in forces is within {_CLOSE:g} times of the noise "
+                f"of its {who} ({milli_text(self.error)} against "
+                f"{milli_text(self.force_rms)} "
+                "meV/Å): improve the labels before adding more."
+            )
+        part = _share_text(self.error, self.force_rms)
+        return f"The {who}' own noise is {part} of the model's error in forces."
+
+    @property
+    def _caveat(self) -> str:
+        few = plural(self.n, "label")
+        rough = f" Only {few} rechecked: this is an order of magnitude." * (
+            self.n < FEW
+        )
+        again = f" {plural(self.lost, 'label')} could not be made again."
+        return rough + again * (self.lost > 0)
+
+
+def _share_text(error: float, noise: float) -> str:
+    if error >= 1000 * noise:
+        return "less than a thousandth"
+    times = float(f"{error / noise:.2g}")
+    return f"1/{times:.0f}"
+
+
+def noise_floors(history: History) -> tuple[NoiseFloor, ...]:
+    """Return the noise of each fidelity with rechecked labels, cheap first."""
+    last = generation_facts(history)[-1:]
+    errors = last[0].force_rmse if last else None, last[0].energy_mae if last else None
+    out = []
+    for fidelity, level in sorted(history.state.levels.items()):
+        found = [x.noise for x in history.rechecked() if x.noise.level == level]
+        if found:
+            out.append(
+                _noise_floor(fidelity, level_title(history, fidelity), found, errors)
+            )
+    return tuple(out)
+
+
+def _noise_floor(
+    fidelity: Fidelity,
+    name: str,
+    found: Sequence[Noise],
+    errors: tuple[float | None, float | None],
+) -> NoiseFloor:
+    good = [noise for noise in found if noise.failure is None]
+    energies = [noise.energy for noise in good] or [float("nan")]
+    squares = [noise.force_rms**2 for noise in good] or [float("nan")]
+    return NoiseFloor(
+        fidelity=fidelity,
+        title=name,
+        n=len(good),
+        lost=len(found) - len(good),
+        energy_median=median(energies),
+        energy_max=max(energies),
+        force_rms=float(np.sqrt(np.mean(squares))),
+        force_max=max((noise.force_max for noise in good), default=float("nan")),
+        error=errors[0],
+        energy_error=errors[1],
+    )
+
+
+def noise_by_label(history: History) -> dict[tuple[str, FrameId], Noise]:
+    """Return the result of making labels again, by level id and frame."""
+    found = (x.noise for x in history.rechecked())
+    return {(noise.level, noise.frame): noise for noise in found}

@@ -1,32 +1,37 @@
-"""Sections of the report on errors: examination, learning curve, parity, groups."""
+"""Errors of the best generation in the report, with their figures.
 
-from collections.abc import Iterator, Mapping
+Sections are the examination, the learning curve, parity with the labels, and errors by
+molecule and element.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
+from matplotlib.axes import Axes
 
+from alloop.core.atoms import chemical_symbol
+from alloop.core.frame import FrameId
+from alloop.core.label_cost import molecule_key
+from alloop.core.records import LabelSet
+from alloop.core.units import Booleans, Floats, Integers
+from alloop.history.examination import labels_of_test
 from alloop.history.reader import History
 from alloop.report.analysis.campaign_facts import (
+    GenerationFacts,
     generation_facts,
     level_title,
+    supplied_validation,
 )
-from alloop.report.analysis.comparison import compare_controls
 from alloop.report.analysis.examination import (
+    counted_frames,
     examination_sentences,
     last_examination,
     threshold_sentences,
 )
-from alloop.report.analysis.model_errors import (
-    GroupError,
-    ParityData,
-    error_groups,
-    parity_data,
-)
-from alloop.report.sections.error_figures import (
-    cost_curve,
-    parity_figures,
-    thinning_note,
-)
+from alloop.report.analysis.outcome import TITLES, compare_controls
 from alloop.report.sections.markup import (
     Section,
     Text,
@@ -37,8 +42,338 @@ from alloop.report.sections.markup import (
     paragraph,
     table_html,
 )
+from alloop.report.sections.svg import (
+    COLOURS,
+    FAINT,
+    MOST_POINTS,
+    Marks,
+    add_points,
+    draw_legend,
+    draw_svg,
+    log_axis,
+)
+from alloop.report.status import error_sentence
 from alloop.report.text.formatting import duration_text, milli_text, number_text, plural
-from alloop.report.text.summary import error_sentence
+
+
+@dataclass(frozen=True, slots=True)
+class GroupError:
+    """Force errors of a molecule or of an element, eV/Å.
+
+    count: frames of the molecule, atoms of the element. mae, rmse: over components.
+    largest: length of the largest error on an atom, which is in the frame `worst`.
+    typical: RMS of the labels' components. energy_mae (eV): after removal of the mean
+    difference over the whole validation set. offset (eV): the mean difference that
+    remains for the molecule. Both are None for elements.
+    """
+
+    name: str
+    count: int
+    mae: float
+    rmse: float
+    largest: float
+    worst: FrameId
+    typical: float
+    energy_mae: float | None = None
+    offset: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ErrorGroups:
+    """Errors of one generation by molecule and by element, the worst first.
+
+    frames: their number; where: a description of them.
+    """
+
+    generation: int
+    where: str
+    frames: int
+    molecules: tuple[GroupError, ...]
+    elements: tuple[GroupError, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _TestErrors:
+    """Labels, and errors: difference (atoms, 3), lengths (atoms,), energies."""
+
+    labels: LabelSet
+    frames: tuple[FrameId, ...]
+    difference: Floats
+    lengths: Floats
+    energies: Floats
+
+
+def error_groups(history: History) -> ErrorGroups | None:
+    """Return the errors of the best generation, None where it was not tested.
+
+    They are those on the examination; without one, or with a validation set that
+    the user supplied, those on the validation set.
+    """
+    found = (_examination_errors(history), _validation_errors(history))
+    known = [each for each in found if each is not None]
+    for generation, where, test in (
+        reversed(known) if supplied_validation(history) else known
+    ):
+        return ErrorGroups(
+            generation,
+            where,
+            len(test.frames),
+            tuple(sorted(_molecule_errors(history, test), key=lambda x: -x.mae)),
+            tuple(sorted(_element_errors(test), key=lambda x: -x.mae)),
+        )
+    return None
+
+
+def _examination_errors(history: History) -> tuple[int, str, _TestErrors] | None:
+    found, predicted = last_examination(history), list(counted_frames(history))
+    if found is None or not predicted:
+        return None
+    level = history.state.levels["expensive"]
+    frames = tuple(candidate.frame.id for candidate, _ in predicted)
+    labels = history.label_index.label_set(level, frames)
+    forces = np.concatenate([candidate.forces for candidate, _ in predicted])
+    energies = np.array([candidate.energy for candidate, _ in predicted])
+    test = _test_errors(labels, frames, energies, forces)
+    return found.generation, "the examination", test
+
+
+def _validation_errors(history: History) -> tuple[int, str, _TestErrors] | None:
+    for _, trained in history.best:
+        labels, predicted = labels_of_test(history, trained), trained.evaluation
+        if labels is not None and predicted is not None:
+            test = _test_errors(
+                labels, predicted.frames, predicted.energies, predicted.forces
+            )
+            return trained.generation, "the validation set", test
+    return None
+
+
+def _test_errors(
+    labels: LabelSet, frames: tuple[FrameId, ...], energies: Floats, forces: Floats
+) -> _TestErrors:
+    difference, energy_difference = forces - labels.forces, energies - labels.energies
+    lengths = np.linalg.norm(difference, axis=1)
+    return _TestErrors(
+        labels,
+        frames,
+        difference,
+        lengths,
+        energy_difference - energy_difference.mean(),
+    )
+
+
+def _molecule_errors(history: History, test: _TestErrors) -> Iterator[GroupError]:
+    names = np.array(
+        [molecule_key(history.label_index.frames[key]) for key in test.frames]
+    )
+    for name in dict.fromkeys(names.tolist()):
+        frames = names == name
+        atoms = frames[test.labels.batch.frame_index]
+        energies = test.energies[frames]
+        yield _group_error(
+            test,
+            str(name),
+            atoms,
+            int(frames.sum()),
+            (float(np.abs(energies).mean()), float(energies.mean())),
+        )
+
+
+def _element_errors(test: _TestErrors) -> Iterator[GroupError]:
+    numbers = test.labels.batch.numbers
+    for number in np.unique(numbers).tolist():
+        atoms = numbers == number
+        yield _group_error(test, chemical_symbol(number), atoms, int(atoms.sum()))
+
+
+def _group_error(
+    test: _TestErrors,
+    name: str,
+    atoms: Booleans,
+    count: int,
+    energy: Sequence[float | None] = (None, None),
+) -> GroupError:
+    difference, lengths = test.difference[atoms], test.lengths[atoms]
+    at = int(lengths.argmax())
+    return GroupError(
+        name=name,
+        count=count,
+        mae=float(np.abs(difference).mean()),
+        rmse=float(np.sqrt((difference**2).mean())),
+        largest=float(lengths[at]),
+        worst=test.frames[int(test.labels.batch.frame_index[atoms][at])],
+        typical=float(np.sqrt((test.labels.forces[atoms] ** 2).mean())),
+        energy_mae=energy[0],
+        offset=energy[1],
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ParityData:
+    """Predictions of the best generation and labels on the validation set.
+
+    energies (frames,) in eV relative to the mean label of the composition, forces (3
+    atoms,) in eV/Å; frames (frames,) with atoms offsets[i] to offsets[i + 1].
+    """
+
+    generation: int
+    energies: tuple[Floats, Floats]  # label, model
+    forces: tuple[Floats, Floats]
+    frames: tuple[FrameId, ...] = ()
+    offsets: Integers = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+
+
+def parity_data(history: History) -> ParityData | None:
+    """Return the best generation and its validation labels, None without any."""
+    for _, trained in history.best:
+        labels, test = labels_of_test(history, trained), trained.evaluation
+        if labels is not None and test is not None:
+            zero = _composition_means(labels)
+            model = test.energies - (test.energies - labels.energies).mean()
+            return ParityData(
+                generation=trained.generation,
+                energies=(labels.energies - zero, model - zero),
+                forces=(labels.forces.ravel(), test.forces.ravel()),
+                frames=test.frames,
+                offsets=labels.batch.offsets,
+            )
+    return None
+
+
+def _composition_means(labels: LabelSet) -> Floats:
+    """Return the mean label energy of each frame's composition (frames,), eV."""
+    keys = np.array(
+        [str(sorted(labels.batch.numbers[span])) for span in labels.batch.atom_slices()]
+    )
+    _, which = np.unique(keys, return_inverse=True)
+    sums = np.bincount(which, weights=labels.energies)
+    out: Floats = (sums / np.bincount(which))[which]
+    return out
+
+
+_LINES = (
+    ("#2f6fd0", "dot", "-"),
+    ("#e07b39", "square", "--"),
+    ("#8a8f98", "triangle", ":"),
+)
+
+
+_PARITIES = {
+    "energies": (" − mean", "dot", COLOURS["test"]),
+    "forces": ("", "small", COLOURS["expensive"]),
+}
+
+
+def label_curve(curves: Mapping[str, Sequence[GenerationFacts]]) -> Markup:
+    """Draw the force error on the validation set against expensive labels."""
+    return _draw_learning(curves, "expensive", "expensive labels learned from")
+
+
+def cost_curve(curves: Mapping[str, Sequence[GenerationFacts]]) -> Markup:
+    """Draw the force error on the validation set against the cost of labels."""
+    return _draw_learning(curves, "label_cost", "CPU time of all labels, s")
+
+
+def _draw_learning(
+    curves: Mapping[str, Sequence[GenerationFacts]], what: str, name: str
+) -> Markup:
+    def paint(axes: list[Axes]) -> list[Marks]:
+        (ax,) = axes
+        marks = _draw_curves(ax, curves, what)
+        ax.set_xlabel(name)
+        ax.set_ylabel("force MAE, meV/Å")
+        draw_legend(ax)
+        return marks
+
+    about = f"Learning curve: force error on the validation set against {name}"
+    return draw_svg(f"learning-{what}", about, 2.9, paint)
+
+
+def _draw_curves(
+    axes: Axes, curves: Mapping[str, Sequence[GenerationFacts]], what: str
+) -> list[Marks]:
+    marks = []
+    for (name, generations), (colour, shape, dash) in zip(
+        curves.items(), _LINES, strict=False
+    ):
+        tested = [x for x in generations if x.force_mae is not None]
+        x = np.array([float(getattr(facts, what)) for facts in tested])
+        y = np.array([1e3 * float(facts.force_mae or 0.0) for facts in tested])
+        axes.plot(x, y, color=colour, linestyle=dash)
+        label = TITLES.get(name, name)
+        marks.append(add_points(axes, Marks(axes, x, y, colour, shape, (), label)))
+        if name == next(iter(curves)):
+            _number_points(axes, x, y, [facts.generation for facts in tested])
+    log_axis(axes, "x", [float(x) for each in marks for x in each.x])
+    log_axis(axes, "y", [float(y) for each in marks for y in each.y])
+    axes.margins(0.12)
+    return marks
+
+
+def _number_points(axes: Axes, x: Floats, y: Floats, numbers: Sequence[int]) -> None:
+    step = max(1, len(numbers) // 8)
+    for at, error, number in list(zip(x, y, numbers, strict=True))[::step]:
+        axes.annotate(
+            str(number),
+            (at, error),
+            xytext=(4, 5),
+            textcoords="offset points",
+            color=_LINES[0][0],
+        )
+
+
+def thinning_note(parity: ParityData) -> str:
+    """Return the sentences of a caption on points that are not drawn."""
+    steps = {
+        "frames": _thinning_step(parity.energies[0]),
+        "components": _thinning_step(parity.forces[0]),
+    }
+    return "".join(
+        f" Of the {what}, one in {step} is drawn."
+        for what, step in steps.items()
+        if step > 1
+    )
+
+
+def parity_figures(parity: ParityData) -> list[Markup]:
+    """Draw model against label on the validation set: energies and force components."""
+    atoms = np.repeat(np.arange(len(parity.frames)), 3 * np.diff(parity.offsets))
+    frames = np.array(parity.frames, dtype=np.str_)
+    return [
+        _draw_parity("energies", "eV", parity.energies, frames),
+        _draw_parity("forces", "eV/Å", parity.forces, frames[atoms]),
+    ]
+
+
+def _draw_parity(
+    what: str, unit: str, pair: tuple[Floats, Floats], frames: npt.NDArray[np.str_]
+) -> Markup:
+    label, model = (values[:: _thinning_step(values)] for values in pair)
+    leads = [str(frame) for frame in frames[:: _thinning_step(pair[0])]]
+    zero, shape, colour = _PARITIES[what]
+
+    def paint(axes: list[Axes]) -> list[Marks]:
+        (ax,) = axes
+        both = np.concatenate(pair)
+        pad = 0.05 * float(np.ptp(both)) or 0.1
+        ends = [float(both.min()) - pad, float(both.max()) + pad]
+        ax.plot(ends, ends, color=FAINT, linewidth=1.2)
+        ax.set_xlim(*ends)
+        ax.set_ylim(*ends)
+        ax.set_aspect("equal")
+        ax.locator_params(nbins=5)
+        ax.set_title(what)
+        ax.set_xlabel(f"label{zero}, {unit}")
+        ax.set_ylabel(f"model{zero}, {unit}")
+        return [add_points(ax, Marks(ax, label, model, colour, shape, leads))]
+
+    about = f"{what.capitalize()} of the model against the labels of the validation set"
+    return draw_svg(f"parity-{what}", about, 3.9, paint)
+
+
+def _thinning_step(values: Floats) -> int:
+    return 1 + len(values) // MOST_POINTS
+
 
 _NO_GENERATION = "There is no generation yet: nothing has been learned so far."
 

@@ -11,12 +11,14 @@ from alloop.history.label_entries import lost_labels
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
 from alloop.report.analysis.campaign_facts import level_title
-from alloop.report.analysis.label_facts import BUDGETED, label_totals, level_name
-from alloop.report.analysis.label_quality import (
+from alloop.report.analysis.label_facts import (
+    BUDGETED,
     LabelQuality,
     NoiseFloor,
     doubt_policy,
     label_qualities,
+    label_totals,
+    level_name,
     noise_floors,
     quarantined_labels,
 )

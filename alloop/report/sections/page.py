@@ -8,24 +8,29 @@ from typing import Any
 
 from markupsafe import Markup
 
-from alloop.core.atoms import chemical_symbol, hill_formula
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.text import local_time
 from alloop.files.targets import replace_atomically
 from alloop.history.reader import History
-from alloop.report.analysis.campaign_shifts import campaign_shifts
-from alloop.report.analysis.descriptor_map import DescriptorMap, descriptor_map
 from alloop.report.analysis.explorations import Explorations, read_explorations
-from alloop.report.analysis.label_quality import label_qualities, quarantined_labels
-from alloop.report.analysis.model_errors import error_groups
-from alloop.report.analysis.uncertainty import ErrorPoint, error_points, some_points
-from alloop.report.sections.acceptance_section import acceptance_section
+from alloop.report.analysis.label_facts import label_qualities, quarantined_labels
+from alloop.report.sections.descriptor_map import (
+    DescriptorMap,
+    descriptor_map,
+    descriptor_section,
+)
 from alloop.report.sections.error_sections import (
+    error_groups,
     error_section,
     examination_section,
     learning_section,
     parity_section,
+)
+from alloop.report.sections.generation_sections import (
+    acceptance_section,
+    bias_section,
+    residual_section,
 )
 from alloop.report.sections.label_sections import label_section, noise_section
 from alloop.report.sections.markup import (
@@ -35,23 +40,23 @@ from alloop.report.sections.markup import (
     render_page,
 )
 from alloop.report.sections.methods_sections import methods_section, reading_section
-from alloop.report.sections.residual_section import residual_section
 from alloop.report.sections.run_sections import (
     cost_section,
     timeline_section,
     walker_section,
 )
-from alloop.report.sections.shift_sections import shift_section
+from alloop.report.sections.shift_report import campaign_shifts, shift_section
 from alloop.report.sections.summary_sections import first_screen
 from alloop.report.sections.surprise_sections import (
-    bias_section,
-    descriptor_section,
+    ErrorPoint,
+    error_points,
     limits_section,
+    some_points,
     surprise_section,
 )
 from alloop.report.sections.svg import MOST_POINTS
-from alloop.report.text.frame_history import describe_frames
-from alloop.report.text.summary import NO_CONTROLS
+from alloop.report.status import NO_CONTROLS
+from alloop.report.text.frame_history import describe_frames, frame_card
 
 _MOST_LISTED = 200  # frames of stopped walkers, and of failed labels, at most
 
@@ -222,14 +227,3 @@ def frame_cards(
     return {
         key[:12]: frame_card(frame, described[key]) for key, frame in frames.items()
     }
-
-
-def frame_card(frame: Frame, sentences: Sequence[str]) -> dict[str, Any]:
-    """Return the JSON values of one frame, see `frame_cards`."""
-    card = {
-        "t": f"{frame.id[:8]} · {hill_formula(frame)}",
-        "s": [chemical_symbol(int(number)) for number in frame.numbers],
-        "x": (1000.0 * frame.positions).round().astype(int).ravel().tolist(),
-        "w": list(sentences),
-    }
-    return {**card, "c": frame.cell.round(4).tolist()} if any(frame.pbc) else card

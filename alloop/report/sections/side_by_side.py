@@ -1,23 +1,26 @@
 """Comparison of several campaigns on one page: learning curves, costs and settings."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import yaml
 from markupsafe import Markup
+from matplotlib.axes import Axes
 
 from alloop.core.errors import InputError
+from alloop.history.measured_costs import PARTS
 from alloop.history.reader import History
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     generation_facts,
     level_title,
 )
-from alloop.report.analysis.comparison import TITLES, CampaignCurve, costed_generations
 from alloop.report.analysis.examination import last_examination
-from alloop.report.sections.error_figures import several_figures
+from alloop.report.analysis.outcome import TITLES
 from alloop.report.sections.markup import (
     Section,
     Text,
@@ -29,10 +32,19 @@ from alloop.report.sections.markup import (
     render_page,
     table_html,
 )
+from alloop.report.sections.svg import (
+    draw_svg,
+    log_axis,
+)
 from alloop.report.text.formatting import and_list, duration_text, milli_text, plural
 
 _COLOURS = ("#2f6fd0", "#e07b39", "#1a9e8f", "#8a7fe0", "#d1495b", "#8a9a2e", "#c2487f")
+
+
 _OWN = ("name", "store", "cache")  # sections that differ between any two campaigns
+
+
+_DASHES = {"": "-", "standard": "--", "random": ":"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +53,37 @@ class ComparedCampaign:
 
     history: History
     controls: Mapping[str, History]
+
+
+@dataclass(frozen=True, slots=True)
+class CostedGeneration:
+    """A tested generation and the costs up to it.
+
+    expensive: labels that it learned from. label_cost, all_cost: CPU seconds of labels
+    and of everything so far, validation labels not included. force_mae: on the
+    validation set, eV/Å.
+    """
+
+    generation: int
+    expensive: int
+    label_cost: float
+    all_cost: float
+    force_mae: float
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignCurve:
+    """The generations of a campaign, or of its control with that name."""
+
+    name: str
+    control: str
+    colour: str
+    generations: tuple[CostedGeneration, ...]
+
+    @property
+    def dash(self) -> str:
+        """The line style of the curve."""
+        return _DASHES.get(self.control, "-.")
 
 
 def comparison_page(compared: Sequence[ComparedCampaign]) -> str:
@@ -230,3 +273,57 @@ def _settings_table(names: Sequence[str], histories: Sequence[History]) -> Marku
     rows = [(key, *row) for key, row in found.items()]
     note = f"{plural(len(found), 'setting')} in force; all others are the same."
     return paragraph(note) + table_html(("setting", *names), rows, words=1 + len(names))
+
+
+def several_figures(curves: Sequence[CampaignCurve]) -> list[Markup]:
+    """Draw the test force error of several campaigns against labels and costs."""
+    what = {
+        "expensive": "expensive labels learned from",
+        "label_cost": "CPU time of all labels, s",
+        "all_cost": "CPU time of everything, s",
+    }
+    return [_draw_several(curves, key, name) for key, name in what.items()]
+
+
+def _draw_several(curves: Sequence[CampaignCurve], what: str, name: str) -> Markup:
+    def paint(axes: list[Axes]) -> None:
+        (ax,) = axes
+        xs, ys = [], []
+        for curve in curves:
+            x = [float(getattr(facts, what)) for facts in curve.generations]
+            y = [1e3 * facts.force_mae for facts in curve.generations]
+            ax.plot(x, y, color=curve.colour, marker="o", ms=4.5, linestyle=curve.dash)
+            xs += x
+            ys += y
+        log_axis(ax, "x", xs)
+        log_axis(ax, "y", ys)
+        ax.margins(0.1)
+        ax.set_xlabel(name)
+        ax.set_ylabel("force MAE, validation set, meV/Å")
+
+    about = f"Learning curves: force error on the validation set against {name}"
+    return draw_svg(f"several-{what}", about, 3.0, paint)
+
+
+def costed_generations(history: History) -> tuple[CostedGeneration, ...]:
+    """Return the tested generations with all costs up to each."""
+    spent = [
+        (task.seq, task.timing.cpu_seconds)
+        for task in history.record_index.tasks
+        if task.kind in PARTS
+    ]
+    records = [seq for seq, _ in spent]
+    sums = [0.0, *accumulate(seconds for _, seconds in spent)]
+    return tuple(
+        CostedGeneration(
+            generation=facts.generation,
+            expensive=facts.expensive,
+            label_cost=facts.label_cost,
+            all_cost=facts.label_cost + sums[bisect_right(records, entry.seq)],
+            force_mae=facts.force_mae,
+        )
+        for facts, entry in zip(
+            generation_facts(history), history.generations, strict=True
+        )
+        if facts.force_mae is not None
+    )

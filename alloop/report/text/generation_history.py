@@ -14,7 +14,7 @@ from alloop.report.analysis.campaign_facts import (
     generation_facts,
 )
 from alloop.report.analysis.examination import threshold_basis
-from alloop.report.text.event_text import check_text
+from alloop.report.text.event_log import check_text
 from alloop.report.text.formatting import (
     duration_text,
     milli_text,

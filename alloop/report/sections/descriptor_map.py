@@ -1,9 +1,11 @@
-"""Map of frames: the principal components of their mean descriptors."""
+"""Map of frames in the report: the principal components of their mean descriptors."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
 
 from alloop.core.batch import frame_means, pack_frames
 from alloop.core.errors import AlloopError
@@ -16,7 +18,21 @@ from alloop.history.journal_codec import CODEC
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
 from alloop.loop import events as e
-from alloop.report.analysis.explorations import control_frames
+from alloop.report.analysis.explorations import (
+    control_frames,
+)
+from alloop.report.sections.markup import (
+    Section,
+    figure_block,
+    missing_note,
+)
+from alloop.report.sections.svg import (
+    COLOURS,
+    Marks,
+    add_points,
+    draw_legend,
+    draw_svg,
+)
 from alloop.store.archive import Archive
 
 _MOST_FRAMES, _MOST_ATOMS = 600, 20_000
@@ -157,3 +173,67 @@ def principal_plane(rows: Floats) -> tuple[Floats, tuple[float, float]]:
     total = float((sizes**2).sum()) or 1.0
     shares = [float(x) ** 2 / total for x in (*sizes[:2], 0.0, 0.0)[:2]]
     return plane * np.where(peaks < 0, -1.0, 1.0), (shares[0], shares[1])
+
+
+MAP_GROUPS = {
+    "proposed": ("proposed, no label", "small", "#8a8f98"),
+    "labelled": ("first labels", "small", COLOURS["expensive"]),
+    "flagged": ("flagged", "triangle", COLOURS["training"]),
+    "control": ("random control", "diamond", COLOURS["cheap"]),
+    "test": ("validation set", "dot", COLOURS["test"]),
+    "examination": ("examination", "square", COLOURS["examination"]),
+}
+
+
+def map_figure(found: DescriptorMap) -> Markup:
+    """Draw frames in the plane of the first two principal components."""
+    names = np.array(found.groups)
+
+    def paint(axes: list[Axes]) -> list[Marks]:
+        (ax,) = axes
+        ax.set_xlabel(f"first component, {found.explained[0]:.0%} of the variance")
+        ax.set_ylabel(f"second component, {found.explained[1]:.0%}")
+        ax.set_xticklabels([])
+        ax.set_yticklabels([])
+        marks = []
+        for group, (label, shape, colour) in MAP_GROUPS.items():
+            rows = np.flatnonzero(names == group)
+            if len(rows):
+                leads = group != "proposed"  # of those only the descriptors are known
+                frames = [found.frames[row] for row in rows] if leads else ()
+                x, y = found.xy[rows].T
+                text = f"{label} ({len(rows)})"
+                marks.append(
+                    add_points(ax, Marks(ax, x, y, colour, shape, frames, text))
+                )
+        draw_legend(ax)
+        return marks
+
+    return draw_svg("map", "Map of descriptors", 4.0, paint)
+
+
+def descriptor_section(found: DescriptorMap | None) -> Section:
+    """Return the section with the map of descriptors."""
+    name = "Map of descriptors"
+    if found is None:
+        why = (
+            "Nothing to draw: there is no generation yet, or neither the store nor "
+            "its models hold descriptors."
+        )
+        return Section("map", name, missing_note(why))
+    caption = (
+        f"Each point is a frame: its descriptors by generation {found.generation}, "
+        "averaged over its atoms, in the plane in which they differ most (principal "
+        "components). Neighbours look alike to the model. Flagged frames should lie "
+        "at the rim of the first labels, the validation set should cover all "
+        "regions: its frames far from all others, or regions without any, are where "
+        "the error is not known."
+    )
+    if not found.complete:
+        caption += (
+            " The model could not be opened here: drawn are the frames that it "
+            "proposed, as the journal describes them; it holds no others."
+        )
+    if len(found.frames) < found.of:
+        caption += f" {len(found.frames)} of {found.of} frames are drawn, evenly."
+    return Section("map", name, figure_block(map_figure(found), caption))
