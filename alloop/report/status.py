@@ -95,11 +95,15 @@ def end_table(history: History, controls: Mapping[str, History] = NO_CONTROLS) -
 
 
 def _table_row(facts: GenerationFacts, examined: Examination | None) -> list[str]:
-    own = examined if examined and examined.generation == facts.generation else None
+    examination = (
+        examined if examined and examined.generation == facts.generation else None
+    )
     return [
         str(facts.cheap),
         str(facts.expensive),
-        milli_text(own.errors.force_mae) if own and own.errors else milli_text(None),
+        milli_text(examination.errors.force_mae)
+        if examination and examination.errors
+        else milli_text(None),
         milli_text(facts.force_mae),
         milli_text(facts.force_rmse),
         milli_text(facts.energy_mae),
@@ -129,11 +133,11 @@ def detail_lines(
     """Return errors, thresholds, labels, costs and controls in full, as sentences."""
     lines = [stage_sentence(history), *error_sentences(history)]
     lines += calibration_sentences(history)
-    lines += [_label_sentence(history, each) for each in label_totals(history)]
+    lines += [_label_sentence(history, totals) for totals in label_totals(history)]
     lines += [*split_sentences(history), *refinement_sentences(history)]
-    lines += [found.sentence for found in noise_floors(history)]
+    lines += [floor.sentence for floor in noise_floors(history)]
     lines += [_cost_sentence(history)]
-    return [*lines, *(found.sentence for found in compare_controls(history, controls))]
+    return [*lines, *(floor.sentence for floor in compare_controls(history, controls))]
 
 
 def error_sentences(history: History) -> list[str]:
@@ -142,10 +146,10 @@ def error_sentences(history: History) -> list[str]:
     The errors on the leading frames come first, see `ControlComparison`; a warning
     follows if the best generation is not the last one.
     """
-    found = [*examination_sentences(history), error_sentence(history)]
+    sentences = [*examination_sentences(history), error_sentence(history)]
     if supplied_validation(history):
-        found = [found[-1], *found[:-1]]
-    return [*found, *set_sentences(history), *warning_sentences(history)]
+        sentences = [sentences[-1], *sentences[:-1]]
+    return [*sentences, *set_sentences(history), *warning_sentences(history)]
 
 
 def warning_sentences(history: History) -> list[str]:
@@ -205,18 +209,20 @@ def error_sentence(history: History) -> str:
     )
 
 
-def _label_sentence(history: History, each: LabelTotals) -> str:
-    budget = "" if each.budget is None else f" of {each.budget}"
-    used = f"{each.used}{budget} used, " if each.kind in BUDGETED else ""
-    price = f", {duration_text(each.price)} of CPU time each" if each.price else ""
-    counts = {"from a cache": each.cached, "doubtful": each.doubtful}
+def _label_sentence(history: History, totals: LabelTotals) -> str:
+    budget = "" if totals.budget is None else f" of {totals.budget}"
+    used = f"{totals.used}{budget} used, " if totals.kind in BUDGETED else ""
+    price = f", {duration_text(totals.price)} of CPU time each" if totals.price else ""
+    counts = {"from a cache": totals.cached, "doubtful": totals.doubtful}
     among = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
     taken = f" ({among})" if among else ""
     lost = (
-        f", failed: {failure_counts(each.failures)}" if each.failed else ", none failed"
+        f", failed: {failure_counts(totals.failures)}"
+        if totals.failed
+        else ", none failed"
     )
-    name = f"{each.kind} labels ({level_name(history, each)})"
-    return f"{name}: {used}{each.good} good{taken}{price}{lost}"
+    name = f"{totals.kind} labels ({level_name(history, totals)})"
+    return f"{name}: {used}{totals.good} good{taken}{price}{lost}"
 
 
 def _cost_sentence(history: History) -> str:
@@ -279,7 +285,8 @@ def campaign_status(history: History) -> dict[str, Any]:
         "generation": state.generation,
         "walkers": _walker_counts(history),
         "labels": {
-            each.kind: _label_counts(history, each) for each in label_totals(history)
+            totals.kind: _label_counts(history, totals)
+            for totals in label_totals(history)
         },
         "cpu_seconds": sum(cpu_seconds_by_part(history).values()),
         "errors": [_finite_or_none(error) for error in state.errors],
@@ -322,34 +329,34 @@ def _fork_parent(history: History) -> dict[str, Any] | None:
 
 
 def _running_driver(history: History) -> dict[str, Any] | None:
-    found = lock_holder(history.path)
-    if found is None:
+    holder = lock_holder(history.path)
+    if holder is None:
         return None
-    since = None if found.since is None else local_time(found.since)
-    return {"pid": found.pid, "host": found.host, "since": since}
+    since = None if holder.since is None else local_time(holder.since)
+    return {"pid": holder.pid, "host": holder.host, "since": since}
 
 
 def _examination_values(history: History) -> dict[str, Any] | None:
-    found = last_examination(history)
-    if found is None:
+    examination = last_examination(history)
+    if examination is None:
         return None
-    errors = found.errors
+    errors = examination.errors
     return {
-        "number": found.number,
-        "generation": found.generation,
-        "temperatures": list(found.temperatures),
-        "frames": found.frames,
-        "wanted": found.wanted,
-        "waiting": found.waiting,
-        "missing": dict(sorted(found.missing.items())),
-        "walkers": found.walkers,
-        "stopped": dict(sorted(found.stopped.items())),
+        "number": examination.number,
+        "generation": examination.generation,
+        "temperatures": list(examination.temperatures),
+        "frames": examination.frames,
+        "wanted": examination.wanted,
+        "waiting": examination.waiting,
+        "missing": dict(sorted(examination.missing.items())),
+        "walkers": examination.walkers,
+        "stopped": dict(sorted(examination.stopped.items())),
         "force_mae": None if errors is None else errors.force_mae,
         "force_rmse": None if errors is None else errors.force_rmse,
         "energy_mae": None if errors is None else errors.energy_mae,
         "energy_mae_offset_removed": None if errors is None else errors.energy_spread,
-        "alarms": found.alarms,
-        "scored": found.scored,
+        "alarms": examination.alarms,
+        "scored": examination.scored,
         "sentences": list(examination_sentences(history)),
     }
 
@@ -372,18 +379,18 @@ def _walker_counts(history: History) -> dict[str, Any]:
     return {"walking": walking, "stopped": dict(sorted(stopped.items()))}
 
 
-def _label_counts(history: History, each: LabelTotals) -> dict[str, Any]:
+def _label_counts(history: History, totals: LabelTotals) -> dict[str, Any]:
     return {
-        "level": level_name(history, each),
-        "good": each.good,
-        "cached": each.cached,
-        "supplied": each.supplied,
-        "doubtful": each.doubtful,
-        "failed": each.failed,
-        "failures": {key.name: n for key, n in sorted(each.failures.items())},
-        "used": each.used,
-        "budget": each.budget,
-        "cpu_seconds": each.cpu_seconds,
+        "level": level_name(history, totals),
+        "good": totals.good,
+        "cached": totals.cached,
+        "supplied": totals.supplied,
+        "doubtful": totals.doubtful,
+        "failed": totals.failed,
+        "failures": {key.name: n for key, n in sorted(totals.failures.items())},
+        "used": totals.used,
+        "budget": totals.budget,
+        "cpu_seconds": totals.cpu_seconds,
     }
 
 
@@ -394,8 +401,8 @@ def _failure_counts(history: History) -> dict[str, int]:
     }
 
 
-def _noise_values(found: NoiseFloor) -> dict[str, Any]:
-    return {"labels": found.n, "force_rms": _finite_or_none(found.force_rms)}
+def _noise_values(floor: NoiseFloor) -> dict[str, Any]:
+    return {"labels": floor.n, "force_rms": _finite_or_none(floor.force_rms)}
 
 
 def _finite_or_none(value: float | None) -> float | None:

@@ -119,7 +119,7 @@ def test_a_label_that_came_on_a_retry_is_out_of_quarantine_and_counts_once(
 def test_bills_tell_what_came_and_what_had_been_foretold(troubled):
     cheap, expensive = label_costs(troubled)
     assert (cheap.fidelity, cheap.molecule, cheap.labels) == ("cheap", "H2O", 55)
-    assert (expensive.labels, expensive.each, expensive.most) == (28, 4.0, 4.0)
+    assert (expensive.labels, expensive.mean, expensive.largest) == (28, 4.0, 4.0)
     assert expensive.peak_mb == 140.5
     later = [
         x

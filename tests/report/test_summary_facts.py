@@ -99,11 +99,11 @@ def test_a_pause_between_two_runs_does_not_upset_the_estimate():
 
 
 def test_rounds_left_obey_budget_and_limit():
-    assert rounds_left(11, 5, done=1, most=None) == 3
-    assert rounds_left(11, 5, done=1, most=2) == 1
-    assert rounds_left(11, 5, done=1, most=None, turns=2) == 6
-    assert rounds_left(0, 5, done=1, most=9) == 0
-    assert rounds_left(-3, 5, done=9, most=2) == 0
+    assert rounds_left(11, 5, done=1, limit=None) == 3
+    assert rounds_left(11, 5, done=1, limit=2) == 1
+    assert rounds_left(11, 5, done=1, limit=None, turns=2) == 6
+    assert rounds_left(0, 5, done=1, limit=9) == 0
+    assert rounds_left(-3, 5, done=9, limit=2) == 0
 
 
 def test_a_finished_campaign_has_no_time_left_and_a_young_one_does_not_know(

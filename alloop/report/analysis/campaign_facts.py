@@ -71,8 +71,8 @@ class GenerationFacts:
 
 def level_title(history: History, fidelity: Fidelity) -> str:
     """Return the level's readable name, such as `HF/STO-3G`."""
-    known = history.attrs.get("levels", {}).get(fidelity, {})
-    return str(known.get("title") or fidelity)
+    level = history.attrs.get("levels", {}).get(fidelity, {})
+    return str(level.get("title") or fidelity)
 
 
 def config_value(history: History, *path: str) -> Any:
@@ -97,21 +97,28 @@ def is_single(history: History) -> bool:
     return not any(x.fidelity == "cheap" for x in history.state.entries())
 
 
-def integer_or_none(value: Any) -> int | None:
-    """Return a number of the configuration as an integer, None if it is none."""
-    return int(value) if isinstance(value, int | float) else None
+def config_number(history: History, *path: str) -> float | None:
+    """Return a number of the configuration in force, None where there is none."""
+    value = config_value(history, *path)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def config_integer(history: History, *path: str) -> int | None:
+    """Return a number of the configuration as an integer, None where there is none."""
+    number = config_number(history, *path)
+    return None if number is None else int(number)
 
 
 def generation_facts(history: History) -> tuple[GenerationFacts, ...]:
     """Return the facts of all generations, in order."""
-    asked = {training.name: training for training in history.record_index.trainings}
+    requests = {training.name: training for training in history.record_index.trainings}
     labels = [label for label in label_entries(history) if is_learned(label)]
     expensive = [label for label in labels if label.fidelity == "expensive"]
     all_labels, expensive_only = _cost_by_record(labels), _cost_by_record(expensive)
     return tuple(
-        _generation_facts(event, asked[event.name], costs(seq))
+        _generation_facts(event, requests[event.name], costs(seq))
         for seq, event in history.generations
-        for costs in [all_labels if asked[event.name].learned else expensive_only]
+        for costs in [all_labels if requests[event.name].learned else expensive_only]
     )
 
 
@@ -133,9 +140,14 @@ def validation_origin(history: History) -> str:
         return "supplied by the user"
     if not any(x.kind == e.Sampled.__name__ for x in history.record_index.tasks):
         return "of unknown origin"
-    kelvin = config_value(history, "validation", "temperature")
-    warm = f" at {kelvin:g} K" if isinstance(kelvin, int | float) else ""
-    return f"of MD at the cheap level ({level_title(history, 'cheap')}){warm}"
+    level = level_title(history, "cheap")
+    return f"of MD at the cheap level ({level}){validation_heat(history)}"
+
+
+def validation_heat(history: History) -> str:
+    """Return the temperature of the MD that made the validation set: ` at 400 K`."""
+    kelvin = config_number(history, "validation", "temperature")
+    return "" if kelvin is None else f" at {kelvin:g} K"
 
 
 def training_commands(
@@ -157,13 +169,13 @@ def _cost_by_record(labels: Sequence[LabelEntry]) -> Callable[[int], float]:
 
 
 def _generation_facts(
-    event: e.Trained, asked: TrainingRequest, cost: float
+    event: e.Trained, request: TrainingRequest, cost: float
 ) -> GenerationFacts:
     test = event.evaluation
     return GenerationFacts(
         generation=event.generation,
-        cheap=asked.cheap,
-        expensive=asked.expensive,
+        cheap=request.cheap,
+        expensive=request.expensive,
         label_cost=cost,
         cpu_seconds=event.timing.cpu_seconds,
         threshold=event.threshold,
@@ -171,7 +183,7 @@ def _generation_facts(
         force_rmse=None if test is None else test.force_rmse,
         energy_mae=None if test is None else test.energy_mae,
         test=0 if test is None else len(test.frames),
-        heldout=asked.heldout,
+        heldout=request.heldout,
         energy_absolute=None if test is None else test.energy_absolute,
         refinement=event.refinement,
     )
@@ -197,11 +209,11 @@ def first_errors(history: History) -> dict[str, float | None]:
     None where there was none.
     """
     events = [event for _, event in history.generations]
-    found: dict[str, float | None] = dict.fromkeys(_set_names(events))
+    errors: dict[str, float | None] = dict.fromkeys(_set_names(events))
     for check in events[0].checks if events else ():
         if check.set_name and check.before is not None:
-            found[check.set_name] = check.before * _MILLI
-    return found
+            errors[check.set_name] = check.before * _MILLI
+    return errors
 
 
 def set_sentences(history: History) -> Iterator[str]:
@@ -225,8 +237,8 @@ def _set_names(events: list[e.Trained]) -> list[str]:
 
 
 def _error(event: e.Trained, name: str) -> float | None:
-    found = (check.value for check in event.checks if check.set_name == name)
-    value = next(found, None)
+    values = (check.value for check in event.checks if check.set_name == name)
+    value = next(values, None)
     return None if value is None else value * _MILLI
 
 
@@ -305,21 +317,21 @@ def refinement_sentences(history: History) -> tuple[str, ...]:
 
     None where nothing was refined.
     """
-    found = [x.event.refinement for x in history.generations]
-    refined = [x for x in found if x is not None]
+    refinements = [x.event.refinement for x in history.generations]
+    refined = [x for x in refinements if x is not None]
     return tuple(_sentences(refined)) if refined else ()
 
 
 def _sentences(refined: Sequence[Refinement]) -> Iterator[str]:
-    kept = [x for x in refined if x.share]
+    applied = [x for x in refined if x.share]
     yield (
         f"{plural(len(refined), 'generation')} refined by cheap labels of flagged "
-        f"frames, {len(kept)} of them kept."
+        f"frames, {len(applied)} of them kept."
     )
-    if kept:
+    if applied:
         cheap, held = (
             median(after / before for before, after in errors if before)
-            for errors in ([x.cheap for x in kept], [x.held for x in kept])
+            for errors in ([x.cheap for x in applied], [x.held for x in applied])
         )
         yield (
             f"Where kept, the error on these labels became {cheap:.2f} times what it "

@@ -28,8 +28,10 @@ from alloop.history.examination import (
     limits_in_force,
 )
 from alloop.history.reader import History
+from alloop.history.record_index import ExaminationRequest
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
+    config_number,
     config_value,
     supplied_validation,
 )
@@ -84,12 +86,17 @@ class Examination:
         return f"{and_list([f'{x:g}' for x in self.temperatures])} K"
 
 
+def examination_request(history: History) -> ExaminationRequest | None:
+    """Return the request of the last examination; None where there is none."""
+    requests = history.record_index.examinations
+    return requests[max(requests)] if requests else None
+
+
 def last_examination(history: History) -> Examination | None:
     """Return the last examination of a campaign; None where there is none."""
-    asked = history.record_index.examinations
-    if not asked:
+    command = examination_request(history)
+    if command is None:
         return None
-    command = asked[max(asked)]
     walkers: dict[int, Walker] = {
         walker.index: walker
         for event in last_examined(history)
@@ -97,7 +104,7 @@ def last_examination(history: History) -> Examination | None:
     }
     frames = examination_frames(history)
     labels, missing, waiting = _examination_labels(history, frames)
-    known = [x for x in frames if x.frame.id in labels]
+    labelled = [x for x in frames if x.frame.id in labels]
     threshold = next(
         (x.threshold for _, x in history.generations if x.model == command.model), None
     )
@@ -113,8 +120,8 @@ def last_examination(history: History) -> Examination | None:
         stopped=guard_stops(walkers.values()),
         missing=missing,
         waiting=waiting,
-        errors=_error_summary(history, known),
-        by_frame={x.frame.id: _force_error(x, labels[x.frame.id]) for x in known},
+        errors=_error_summary(history, labelled),
+        by_frame={x.frame.id: _force_error(x, labels[x.frame.id]) for x in labelled},
         threshold=threshold,
         scored=scored,
         alarms=int((surprise > threshold).sum()) if threshold is not None else 0,
@@ -135,11 +142,11 @@ def _examination_labels(
     missing: Counter[str] = Counter()
     waiting = 0
     for frame in (x.frame.id for x in frames if x.frame.id not in good):
-        found = history.label_index.get(level, frame)
-        if found is None:
+        record = history.label_index.get(level, frame)
+        if record is None:
             waiting += 1
-        elif isinstance(found, Unlabelled):
-            missing[failure_text(found.failure)] += 1
+        elif isinstance(record, Unlabelled):
+            missing[failure_text(record.failure)] += 1
         elif history.state.excluded & {(frame, "expensive"), (frame, "all")}:
             missing["excluded by hand"] += 1
         else:
@@ -147,14 +154,16 @@ def _examination_labels(
     return good, missing, waiting
 
 
-def _error_summary(history: History, known: list[Candidate]) -> ErrorSummary | None:
-    if not known:
+def _error_summary(
+    history: History, candidates: list[Candidate]
+) -> ErrorSummary | None:
+    if not candidates:
         return None
     level = history.state.levels["expensive"]
-    labels = history.label_index.label_set(level, [x.frame.id for x in known])
-    forces: Floats = np.concatenate([x.forces for x in known])
+    labels = history.label_index.label_set(level, [x.frame.id for x in candidates])
+    forces: Floats = np.concatenate([x.forces for x in candidates])
     return prediction_errors(
-        Predictions(np.array([x.energy for x in known]), forces), labels
+        Predictions(np.array([x.energy for x in candidates]), forces), labels
     )
 
 
@@ -164,52 +173,52 @@ def _force_error(candidate: Candidate, label: Label) -> float:
 
 def examination_sentences(history: History) -> Iterator[str]:
     """Yield the results of the last examination in sentences; nothing without one."""
-    found = last_examination(history)
-    if found is None:
+    examination = last_examination(history)
+    if examination is None:
         return
-    if found.errors is None:
-        yield f"The examination has no error: {_no_error(found)}."
+    if examination.errors is None:
+        yield f"The examination has no error: {_no_error(examination)}."
     else:
+        spread = examination.errors.energy_spread
         yield (
-            f"Examination: generation {found.generation} errs by "
-            f"{milli_text(found.errors.force_mae)} meV/Å in forces (MAE; RMSE "
-            f"{milli_text(found.errors.force_rmse)}) and by "
-            f"{energy_text(found.errors)} in "
-            f"energies, on {where_measured(found)}, which were used neither for "
-            "training nor for selection."
+            f"Examination: generation {examination.generation} errs by "
+            f"{milli_text(examination.errors.force_mae)} meV/Å in forces (MAE; RMSE "
+            f"{milli_text(examination.errors.force_rmse)}) and by "
+            f"{energy_errors_text(spread, examination.errors.energy_mae)} in energies, "
+            f"on {where_measured(examination)}, which were used neither for training "
+            "nor for selection."
         )
-    if found.stopped:
+    walkers = plural(examination.walkers, "walker")
+    if examination.stopped:
         yield (
-            f"{sum(found.stopped.values())} of the {plural(found.walkers, 'walker')} "
-            f"of the examination were stopped ({_counts_text(found.stopped)}): frames "
-            "beyond that are not in its error."
+            f"{sum(examination.stopped.values())} of the {walkers} of the examination "
+            f"were stopped ({_counts_text(examination.stopped)}): frames beyond that "
+            "are not in its error."
         )
-    elif found.steps:
-        yield f"No guard rail stopped one of its {plural(found.walkers, 'walker')}."
-    if found.missing and found.errors is not None:
-        lost = plural(sum(found.missing.values()), "frame")
-        yield f"{lost} of it have no usable label ({_counts_text(found.missing)})."
+    elif examination.steps:
+        yield f"No guard rail stopped one of its {walkers}."
+    if examination.missing and examination.errors is not None:
+        lost = plural(sum(examination.missing.values()), "frame")
+        reasons = _counts_text(examination.missing)
+        yield f"{lost} of it have no usable label ({reasons})."
 
 
-def energy_text(found: ErrorSummary) -> str:
-    """Return the error of energies with and without its mean, in words."""
-    return energy_errors_text(found.energy_spread, found.energy_mae)
-
-
-def where_measured(found: Examination, whose: str = "that model") -> str:
+def where_measured(examination: Examination, whose: str = "that model") -> str:
     """Return a description of the frames; whose: the model that ran the MD."""
-    frames = plural(found.frames, "frame")
-    if found.steps == 0:
+    frames = plural(examination.frames, "frame")
+    if examination.steps == 0:
         return f"{frames} of MD on the compared campaign's model"
-    return f"{frames} of MD on {whose} at {found.kelvin}"
+    return f"{frames} of MD on {whose} at {examination.kelvin}"
 
 
-def _no_error(found: Examination) -> str:
-    if found.waiting or not (found.missing or found.stopped):
-        return f"{found.waiting or found.wanted} frames wait for MD or a label"
-    if found.missing:
-        return f"no usable label ({_counts_text(found.missing)})"
-    return f"guard rails stopped every walker ({_counts_text(found.stopped)})"
+def _no_error(examination: Examination) -> str:
+    if examination.waiting or not (examination.missing or examination.stopped):
+        return (
+            f"{examination.waiting or examination.wanted} frames wait for MD or a label"
+        )
+    if examination.missing:
+        return f"no usable label ({_counts_text(examination.missing)})"
+    return f"guard rails stopped every walker ({_counts_text(examination.stopped)})"
 
 
 def _counts_text(counts: Mapping[str, int]) -> str:
@@ -229,12 +238,13 @@ def threshold_sentences(history: History) -> Iterator[str]:
         f"The flag threshold of generation {last.generation} is {last.threshold:.3g}, "
         f"which is {threshold_basis(history, last)}."
     )
-    found = last_examination(history)
-    if found is not None and found.scored:
+    examination = last_examination(history)
+    if examination is not None and examination.scored:
+        alarms, scored = examination.alarms, examination.scored
         yield (
-            f"In the examination {found.alarms} of {found.scored} frames of MD "
-            f"({found.alarms / found.scored:.0%}) lie above that of generation "
-            f"{found.generation}{_nominal_rate(history, last)}."
+            f"In the examination {alarms} of {scored} frames of MD "
+            f"({alarms / scored:.0%}) lie above that of generation "
+            f"{examination.generation}{_nominal_rate(history, last)}."
         )
 
 
@@ -247,16 +257,18 @@ def threshold_basis(history: History, trained: e.Trained) -> str:
     if count is None:
         return "not calibrated for MD: the frames that it rests on were not recorded"
     what = _calibration_origin(history, trained)
-    needed = _needed_frames(history)
-    few = ""
+    quantile = config_number(history, "flag", "quantile")
+    needed, shortage = _needed_frames(quantile), ""
     if needed is not None and count < needed:
-        few = (
-            f", too few for the quantile {_wanted_quantile(history):g} asked for: the "
-            f"largest is quantile {count / (count + 1):.2f}, {needed} are needed"
+        shortage = (
+            f", too few for the quantile {quantile:g} asked for: the largest is "
+            f"quantile {count / (count + 1):.2f}, {needed} are needed"
         )
     if trained.threshold_from == "validation":
-        return f"calibrated on {plural(count, 'validation frame')}{what}{few}"
-    return f"not calibrated for MD: it rests on {plural(count, 'frame')} {what}{few}"
+        return f"calibrated on {plural(count, 'validation frame')}{what}{shortage}"
+    return (
+        f"not calibrated for MD: it rests on {plural(count, 'frame')} {what}{shortage}"
+    )
 
 
 def calibration_frames(history: History, trained: e.Trained) -> int | None:
@@ -282,24 +294,21 @@ def _calibration_origin(history: History, trained: e.Trained) -> str:
     )
 
 
-def _wanted_quantile(history: History) -> float | None:
-    asked = config_value(history, "flag", "quantile")
-    return float(asked) if isinstance(asked, int | float) else None
-
-
-def _needed_frames(history: History) -> int | None:
-    """Return the least number of frames that can give the quantile asked for."""
-    asked = _wanted_quantile(history)
-    return None if asked is None else int(np.ceil(asked / (1.0 - asked) - 1e-9))
+def _needed_frames(quantile: float | None) -> int | None:
+    """Return the smallest number of frames that can give the quantile."""
+    if quantile is None:
+        return None
+    # The largest of n is quantile n / (n + 1); 1e-9: rounding of 0.9 / 0.1 adds none.
+    return int(np.ceil(quantile / (1.0 - quantile) - 1e-9))
 
 
 def _nominal_rate(history: History, trained: e.Trained) -> str:
     """Return the promised share of alarms in words, empty with too few frames."""
-    count, needed = calibration_frames(history, trained), _needed_frames(history)
-    asked = _wanted_quantile(history)
-    if asked is None or needed is None or count is None or count < needed:
+    quantile = config_number(history, "flag", "quantile")
+    count, needed = calibration_frames(history, trained), _needed_frames(quantile)
+    if quantile is None or needed is None or count is None or count < needed:
         return ""
-    return f", against a nominal rate of {1.0 - asked:.2g} on frames like its own"
+    return f", against a nominal rate of {1.0 - quantile:.2g} on frames like its own"
 
 
 _FEW = 10  # frames below which a share is no rate
@@ -320,10 +329,10 @@ class LimitCoverage:
     @property
     def sentence(self) -> str:
         """The counts as a sentence."""
-        few = "" if self.n >= _FEW else f" (n = {self.n} is too few for a rate)"
+        shortage = "" if self.n >= _FEW else f" (n = {self.n} is too few for a rate)"
         return (
             f"Of {plural(self.n, self.group)} {self.held} erred by less than the limit "
-            f"promised before their labels{few or self._rate}."
+            f"promised before their labels{shortage or self._rate}."
         )
 
     @property
@@ -344,10 +353,10 @@ def newest_limits(history: History) -> tuple[e.Trained, ErrorLimits] | None:
     Where the generation that was examined last has limits that know the examination, it
     is that one.
     """
-    found = [x for _, x in history.generations if x.error_limits is not None]
-    examined = [x for x in found if x.model == _examined_model(history)]
+    limited = [x for _, x in history.generations if x.error_limits is not None]
+    examined = [x for x in limited if x.model == _examined_model(history)]
     barred = barred_doubts(history)
-    for event in (*examined, *reversed(found)):
+    for event in (*examined, *reversed(limited)):
         limits = limits_in_force(history, event, barred)
         if limits is not None and (limits.examined or event not in examined):
             return event, limits
@@ -355,8 +364,8 @@ def newest_limits(history: History) -> tuple[e.Trained, ErrorLimits] | None:
 
 
 def _examined_model(history: History) -> str | None:
-    asked = history.record_index.examinations
-    return asked[max(asked)].model if asked else None
+    request = examination_request(history)
+    return None if request is None else request.model
 
 
 def limit_coverages(history: History) -> tuple[LimitCoverage, ...]:
@@ -365,8 +374,10 @@ def limit_coverages(history: History) -> tuple[LimitCoverage, ...]:
     if newest is None:
         return ()
     coverage = newest[1].coverage
-    known = [x.limit_held for x in history.state.entries() if x.limit_held is not None]
-    groups = {"control frame": known, "frame of the examination": _examined(history)}
+    controls = [
+        x.limit_held for x in history.state.entries() if x.limit_held is not None
+    ]
+    groups = {"control frame": controls, "frame of the examination": _examined(history)}
     return tuple(
         LimitCoverage(group, coverage, len(held), sum(held))
         for group, held in groups.items()
@@ -395,15 +406,15 @@ def limit_sentences(history: History) -> Iterator[str]:
         yield from _missing_limits(history)
         return
     trained, limits = newest
-    usual = milli_text(limits.limit(limits.centre))
+    median = milli_text(limits.limit(limits.centre))
     yield (
         f"Generation {trained.generation} promises limits of force errors that hold "
         f"for {limits.coverage:.0%} of frames like those that they were made from, "
-        f"{_made_from(limits)}: {usual} meV/Å at the median surprise, and none where "
+        f"{_made_from(limits)}: {median} meV/Å at the median surprise, and none where "
         "surprise or a bond length lies beyond all of theirs."
     )
-    for found in limit_coverages(history):
-        yield found.sentence
+    for group in limit_coverages(history):
+        yield group.sentence
 
 
 def calibration_sentences(history: History) -> Iterator[str]:
@@ -423,13 +434,18 @@ def _made_from(limits: ErrorLimits) -> str:
     return and_list(parts)
 
 
+def promised_coverage(history: History) -> float:
+    """Return the share of errors that limits are to hold for, 0.9 by default."""
+    coverage = config_number(history, "flag", "coverage")
+    return 0.9 if coverage is None else coverage
+
+
 def _missing_limits(history: History) -> Iterator[str]:
     tested = [x.evaluation for _, x in history.generations if x.evaluation is not None]
     if not history.generations:
         return
     count = len(tested[-1].frames) if tested else 0
-    asked = config_value(history, "flag", "coverage")
-    coverage = float(asked) if isinstance(asked, int | float) else 0.9
+    coverage = promised_coverage(history)
     needed = needed_frames(coverage)
     if count < needed:
         yield (

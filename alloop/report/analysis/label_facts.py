@@ -33,9 +33,9 @@ from alloop.loop.commands import (
     TrainPart,
 )
 from alloop.report.analysis.campaign_facts import (
+    config_integer,
     config_value,
     generation_facts,
-    integer_or_none,
     is_single,
     level_title,
 )
@@ -128,7 +128,7 @@ def _label_totals(
         doubtful=sum(bool(doubts_of_details(x.record.details)) for x in good),
         used=sum(not x.is_given for x in last) if kind in BUDGETED else 0,
         budget=(
-            integer_or_none(config_value(history, "budget", kind))
+            config_integer(history, "budget", kind)
             if kind in BUDGETED
             and config_value(history, "budget", "split") != "measured"
             else None
@@ -166,7 +166,7 @@ def _task_kind(command: Command) -> str:
 class LabelCost:
     """Measured CPU seconds of the good labels of one molecule at one fidelity.
 
-    each, most: mean and largest. peak_mb: largest memory, None where unknown.
+    mean, largest: of the seconds. peak_mb: largest memory, None where unknown.
     predicted: number of labels whose cost was predicted before they were requested;
     factor: the median ratio of prediction and measurement, the larger over the
     smaller, None without any.
@@ -175,8 +175,8 @@ class LabelCost:
     fidelity: Fidelity
     molecule: str
     labels: int
-    each: float
-    most: float
+    mean: float
+    largest: float
     peak_mb: float | None
     predicted: int
     factor: float | None
@@ -190,8 +190,8 @@ def label_costs(history: History) -> tuple[LabelCost, ...]:
     """
     kinds: dict[tuple[Fidelity, str], list[LabelEntry]] = {}
     for label in label_entries(history):
-        known = isinstance(label.record, Label) and label.cpu_seconds > 0
-        if known and not label.is_given:
+        priced = isinstance(label.record, Label) and label.cpu_seconds > 0
+        if priced and not label.is_given:
             key = (label.fidelity, molecule_key(label.frame))
             kinds.setdefault(key, []).append(label)
     known_prices = _predicted_prices(history)
@@ -217,8 +217,8 @@ def _label_cost(
         fidelity=key[0],
         molecule=key[1],
         labels=len(labels),
-        each=mean(seconds),
-        most=max(seconds),
+        mean=mean(seconds),
+        largest=max(seconds),
         peak_mb=max((peak for peak in peaks if peak is not None), default=None),
         predicted=len(factors),
         factor=median(factors) if factors else None,
@@ -321,9 +321,9 @@ def _detail_ranges(good: Sequence[LabelEntry]) -> dict[str, tuple[float, float, 
     out = {}
     for key in RANGES:
         values = [finite_number(label.record.details.get(key)) for label in good]
-        known = [value for value in values if value is not None]
-        if known:
-            out[key] = (min(known), max(known), len(known))
+        numbers = [value for value in values if value is not None]
+        if numbers:
+            out[key] = (min(numbers), max(numbers), len(numbers))
     return out
 
 
@@ -404,8 +404,8 @@ class NoiseFloor:
 
     @property
     def _caveat(self) -> str:
-        few = plural(self.n, "label")
-        rough = f" Only {few} rechecked: this is an order of magnitude." * (
+        count = plural(self.n, "label")
+        rough = f" Only {count} rechecked: this is an order of magnitude." * (
             self.n < FEW
         )
         again = f" {plural(self.lost, 'label')} could not be made again."
@@ -425,10 +425,10 @@ def noise_floors(history: History) -> tuple[NoiseFloor, ...]:
     errors = last[0].force_rmse if last else None, last[0].energy_mae if last else None
     out = []
     for fidelity, level in sorted(history.state.levels.items()):
-        found = [x.noise for x in history.rechecked() if x.noise.level == level]
-        if found:
+        noises = [x.noise for x in history.rechecked() if x.noise.level == level]
+        if noises:
             out.append(
-                _noise_floor(fidelity, level_title(history, fidelity), found, errors)
+                _noise_floor(fidelity, level_title(history, fidelity), noises, errors)
             )
     return tuple(out)
 
@@ -436,17 +436,17 @@ def noise_floors(history: History) -> tuple[NoiseFloor, ...]:
 def _noise_floor(
     fidelity: Fidelity,
     name: str,
-    found: Sequence[Noise],
+    noises: Sequence[Noise],
     errors: tuple[float | None, float | None],
 ) -> NoiseFloor:
-    good = [noise for noise in found if noise.failure is None]
+    good = [noise for noise in noises if noise.failure is None]
     energies = [noise.energy for noise in good] or [float("nan")]
     squares = [noise.force_rms**2 for noise in good] or [float("nan")]
     return NoiseFloor(
         fidelity=fidelity,
         title=name,
         n=len(good),
-        lost=len(found) - len(good),
+        lost=len(noises) - len(good),
         energy_median=median(energies),
         energy_max=max(energies),
         force_rms=float(np.sqrt(np.mean(squares))),
@@ -458,5 +458,5 @@ def _noise_floor(
 
 def noise_by_label(history: History) -> dict[tuple[str, FrameId], Noise]:
     """Return the result of making labels again, by level id and frame."""
-    found = (x.noise for x in history.rechecked())
-    return {(noise.level, noise.frame): noise for noise in found}
+    noises = (x.noise for x in history.rechecked())
+    return {(noise.level, noise.frame): noise for noise in noises}

@@ -140,11 +140,11 @@ def compare_control(
     other = min(
         reversed(tested), key=lambda x: _cost_distance(x.label_cost, ours.label_cost)
     )
-    found = (
+    candidates = (
         _compare_examined(history, control),
         _compare_validation(history, ours, control, other),
     )
-    pairs = [pair for pair in found if pair is not None]
+    pairs = [pair for pair in candidates if pair is not None]
     if supplied_validation(history):
         pairs.reverse()
     return ControlComparison(name, ours, other, tuple(pairs)) if pairs else None
@@ -156,9 +156,9 @@ def _compare_examined(history: History, control: History) -> ErrorPair | None:
     if ours is None or theirs is None or not (ours.errors and theirs.errors):
         return None
     noise = _error_noise(ours.by_frame, theirs.by_frame)
-    one, other = ours.errors.force_mae, theirs.errors.force_mae
+    our_error, their_error = ours.errors.force_mae, theirs.errors.force_mae
     frames = where_measured(ours, "the campaign's model") + " (examination)"
-    return ErrorPair(frames, one, other, ours.frames, noise)
+    return ErrorPair(frames, our_error, their_error, ours.frames, noise)
 
 
 def _compare_validation(
@@ -167,32 +167,34 @@ def _compare_validation(
     """Compare the two on the validation set, None unless both were tested on it."""
     if ours.force_mae is None or theirs.force_mae is None:
         return None
-    one = _frame_errors(history, ours.generation)
-    other = _frame_errors(control, theirs.generation)
+    our_errors = _frame_errors(history, ours.generation)
+    their_errors = _frame_errors(control, theirs.generation)
     frames = f"{plural(ours.test, 'frame')} of the validation set"
-    noise = _error_noise(one, other)
+    noise = _error_noise(our_errors, their_errors)
     return ErrorPair(frames, ours.force_mae, theirs.force_mae, ours.test, noise)
 
 
-def _cost_distance(one: float, other: float) -> float:
+def _cost_distance(ours: float, theirs: float) -> float:
     """Return the absolute logarithm of the ratio of two costs."""
-    return abs(math.log(max(one, _INSTANT) / max(other, _INSTANT)))
+    return abs(math.log(max(ours, _INSTANT) / max(theirs, _INSTANT)))
 
 
 def compare_controls(
     history: History, controls: Mapping[str, History]
 ) -> tuple[ControlComparison, ...]:
     """Return the comparisons with all controls for which there is one."""
-    found = (
+    comparisons = (
         compare_control(history, name, control) for name, control in controls.items()
     )
-    return tuple(x for x in found if x is not None)
+    return tuple(x for x in comparisons if x is not None)
 
 
-def _error_noise(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
-    if one.keys() != other.keys() or len(one) < 2:
+def _error_noise(
+    ours: Mapping[str, float], theirs: Mapping[str, float]
+) -> float | None:
+    if ours.keys() != theirs.keys() or len(ours) < 2:
         return None
-    difference = np.array([one[frame] - other[frame] for frame in sorted(one)])
+    difference = np.array([ours[frame] - theirs[frame] for frame in sorted(ours)])
     return float(2.0 * difference.std(ddof=1) / np.sqrt(len(difference)))
 
 
@@ -255,35 +257,35 @@ def measured_errors(history: History) -> tuple[MeasuredError, ...]:
 
     The examination leads, or a validation set that the user supplied.
     """
-    found = [*_examined(history), *_validated(history)]
-    return tuple(reversed(found) if supplied_validation(history) else found)
+    errors = [*_examined(history), *_validated(history)]
+    return tuple(reversed(errors) if supplied_validation(history) else errors)
 
 
 def _examined(history: History) -> Iterator[MeasuredError]:
-    found = last_examination(history)
-    if found is not None and found.errors is not None:
+    examination = last_examination(history)
+    if examination is not None and examination.errors is not None:
         yield MeasuredError(
             name="examination",
-            where=where_measured(found, "the model"),
-            frames=found.frames,
-            generation=found.generation,
-            force_mae=found.errors.force_mae,
-            force_rmse=found.errors.force_rmse,
-            energy=found.errors.energy_spread,
+            where=where_measured(examination, "the model"),
+            frames=examination.frames,
+            generation=examination.generation,
+            force_mae=examination.errors.force_mae,
+            force_rmse=examination.errors.force_rmse,
+            energy=examination.errors.energy_spread,
         )
 
 
 def _validated(history: History) -> Iterator[MeasuredError]:
-    found = best_generation(history)
-    if found is not None and found.force_mae is not None:
+    best = best_generation(history)
+    if best is not None and best.force_mae is not None:
         yield MeasuredError(
             name="validation set",
-            where=f"{plural(found.test, 'frame')} {validation_origin(history)}",
-            frames=found.test,
-            generation=found.generation,
-            force_mae=found.force_mae,
-            force_rmse=found.force_rmse,
-            energy=found.energy_mae,
+            where=f"{plural(best.test, 'frame')} {validation_origin(history)}",
+            frames=best.test,
+            generation=best.generation,
+            force_mae=best.force_mae,
+            force_rmse=best.force_rmse,
+            energy=best.energy_mae,
         )
 
 
@@ -301,10 +303,10 @@ def outcome_facts(
 
 def _error_fact(history: History) -> OutcomeFact:
     """Return the leading error with its level and frames, and the other one."""
-    found = measured_errors(history)
-    if not found:
+    errors = measured_errors(history)
+    if not errors:
         return _no_error_fact(history)
-    lead, *others = found
+    lead, *others = errors
     text = (
         f"in forces (MAE) against {level_title(history, 'expensive')} on "
         f"{lead.where} (the {lead.name})"
@@ -313,9 +315,9 @@ def _error_fact(history: History) -> OutcomeFact:
     return OutcomeFact(f"{milli_text(lead.force_mae)} meV/Å", rest, joint=" ")
 
 
-def _other_text(found: MeasuredError) -> str:
-    frames = plural(found.frames, "frame")
-    return f"{milli_text(found.force_mae)} on the {frames} of the {found.name}"
+def _other_text(error: MeasuredError) -> str:
+    frames = plural(error.frames, "frame")
+    return f"{milli_text(error.force_mae)} on the {frames} of the {error.name}"
 
 
 def _no_error_fact(history: History) -> OutcomeFact:
@@ -329,24 +331,24 @@ def _no_error_fact(history: History) -> OutcomeFact:
 
 def leading_coverage(history: History) -> LimitCoverage | None:
     """Return how often limits of errors held, on the examination if it is known."""
-    found = limit_coverages(history)
-    return found[-1] if found else None
+    coverages = limit_coverages(history)
+    return coverages[-1] if coverages else None
 
 
-def limits_kept(found: LimitCoverage) -> bool:
+def limits_kept(limits: LimitCoverage) -> bool:
     """Return whether limits held as often as promised, up to two standard errors."""
-    spread = sqrt(found.coverage * (1.0 - found.coverage) / found.n)
-    return found.held / found.n >= found.coverage - 2.0 * spread
+    spread = sqrt(limits.coverage * (1.0 - limits.coverage) / limits.n)
+    return limits.held / limits.n >= limits.coverage - 2.0 * spread
 
 
 def _limit_fact(history: History) -> OutcomeFact:
     """Return whether the limits of force errors held, or why that is not known."""
-    found = leading_coverage(history)
-    if found is not None:
+    limits = leading_coverage(history)
+    if limits is not None:
         return OutcomeFact(
-            "kept" if limits_kept(found) else "not kept",
-            f"{found.held} of {plural(found.n, found.group)} erred by less than the "
-            f"limit promised ({found.coverage:.0%} were to)",
+            "kept" if limits_kept(limits) else "not kept",
+            f"{limits.held} of {plural(limits.n, limits.group)} erred by less than the "
+            f"limit promised ({limits.coverage:.0%} were to)",
         )
     if newest_limits(history) is None:
         return OutcomeFact("none yet", next(limit_sentences(history), "").rstrip("."))
@@ -362,32 +364,32 @@ def _limit_fact(history: History) -> OutcomeFact:
 
 def _control_fact(history: History, controls: Mapping[str, History]) -> OutcomeFact:
     """Return the comparisons with the controls on the frames that lead."""
-    found = compare_controls(history, controls)
-    if not found:
+    comparisons = compare_controls(history, controls)
+    if not comparisons:
         return OutcomeFact("none were run", _NOT_RUN, joint="; ")
-    lead = found[0].pairs[0]
-    against = and_list(_control_text(each) for each in found)
+    lead = comparisons[0].pairs[0]
+    against = and_list(_control_text(comparison) for comparison in comparisons)
     return OutcomeFact(
-        _control_verdict(found),
+        _control_verdict(comparisons),
         f"{milli_text(lead.ours)} meV/Å against {against}, at equal label cost on the "
         f"same {plural(lead.n, 'frame')}",
     )
 
 
-def _control_text(found: ControlComparison) -> str:
-    lead = found.pairs[0]
+def _control_text(comparison: ControlComparison) -> str:
+    lead = comparison.pairs[0]
     doubt = "" if lead.certain else " (within the noise)"
-    name = TITLES.get(found.name, found.name)
+    name = TITLES.get(comparison.name, comparison.name)
     return f"{milli_text(lead.theirs)} by {name}{doubt}"
 
 
-def _control_verdict(found: Sequence[ControlComparison]) -> str:
+def _control_verdict(comparisons: Sequence[ControlComparison]) -> str:
     """Return the verdict on all controls, in two words or three."""
-    certain = [x for x in found if x.certain]
+    certain = [x for x in comparisons if x.certain]
     if any(x.gain < 0 for x in certain):
         return "worse than one"
-    if len(certain) == len(found):
-        return f"better than {'both' if len(found) > 1 else 'one'}"
+    if len(certain) == len(comparisons):
+        return f"better than {'both' if len(comparisons) > 1 else 'one'}"
     return "better than one" if certain else "no difference"
 
 
@@ -403,9 +405,9 @@ def _cost_fact(history: History) -> OutcomeFact:
 def budget_text(history: History) -> str:
     """Return the used and the allowed labels of each level, with those that failed."""
     parts = []
-    for each in label_totals(history):
-        if each.kind in BUDGETED:
-            most = "" if each.budget is None else f" of {each.budget}"
-            lost = f" ({failure_counts(each.failures)})" if each.failed else ""
-            parts.append(f"{each.used}{most} {each.kind} labels{lost}")
+    for totals in label_totals(history):
+        if totals.kind in BUDGETED:
+            allowance = "" if totals.budget is None else f" of {totals.budget}"
+            lost = f" ({failure_counts(totals.failures)})" if totals.failed else ""
+            parts.append(f"{totals.used}{allowance} {totals.kind} labels{lost}")
     return and_list(parts)

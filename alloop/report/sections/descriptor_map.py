@@ -17,9 +17,9 @@ from alloop.generation import potential_from_bytes
 from alloop.history.journal_codec import CODEC
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
-from alloop.loop import events as e
 from alloop.report.analysis.explorations import (
     control_frames,
+    newest_candidates,
 )
 from alloop.report.sections.markup import (
     Section,
@@ -36,6 +36,9 @@ from alloop.report.sections.svg import (
 from alloop.store.archive import Archive
 
 _MOST_FRAMES, _MOST_ATOMS = 600, 20_000
+# Raised for a model of a kind that cannot be opened here, and for a damaged one.
+UNREADABLE = (AlloopError, ImportError, KeyError, TypeError, ValueError)
+
 _CHUNK = 2000  # atoms in one batch of descriptors
 
 
@@ -97,16 +100,21 @@ def _map_by_model(history: History) -> DescriptorMap | None:
     if len(chosen) < 3 or not history.path.is_dir():
         return None
     try:
-        with Archive.open(history.path, CODEC) as archive:
-            potential = potential_from_bytes(archive.model(last.model))
+        potential = last_potential(history)
         frames = [history.label_index.frames[key] for key in chosen]
-        found = np.concatenate(list(_mean_descriptors(potential, frames)))
-    except (AlloopError, ImportError, KeyError, TypeError, ValueError):
+        means = np.concatenate(list(_mean_descriptors(potential, frames)))
+    except UNREADABLE:
         return None  # of a kind that cannot be opened here, or damaged
-    xy, explained = principal_plane(found)
+    xy, explained = principal_plane(means)
     kinds = tuple(groups[key] for key in chosen)
     number = last.generation
     return DescriptorMap(tuple(chosen), kinds, xy, explained, number, True, len(groups))
+
+
+def last_potential(history: History) -> Potential:
+    """Return the model of the last generation; raises one of `UNREADABLE`."""
+    with Archive.open(history.path, CODEC) as archive:
+        return potential_from_bytes(archive.model(history.generations[-1].event.model))
 
 
 def _frame_limit(history: History, frames: dict[FrameId, str]) -> int:
@@ -134,28 +142,26 @@ def _map_by_journal(history: History) -> DescriptorMap | None:
     The descriptors are those that it wrote to the journal.
     """
     newest = history.record_index.newest_explorer
-    numbers = history.record_index.newest_explorations()
     groups = frame_groups(history)
-    found: dict[FrameId, Floats] = {}
-    for entry in history.select(numbers):
-        event = entry.turn.event
-        if isinstance(event, e.Explored):
-            for each in (*event.controls, *event.candidates):
-                found.setdefault(each.frame.id, each.descriptor)
-    sizes = {len(row) for row in found.values()}
-    if len(found) < 3 or len(sizes) != 1 or 0 in sizes:
+    descriptors: dict[FrameId, Floats] = {}
+    for candidate in newest_candidates(history):
+        descriptors.setdefault(candidate.frame.id, candidate.descriptor)
+    sizes = {len(row) for row in descriptors.values()}
+    if len(descriptors) < 3 or len(sizes) != 1 or 0 in sizes:
         return None
-    chosen = thin_frames(list(found), _MOST_FRAMES)
-    xy, explained = principal_plane(np.array([found[key] for key in chosen]))
+    chosen = thin_frames(list(descriptors), _MOST_FRAMES)
+    xy, explained = principal_plane(np.array([descriptors[key] for key in chosen]))
     kinds = tuple(groups.get(key, "proposed") for key in chosen)
-    return DescriptorMap(tuple(chosen), kinds, xy, explained, newest, False, len(found))
+    return DescriptorMap(
+        tuple(chosen), kinds, xy, explained, newest, False, len(descriptors)
+    )
 
 
-def thin_frames(keys: Sequence[FrameId], most: int) -> list[FrameId]:
+def thin_frames(keys: Sequence[FrameId], limit: int) -> list[FrameId]:
     """Return at most `most` of the frames, evenly spaced."""
-    if len(keys) <= most:
+    if len(keys) <= limit:
         return list(keys)
-    picks = np.unique(np.linspace(0, len(keys) - 1, max(1, most)).round().astype(int))
+    picks = np.unique(np.linspace(0, len(keys) - 1, max(1, limit)).round().astype(int))
     return [keys[pick] for pick in picks]
 
 
@@ -185,14 +191,14 @@ MAP_GROUPS = {
 }
 
 
-def map_figure(found: DescriptorMap) -> Markup:
+def map_figure(points: DescriptorMap) -> Markup:
     """Draw frames in the plane of the first two principal components."""
-    names = np.array(found.groups)
+    names = np.array(points.groups)
 
     def paint(axes: list[Axes]) -> list[Marks]:
         (ax,) = axes
-        ax.set_xlabel(f"first component, {found.explained[0]:.0%} of the variance")
-        ax.set_ylabel(f"second component, {found.explained[1]:.0%}")
+        ax.set_xlabel(f"first component, {points.explained[0]:.0%} of the variance")
+        ax.set_ylabel(f"second component, {points.explained[1]:.0%}")
         ax.set_xticklabels([])
         ax.set_yticklabels([])
         marks = []
@@ -200,8 +206,8 @@ def map_figure(found: DescriptorMap) -> Markup:
             rows = np.flatnonzero(names == group)
             if len(rows):
                 leads = group != "proposed"  # of those only the descriptors are known
-                frames = [found.frames[row] for row in rows] if leads else ()
-                x, y = found.xy[rows].T
+                frames = [points.frames[row] for row in rows] if leads else ()
+                x, y = points.xy[rows].T
                 text = f"{label} ({len(rows)})"
                 marks.append(
                     add_points(ax, Marks(ax, x, y, colour, shape, frames, text))
@@ -212,28 +218,28 @@ def map_figure(found: DescriptorMap) -> Markup:
     return draw_svg("map", "Map of descriptors", 4.0, paint)
 
 
-def descriptor_section(found: DescriptorMap | None) -> Section:
+def descriptor_section(points: DescriptorMap | None) -> Section:
     """Return the section with the map of descriptors."""
     name = "Map of descriptors"
-    if found is None:
+    if points is None:
         why = (
             "Nothing to draw: there is no generation yet, or neither the store nor "
             "its models hold descriptors."
         )
         return Section("map", name, missing_note(why))
     caption = (
-        f"Each point is a frame: its descriptors by generation {found.generation}, "
+        f"Each point is a frame: its descriptors by generation {points.generation}, "
         "averaged over its atoms, in the plane in which they differ most (principal "
         "components). Neighbours look alike to the model. Flagged frames should lie "
         "at the rim of the first labels, the validation set should cover all "
         "regions: its frames far from all others, or regions without any, are where "
         "the error is not known."
     )
-    if not found.complete:
+    if not points.complete:
         caption += (
             " The model could not be opened here: drawn are the frames that it "
             "proposed, as the journal describes them; it holds no others."
         )
-    if len(found.frames) < found.of:
-        caption += f" {len(found.frames)} of {found.of} frames are drawn, evenly."
-    return Section("map", name, figure_block(map_figure(found), caption))
+    if len(points.frames) < points.of:
+        caption += f" {len(points.frames)} of {points.of} frames are drawn, evenly."
+    return Section("map", name, figure_block(map_figure(points), caption))

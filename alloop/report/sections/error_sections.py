@@ -45,12 +45,12 @@ from alloop.report.sections.markup import (
 from alloop.report.sections.svg import (
     COLOURS,
     FAINT,
-    MOST_POINTS,
     Marks,
     add_points,
     draw_legend,
     draw_svg,
     log_axis,
+    thinning_step,
 )
 from alloop.report.status import error_sentence
 from alloop.report.text.formatting import duration_text, milli_text, number_text, plural
@@ -109,10 +109,10 @@ def error_groups(history: History) -> ErrorGroups | None:
     They are those on the examination; without one, or with a validation set that
     the user supplied, those on the validation set.
     """
-    found = (_examination_errors(history), _validation_errors(history))
-    known = [each for each in found if each is not None]
+    sources = (_examination_errors(history), _validation_errors(history))
+    measured = [source for source in sources if source is not None]
     for generation, where, test in (
-        reversed(known) if supplied_validation(history) else known
+        reversed(measured) if supplied_validation(history) else measured
     ):
         return ErrorGroups(
             generation,
@@ -125,8 +125,8 @@ def error_groups(history: History) -> ErrorGroups | None:
 
 
 def _examination_errors(history: History) -> tuple[int, str, _TestErrors] | None:
-    found, predicted = last_examination(history), list(counted_frames(history))
-    if found is None or not predicted:
+    examination, predicted = last_examination(history), list(counted_frames(history))
+    if examination is None or not predicted:
         return None
     level = history.state.levels["expensive"]
     frames = tuple(candidate.frame.id for candidate, _ in predicted)
@@ -134,7 +134,7 @@ def _examination_errors(history: History) -> tuple[int, str, _TestErrors] | None
     forces = np.concatenate([candidate.forces for candidate, _ in predicted])
     energies = np.array([candidate.energy for candidate, _ in predicted])
     test = _test_errors(labels, frames, energies, forces)
-    return found.generation, "the examination", test
+    return examination.generation, "the examination", test
 
 
 def _validation_errors(history: History) -> tuple[int, str, _TestErrors] | None:
@@ -258,25 +258,43 @@ _LINES = (
 )
 
 
+QUANTITIES = {
+    "expensive": "expensive labels learned from",
+    "label_cost": "CPU time of all labels, s",
+    "all_cost": "CPU time of everything, s",
+}
+
 _PARITIES = {
     "energies": (" − mean", "dot", COLOURS["test"]),
     "forces": ("", "small", COLOURS["expensive"]),
 }
 
 
-def label_curve(curves: Mapping[str, Sequence[GenerationFacts]]) -> Markup:
-    """Draw the force error on the validation set against expensive labels."""
-    return _draw_learning(curves, "expensive", "expensive labels learned from")
+def learning_curve(
+    history: History,
+    controls: Mapping[str, History],
+    quantity: str,
+    *,
+    caption: str,
+    without: str,
+) -> Markup:
+    """Return the force error on the validation set against a quantity of `QUANTITIES`.
 
-
-def cost_curve(curves: Mapping[str, Sequence[GenerationFacts]]) -> Markup:
-    """Draw the force error on the validation set against the cost of labels."""
-    return _draw_learning(curves, "label_cost", "CPU time of all labels, s")
+    caption: of the figure; without: the note in its place where no generation of the
+    campaign was tested.
+    """
+    curves = {"this campaign": generation_facts(history)}
+    if not any(x.force_mae is not None for x in curves["this campaign"]):
+        return missing_note(without)
+    curves |= {name: generation_facts(control) for name, control in controls.items()}
+    return figure_block(_draw_learning(curves, quantity), caption)
 
 
 def _draw_learning(
-    curves: Mapping[str, Sequence[GenerationFacts]], what: str, name: str
+    curves: Mapping[str, Sequence[GenerationFacts]], what: str
 ) -> Markup:
+    name = QUANTITIES[what]
+
     def paint(axes: list[Axes]) -> list[Marks]:
         (ax,) = axes
         marks = _draw_curves(ax, curves, what)
@@ -304,8 +322,8 @@ def _draw_curves(
         marks.append(add_points(axes, Marks(axes, x, y, colour, shape, (), label)))
         if name == next(iter(curves)):
             _number_points(axes, x, y, [facts.generation for facts in tested])
-    log_axis(axes, "x", [float(x) for each in marks for x in each.x])
-    log_axis(axes, "y", [float(y) for each in marks for y in each.y])
+    log_axis(axes, "x", [float(x) for points in marks for x in points.x])
+    log_axis(axes, "y", [float(y) for points in marks for y in points.y])
     axes.margins(0.12)
     return marks
 
@@ -325,8 +343,8 @@ def _number_points(axes: Axes, x: Floats, y: Floats, numbers: Sequence[int]) -> 
 def thinning_note(parity: ParityData) -> str:
     """Return the sentences of a caption on points that are not drawn."""
     steps = {
-        "frames": _thinning_step(parity.energies[0]),
-        "components": _thinning_step(parity.forces[0]),
+        "frames": thinning_step(parity.energies[0]),
+        "components": thinning_step(parity.forces[0]),
     }
     return "".join(
         f" Of the {what}, one in {step} is drawn."
@@ -348,8 +366,8 @@ def parity_figures(parity: ParityData) -> list[Markup]:
 def _draw_parity(
     what: str, unit: str, pair: tuple[Floats, Floats], frames: npt.NDArray[np.str_]
 ) -> Markup:
-    label, model = (values[:: _thinning_step(values)] for values in pair)
-    leads = [str(frame) for frame in frames[:: _thinning_step(pair[0])]]
+    label, model = (values[:: thinning_step(values)] for values in pair)
+    leads = [str(frame) for frame in frames[:: thinning_step(pair[0])]]
     zero, shape, colour = _PARITIES[what]
 
     def paint(axes: list[Axes]) -> list[Marks]:
@@ -371,10 +389,6 @@ def _draw_parity(
     return draw_svg(f"parity-{what}", about, 3.9, paint)
 
 
-def _thinning_step(values: Floats) -> int:
-    return 1 + len(values) // MOST_POINTS
-
-
 _NO_GENERATION = "There is no generation yet: nothing has been learned so far."
 
 _NO_TEST = (
@@ -385,7 +399,7 @@ _NO_TEST = (
 
 def examination_section(history: History) -> Section:
     """Return the section on the examination and its alarm rate."""
-    found = [*examination_sentences(history), *threshold_sentences(history)]
+    sentences = [*examination_sentences(history), *threshold_sentences(history)]
     name = "Examination"
     lead = paragraph(
         "The examination is MD on the finished model: frames of its trajectories are "
@@ -398,9 +412,11 @@ def examination_section(history: History) -> Section:
         return Section(
             "examination",
             name,
-            lead + missing_note(why) + bullet_list([*found, *caveats(history)]),
+            lead + missing_note(why) + bullet_list([*sentences, *caveats(history)]),
         )
-    return Section("examination", name, lead + bullet_list([*found, *caveats(history)]))
+    return Section(
+        "examination", name, lead + bullet_list([*sentences, *caveats(history)])
+    )
 
 
 def caveats(history: History) -> Iterator[str]:
@@ -453,16 +469,14 @@ def _learning_table(history: History, controls: Mapping[str, History]) -> Markup
         *("energies MAE, mean offset removed, meV", "with it"),
         *("flag threshold", "training, CPU", "labels so far, CPU"),
     ]
-    compared = [each.sentence for each in compare_controls(history, controls)]
+    compared = [
+        comparison.sentence for comparison in compare_controls(history, controls)
+    ]
     sentences = bullet_list([error_sentence(history), *compared])
     return _curve_figure(history, controls) + sentences + table_html(head, rows)
 
 
 def _curve_figure(history: History, controls: Mapping[str, History]) -> Markup:
-    own = {"this campaign": generation_facts(history)}
-    curves = own | {name: generation_facts(each) for name, each in controls.items()}
-    if not any(x.force_mae is not None for x in own["this campaign"]):
-        return missing_note(_NO_TEST)
     caption = (
         "Each point is a generation on the validation set, which no training saw, "
         "against what all labels had cost by then: the fair comparison between "
@@ -472,7 +486,9 @@ def _curve_figure(history: History, controls: Mapping[str, History]) -> Markup:
     )
     if not controls:
         caption += " No control was run; `alloop run --controls` adds two."
-    return figure_block(cost_curve(curves), caption)
+    return learning_curve(
+        history, controls, "label_cost", caption=caption, without=_NO_TEST
+    )
 
 
 def parity_section(history: History) -> Section:
@@ -480,25 +496,25 @@ def parity_section(history: History) -> Section:
     name = "Energies and forces against labels"
     if not history.generations:
         return Section("parity", name, missing_note(_NO_GENERATION))
-    found = parity_data(history)
-    if found is None:
+    parity = parity_data(history)
+    if parity is None:
         return Section("parity", name, missing_note(_NO_TEST))
     caption = (
-        f"Generation {found.generation} on the validation set, against "
+        f"Generation {parity.generation} on the validation set, against "
         f"{level_title(history, 'expensive')}; a perfect model lies on the line. "
         "Energies "
         "are relative to the mean label of their composition, and the model's mean "
         "difference is removed, since only differences of energy move atoms."
-    ) + thinning_note(found)
-    body = figure_block(parity_figures(found), caption)
-    return Section("parity", name, body + _error_table(found))
+    ) + thinning_note(parity)
+    body = figure_block(parity_figures(parity), caption)
+    return Section("parity", name, body + _error_table(parity))
 
 
-def _error_table(found: ParityData) -> Markup:
+def _error_table(parity: ParityData) -> Markup:
     rows = []
     for name, unit, (label, model) in (
-        ("energies", "meV", found.energies),
-        ("force components", "meV/Å", found.forces),
+        ("energies", "meV", parity.energies),
+        ("force components", "meV/Å", parity.forces),
     ):
         difference = model - label
         mae, rmse = np.abs(difference).mean(), np.sqrt((difference**2).mean())
@@ -512,25 +528,25 @@ def _error_table(found: ParityData) -> Markup:
 def error_section(history: History) -> Section:
     """Return the section on errors by molecule and by element."""
     name = "Errors by molecule and element"
-    found = error_groups(history)
-    if found is None:
+    groups = error_groups(history)
+    if groups is None:
         why = _NO_TEST if history.generations else _NO_GENERATION
         return Section("errors", name, missing_note(why))
     caption = paragraph(
-        f"Generation {found.generation} on {plural(found.frames, 'frame')} of "
-        f"{found.where}, the worst first; forces in meV/Å. MAE and RMSE are over force "
-        "components, the largest error is the length of one atom's, and stands beside "
-        "its frame. Typical is the RMS of the labels themselves: the error of a "
+        f"Generation {groups.generation} on {plural(groups.frames, 'frame')} of "
+        f"{groups.where}, the worst first; forces in meV/Å. MAE and RMSE are over "
+        "force components, the largest error is the length of one atom's, and stands "
+        "beside its frame. Typical is the RMS of the labels themselves: the error of a "
         "model that predicts zero. Energies in meV, after the mean difference over "
         "all these frames was removed; offset is what then remains on average "
         "of a molecule."
     )
     head: tuple[str, ...] = ("forces: MAE", "RMSE", "largest", "in frame", "typical")
     more = ("energies: MAE", "offset")
-    first = [(x.name, str(x.count), *_group_cells(x)) for x in found.molecules]
-    energies = [(milli_text(x.energy_mae), _offset_text(x)) for x in found.molecules]
+    first = [(x.name, str(x.count), *_group_cells(x)) for x in groups.molecules]
+    energies = [(milli_text(x.energy_mae), _offset_text(x)) for x in groups.molecules]
     rows = [(*a, *b) for a, b in zip(first, energies, strict=True)]
-    elements = [(x.name, str(x.count), *_group_cells(x)) for x in found.elements]
+    elements = [(x.name, str(x.count), *_group_cells(x)) for x in groups.elements]
     return Section(
         "errors",
         name,
@@ -540,12 +556,12 @@ def error_section(history: History) -> Section:
     )
 
 
-def _offset_text(found: GroupError) -> str:
-    return "0" if abs(found.offset or 0.0) < 1e-9 else milli_text(found.offset)
+def _offset_text(group: GroupError) -> str:
+    return "0" if abs(group.offset or 0.0) < 1e-9 else milli_text(group.offset)
 
 
-def _group_cells(found: GroupError) -> tuple[Text, ...]:
+def _group_cells(group: GroupError) -> tuple[Text, ...]:
     return (
-        *(milli_text(found.mae), milli_text(found.rmse), milli_text(found.largest)),
-        *(frame_link(found.worst), milli_text(found.typical)),
+        *(milli_text(group.mae), milli_text(group.rmse), milli_text(group.largest)),
+        *(frame_link(group.worst), milli_text(group.typical)),
     )

@@ -68,7 +68,7 @@ class GenerationBias:
 
 def generation_biases(history: History) -> tuple[GenerationBias, ...]:
     """Return the bias of each generation that was tested, in order."""
-    found = []
+    biases = []
     for _, trained in history.generations:
         labels, test = labels_of_test(history, trained), trained.evaluation
         if labels is None or test is None:
@@ -76,7 +76,7 @@ def generation_biases(history: History) -> tuple[GenerationBias, ...]:
         off = (test.energies - labels.energies) / labels.batch.sizes
         square = float(np.sum(labels.forces**2))
         scale = float(np.sum(test.forces * labels.forces)) / square if square else 1.0
-        found.append(
+        biases.append(
             GenerationBias(
                 trained.generation,
                 len(off),
@@ -85,7 +85,7 @@ def generation_biases(history: History) -> tuple[GenerationBias, ...]:
                 scale,
             )
         )
-    return tuple(found)
+    return tuple(biases)
 
 
 _MILLI = 1e3
@@ -108,11 +108,11 @@ class BiasData:
 def residual_section(history: History, explored: Explorations) -> Section:
     """Return the section on residual bias and on surprise along the trajectories."""
     name = "Bias by generation"
-    found = generation_biases(history)
-    if not found:
+    biases = generation_biases(history)
+    if not biases:
         why = "No generation was tested on a validation set, so that no bias is known."
         return Section("residuals", name, missing_note(why))
-    drawn = [residual_figure(found)]
+    drawn = [residual_figure(biases)]
     walked = [x for x in explored.energies if np.isfinite(x.surprise)]
     if walked:
         drawn.append(surprise_run_figure(walked, md_timestep(history)))
@@ -126,11 +126,11 @@ def residual_section(history: History, explored: Explorations) -> Section:
     )
     protocol = str(config_value(history, "explore", "protocol") or "periodic")
     intro = paragraph(f"Protocol of fine-tuning: {protocol}.")
-    body = intro + _bias_table(found) + figure_block(drawn, caption)
+    body = intro + _bias_table(biases) + figure_block(drawn, caption)
     return Section("residuals", name, body)
 
 
-def _bias_table(found: Sequence[GenerationBias]) -> Markup:
+def _bias_table(biases: Sequence[GenerationBias]) -> Markup:
     rows = [
         (
             str(x.generation),
@@ -139,7 +139,7 @@ def _bias_table(found: Sequence[GenerationBias]) -> Markup:
             number_text(_MILLI * x.energy_spread),
             f"{x.force_scale:.3f}",
         )
-        for x in found
+        for x in biases
     ]
     head = (
         *("generation", "frames", "energy residual, meV/atom"),
@@ -148,30 +148,30 @@ def _bias_table(found: Sequence[GenerationBias]) -> Markup:
     return table_html(head, rows)
 
 
-def residual_figure(found: Sequence[GenerationBias]) -> Markup:
+def residual_figure(biases: Sequence[GenerationBias]) -> Markup:
     """Draw the energy residual and the factor of forces by generation."""
-    numbers = [x.generation for x in found]
+    numbers = [x.generation for x in biases]
 
     def paint(axes: list[Axes]) -> None:
         above, below = axes
-        energies = [_MILLI * x.energy for x in found]
-        spread = [_MILLI * x.energy_spread for x in found]
+        energies = [_MILLI * x.energy for x in biases]
+        spread = [_MILLI * x.energy_spread for x in biases]
         colour = COLOURS["test"]
         above.errorbar(numbers, energies, spread, fmt="o-", color=colour, capsize=2)
         above.axhline(0.0, color=INK, linewidth=0.8, dashes=(2, 2))
         above.set_ylabel("energy, meV/atom")
-        below.plot(numbers, [x.force_scale for x in found], "o-", color=colour)
+        below.plot(numbers, [x.force_scale for x in biases], "o-", color=colour)
         below.axhline(1.0, color=INK, linewidth=0.8, dashes=(2, 2))
         below.set_ylabel("factor of forces")
         below.set_xlabel("generation")
-        for each in axes:
-            each.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for ax in axes:
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     about = "Energy residual and factor of forces by generation"
     return draw_svg("residuals", about, 3.9, paint, rows=2)
 
 
-def surprise_run_figure(found: Sequence[WalkerEnergy], timestep: float) -> Markup:
+def surprise_run_figure(energies: Sequence[WalkerEnergy], timestep: float) -> Markup:
     """Draw the surprise of frames against the time that their walkers moved, in ps.
 
     timestep in fs.
@@ -179,8 +179,8 @@ def surprise_run_figure(found: Sequence[WalkerEnergy], timestep: float) -> Marku
 
     def paint(axes: list[Axes]) -> list[Marks]:
         (ax,) = axes
-        marks = add_walker_frames(ax, found, timestep, lambda x: x.surprise)
-        log_axis(ax, "y", [x.surprise for x in found])
+        marks = add_walker_frames(ax, energies, timestep, lambda x: x.surprise)
+        log_axis(ax, "y", [x.surprise for x in energies])
         ax.set_ylabel("surprise (uncertainty)")
         return marks
 
@@ -229,18 +229,18 @@ def _bin_edges(values: Floats) -> Floats:
 def bias_section(history: History, explored: Explorations) -> Section:
     """Return the section on the bias of cheap labels."""
     name = "Bias of the cheap labels"
-    found = bias_data(history, explored)
+    biases = bias_data(history, explored)
     if is_single(history):
         why = (
             "This campaign has one fidelity only: there is no cheap label to be biased."
         )
         return Section("bias", name, missing_note(why))
-    if not found.generation and not len(found.levels):
+    if not biases.generation and not len(biases.levels):
         why = "No bias is known yet: no model has been compared with a cheap label."
         return Section("bias", name, missing_note(why))
     source = (
         "as its training found it after the first stage, and weighed cheap labels by it"
-        if found.trained
+        if biases.trained
         else "of the frames it proposed, taken when their cheap labels came"
     )
     caption = (
@@ -249,7 +249,7 @@ def bias_section(history: History, explored: Explorations) -> Section:
         "model: it compares cheap and expensive labels of the same frames. B well "
         "above that row is the model's own error, B near it is the cheap level's."
     )
-    return Section("bias", name, figure_block(bias_figure(found), caption))
+    return Section("bias", name, figure_block(bias_figure(biases), caption))
 
 
 def bias_data(history: History, explored: Explorations) -> BiasData:
@@ -267,12 +267,12 @@ def bias_data(history: History, explored: Explorations) -> BiasData:
 
 
 def _biases_when_labelled(explored: Explorations) -> dict[int, Floats]:
-    found: dict[int, list[float]] = {}
+    biases: dict[int, list[float]] = {}
     for origin in explored.origins.values():
         if "cheap" in origin.differences:
             mean, _ = origin.differences["cheap"]
-            found.setdefault(origin.generation, []).append(mean)
-    return {number: np.array(values) for number, values in sorted(found.items())}
+            biases.setdefault(origin.generation, []).append(mean)
+    return {number: np.array(values) for number, values in sorted(biases.items())}
 
 
 def _level_differences(history: History) -> Floats:
@@ -329,7 +329,7 @@ def _set_table(history: History) -> Markup:
     rows += [
         (
             str(event.generation),
-            *(milli_text(found[index]) for found in errors.values()),
+            *(milli_text(values[index]) for values in errors.values()),
         )
         for index, (_, event) in enumerate(history.generations)
     ]

@@ -14,7 +14,12 @@ from alloop.history.reader import History
 from alloop.labels.programs import level_tolerances
 from alloop.loop import events as e
 from alloop.models.settings import NETWORKS, is_pretrained
-from alloop.report.analysis.campaign_facts import config_value, level_title
+from alloop.report.analysis.campaign_facts import (
+    config_number,
+    config_value,
+    level_title,
+    validation_heat,
+)
 from alloop.report.analysis.examination import last_examination
 from alloop.report.analysis.label_facts import noise_floors
 from alloop.report.sections.markup import (
@@ -123,9 +128,9 @@ def _loop_papers(history: History) -> Iterator[str]:
 
 def _optimiser(history: History, potential: str) -> str:
     """Return the optimiser of the weight matrices, "" where there are none."""
-    usual = "adamw" if is_pretrained(potential) else "muon"
+    default = "adamw" if is_pretrained(potential) else "muon"
     network = potential in NETWORKS
-    return _word(history, "training", "optimiser") or (usual if network else "")
+    return _word(history, "training", "optimiser") or (default if network else "")
 
 
 def _level_papers(history: History) -> Iterator[str]:
@@ -205,28 +210,28 @@ def about_test_sets(history: History) -> str:
 
 
 def _about_examination(history: History) -> str:
-    found = last_examination(history)
-    if found is None:
+    examination = last_examination(history)
+    if examination is None:
         return "There was no examination."
-    if found.steps == 0:
+    if examination.steps == 0:
         return (
             "Examination: the frames and labels of that of the campaign which "
             "this one is a control of; predicted before the labels were looked up."
         )
     return (
-        f"Examination {found.number}: {plural(found.walkers, 'walker')} from "
-        f"first frames on generation {found.generation}, the best on the validation "
-        f"set, at {found.kelvin}{_pressure_words(history)}; a frame of each "
-        f"after every {found.steps} MD steps, whatever its surprise, predicted first "
-        "and then labelled at the expensive level. No training sees them, nothing is "
-        "chosen by them, and their labels are outside the budget."
+        f"Examination {examination.number}: {plural(examination.walkers, 'walker')} "
+        f"from first frames on generation {examination.generation}, the best on the "
+        f"validation set, at {examination.kelvin}{_pressure_words(history)}; a frame "
+        f"of each after every {examination.steps} MD steps, whatever its surprise, "
+        "predicted first and then labelled at the expensive level. No training sees "
+        "them, nothing is chosen by them, and their labels are outside the budget."
     )
 
 
 def _about_validation(history: History) -> str:
     samples = list(history.of_kind(e.Sampled))
     frames = len(history.state.validation_frames())
-    supplied = sum(given.test for given in history.opened.given)
+    supplied = sum(label.test for label in history.opened.given)
     if supplied:
         return (
             f"Validation set: {plural(supplied, 'frame')} supplied by the user; no "
@@ -234,12 +239,10 @@ def _about_validation(history: History) -> str:
         )
     if not samples:
         return "Validation set: none so far."
-    kelvin = config_value(history, "validation", "temperature")
-    warm = f" at {kelvin:g} K" if isinstance(kelvin, int | float) else ""
-    warm += _pressure_words(history)
+    state = f"{validation_heat(history)}{_pressure_words(history)}"
     return (
         f"Validation set: {plural(frames, 'frame')} from {len(samples)} trajectories "
-        f"of Langevin MD at the cheap level ({level_title(history, 'cheap')}){warm}, "
+        f"of Langevin MD at the cheap level ({level_title(history, 'cheap')}){state}, "
         f"labelled at the expensive level ({level_title(history, 'expensive')}), "
         "drawn before the first training; no training sees them, and their labels "
         "are outside the budget. It decides when to stop and which generation is best, "
@@ -248,25 +251,25 @@ def _about_validation(history: History) -> str:
 
 
 def _pressure_words(history: History) -> str:
-    pressure = config_value(history, "explore", "pressure")
-    return f" and {pressure:g} GPa" if isinstance(pressure, int | float) else ""
+    pressure = config_number(history, "explore", "pressure")
+    return "" if pressure is None else f" and {pressure:g} GPa"
 
 
 def level_table(history: History) -> Markup:
     """Return a table of all settings of both levels."""
-    known: Mapping[str, Any] = history.attrs.get("levels", {})
-    settings = {name: each.get("settings", {}) for name, each in known.items()}
-    keys = list(dict.fromkeys(key for each in settings.values() for key in each))
+    levels: Mapping[str, Any] = history.attrs.get("levels", {})
+    settings = {name: level.get("settings", {}) for name, level in levels.items()}
+    keys = list(dict.fromkeys(key for level in settings.values() for key in level))
     facts = [
-        (key, *(str(each.get(key, "–")) for each in known.values()))
+        (key, *(str(level.get(key, "–")) for level in levels.values()))
         for key in ("title", "kind", "id")
     ]
     rows = [
-        (key, *(_setting_value(each.get(key, "–")) for each in settings.values()))
+        (key, *(_setting_value(level.get(key, "–")) for level in settings.values()))
         for key in keys
         if key != "title"
     ]
-    return table_html(("level", *known), [*facts, *rows], words=9)
+    return table_html(("level", *levels), [*facts, *rows], words=9)
 
 
 def _setting_value(value: Any) -> str:
@@ -285,11 +288,11 @@ def _own_citation(history: History) -> str:
 def _version_text(history: History) -> str:
     programs = {label.record.details.get("program") for label in label_entries(history)}
     used = and_list(sorted(str(name) for name in programs if name)) or "not recorded"
-    here = ", ".join(f"{name} {_package_version(name)}" for name in _LIBRARIES)
+    versions = ", ".join(f"{name} {_package_version(name)}" for name in _LIBRARIES)
     made_by = history.attrs.get("alloop_version", "?")
     return (
         f"Store made by alloop {made_by}. Labels were made by: {used}. This page was "
-        f"written with alloop {_package_version('alloop')}, {here}."
+        f"written with alloop {_package_version('alloop')}, {versions}."
     )
 
 
@@ -338,11 +341,11 @@ def label_checks(history: History) -> Iterator[str]:
 
     Only checks that the campaign's own levels have are named.
     """
-    known: Mapping[str, Any] = history.attrs.get("levels", {})
+    levels: Mapping[str, Any] = history.attrs.get("levels", {})
     texts: dict[str, list[str]] = {}
-    for each in known.values():
-        text = f"{_gate_text(each)}{_ladder_text(each['settings'])}"
-        texts.setdefault(text, []).append(each["title"])
+    for level in levels.values():
+        text = f"{_gate_text(level)}{_ladder_text(level['settings'])}"
+        texts.setdefault(text, []).append(level["title"])
     for text, titles in texts.items():
         yield f"{and_list(titles)}: {text}"
     again = {floor.title: floor.n + floor.lost for floor in noise_floors(history)}
@@ -354,8 +357,8 @@ def label_checks(history: History) -> Iterator[str]:
         )
 
 
-def _gate_text(each: Mapping[str, Any]) -> str:
-    limits = level_tolerances(make_level(each["kind"], each["settings"]))
+def _gate_text(level: Mapping[str, Any]) -> str:
+    limits = level_tolerances(make_level(level["kind"], level["settings"]))
     slope = (
         f" The forces of {limits.slope:.0%} of the labels are compared with energies "
         "of a neighbouring frame."

@@ -92,16 +92,16 @@ def render_report(
     history: History, controls: Mapping[str, History] = NO_CONTROLS
 ) -> str:
     """Return the page as text; the same history gives the same text."""
-    explored, found = read_explorations(history), descriptor_map(history)
-    known = error_points(history, explored)
+    explored, frame_map = read_explorations(history), descriptor_map(history)
+    points = error_points(history, explored)
     sections = tuple(
-        _page_sections(history, controls, _SharedFacts(explored, found, known))
+        _page_sections(history, controls, _SharedFacts(explored, frame_map, points))
     )
-    wanted = [
-        *_linked_frames(history, explored, known),
-        *(found.frames if found else ()),
+    links = [
+        *_linked_frames(history, explored, points),
+        *(frame_map.frames if frame_map else ()),
     ]
-    frames = embedded_frames(history, explored, wanted)
+    frames = embedded_frames(history, explored, links)
     lead = first_screen(history, controls)
     return render_page(
         scripts=[page_resource("3Dmol/3Dmol-min.js"), page_resource("page.js")]
@@ -112,7 +112,7 @@ def render_report(
         kind="campaign report",
         where=f"{history.path} · {_last_record(history)}",
         lead=lead,
-        note=_click_note(frames, wanted),
+        note=_click_note(frames, links),
         sections=sections,
         foot=f"Written from the store {history.path} alone; `alloop report` writes it "
         "anew.",
@@ -152,7 +152,7 @@ def _page_sections(
 
 
 def _linked_frames(
-    history: History, explored: Explorations, known: Sequence[ErrorPoint]
+    history: History, explored: Explorations, points: Sequence[ErrorPoint]
 ) -> Iterator[FrameId]:
     """Yield the frames that the page links to, the most important first."""
     groups = error_groups(history)
@@ -165,11 +165,11 @@ def _linked_frames(
     yield from (
         label.frame.id for label, _ in quarantined_labels(history)[:_MOST_LISTED]
     )
-    drawn = some_points([x for x in known if isfinite(x.error)], MOST_POINTS)
+    drawn = some_points([x for x in points if isfinite(x.error)], MOST_POINTS)
     yield from (x.frame for x in sorted(drawn, key=lambda point: -point.error))
 
 
-def _click_note(frames: Collection[FrameId], wanted: Iterable[FrameId]) -> Markup:
+def _click_note(frames: Collection[FrameId], links: Iterable[FrameId]) -> Markup:
     if not frames:
         return Markup("")
     text = (
@@ -177,7 +177,7 @@ def _click_note(frames: Collection[FrameId], wanted: Iterable[FrameId]) -> Marku
         "in 3D and its history; ‹ and › step through the points. Without a mouse: Tab "
         "goes to a figure, the arrow keys to its points, Enter shows one."
     )
-    count = len(set(wanted))
+    count = len(set(links))
     if len(frames) < count:
         text += (
             f" This page carries {len(frames)} of the {count} frames that are drawn; "
@@ -197,12 +197,12 @@ MOST_FRAMES, MOST_ATOMS, MOST_GENERATIONS = 1000, 30_000, 50
 
 
 def embedded_frames(
-    history: History, explored: Explorations, wanted: Iterable[FrameId]
+    history: History, explored: Explorations, links: Iterable[FrameId]
 ) -> dict[FrameId, Frame]:
     """Return the structures of the wanted frames, in order, up to the page's limits."""
     out: dict[FrameId, Frame] = {}
     atoms = 0
-    for key in dict.fromkeys(wanted):
+    for key in dict.fromkeys(links):
         frame = history.label_index.frames.get(key) or explored.stopping.get(key)
         if frame is None:
             continue

@@ -11,6 +11,7 @@ from alloop.core.atoms import hill_formula
 from alloop.history.measured_costs import cpu_seconds_by_part, worker_utilisation
 from alloop.history.reader import History
 from alloop.report.analysis.campaign_facts import (
+    config_number,
     config_value,
     level_title,
     refinement_sentences,
@@ -57,6 +58,7 @@ from alloop.report.sections.svg import (
     draw_legend,
     draw_svg,
     spread_numbers,
+    thinning_step,
 )
 from alloop.report.text.formatting import (
     duration_text,
@@ -108,15 +110,15 @@ def timeline_figures(bars: Sequence[TaskBar]) -> list[Markup]:
 
 
 def _draw_timeline(bars: Sequence[TaskBar], width: float, columns: int) -> Markup:
-    found = run_spans(bars)
+    runs = run_spans(bars)
     rows = worker_lanes(bars)
 
     def paint(axes: list[Axes]) -> None:
         (ax,) = axes
         for lane in rows:
-            _draw_lane(ax, lane, found)
-        _draw_rounds(ax, bars, found)
-        _draw_clock(ax, found)
+            _draw_lane(ax, lane, runs)
+        _draw_rounds(ax, bars, runs)
+        _draw_clock(ax, runs)
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_yticks(range(len(rows)), [lane.worker for lane in rows])
         ax.grid(visible=False, axis="y")
@@ -131,23 +133,23 @@ def _draw_timeline(bars: Sequence[TaskBar], width: float, columns: int) -> Marku
     return draw_svg(f"gantt-{columns}", about, height, paint, width=width)
 
 
-def _draw_lane(axes: Axes, lane: WorkerLane, found: Sequence[RunSpan]) -> None:
-    for part, spans in lane.spans(found).items():
+def _draw_lane(axes: Axes, lane: WorkerLane, runs: Sequence[RunSpan]) -> None:
+    for part, spans in lane.spans(runs).items():
         colour = COLOURS[_PARTS.get(part, "preparation")]
         axes.broken_barh(spans, (lane.row - 0.36, 0.72), color=colour, linewidth=0.0)
     for bar in lane.bars:
         if bar.part == "training":
             middle = (
-                axis_position(bar.started, found) + axis_position(bar.ended, found)
+                axis_position(bar.started, runs) + axis_position(bar.ended, runs)
             ) / 2
             number = axes.text(middle, lane.row, str(bar.number), color="white")
             number.set(ha="center", va="center", clip_on=True)
 
 
-def _draw_rounds(axes: Axes, bars: Sequence[TaskBar], found: Sequence[RunSpan]) -> None:
+def _draw_rounds(axes: Axes, bars: Sequence[TaskBar], runs: Sequence[RunSpan]) -> None:
     begun = round_starts(bars)
     ticks = [
-        axis_position(begun[number], found) for number in spread_numbers(sorted(begun))
+        axis_position(begun[number], runs) for number in spread_numbers(sorted(begun))
     ]
     above = axes.secondary_xaxis("top")
     above.set_xticks(
@@ -156,8 +158,8 @@ def _draw_rounds(axes: Axes, bars: Sequence[TaskBar], found: Sequence[RunSpan]) 
     above.tick_params(labelsize="x-small", length=3)
 
 
-def _draw_clock(axes: Axes, found: Sequence[RunSpan]) -> None:
-    for run in found[1:]:
+def _draw_clock(axes: Axes, runs: Sequence[RunSpan]) -> None:
+    for run in runs[1:]:
         axes.axvline(run.at, color=INK, linewidth=1.0, dashes=(1, 2))
         axes.annotate(
             f" paused {run.paused}",
@@ -177,7 +179,7 @@ def temperature_figure(
     baths: temperatures of the thermostats in K, drawn with the spread that they allow;
     timestep in fs.
     """
-    picks = moments[:: 1 + len(moments) // MOST_POINTS]
+    picks = moments[:: thinning_step(moments)]
     times = {step: _picoseconds(step, timestep) for step in {x.step for x in picks}}
 
     def paint(axes: list[Axes]) -> list[Marks]:
@@ -234,7 +236,7 @@ def _walker_marks(
 
 
 def energy_figure(
-    found: Sequence[WalkerEnergy], atoms: Sequence[int], timestep: float
+    energies: Sequence[WalkerEnergy], atoms: Sequence[int], timestep: float
 ) -> Markup:
     """Draw the model's energies per atom of the frames that MD returned.
 
@@ -242,13 +244,13 @@ def energy_figure(
     in each molecule; timestep in fs.
     """
     lowest: dict[tuple[int, int], float] = {}
-    for x in found:
+    for x in energies:
         key = (x.molecule, x.generation)
         lowest[key] = min(x.energy, lowest.get(key, x.energy))
 
     def paint(axes: list[Axes]) -> list[Marks]:
         (ax,) = axes
-        marks = add_walker_frames(ax, found, timestep, height)
+        marks = add_walker_frames(ax, energies, timestep, height)
         ax.set_ylim(bottom=0.0)
         ax.set_ylabel("energy above lowest, meV/atom")
         return marks
@@ -262,7 +264,7 @@ def energy_figure(
 
 def add_walker_frames(
     ax: Axes,
-    found: Sequence[WalkerEnergy],
+    energies: Sequence[WalkerEnergy],
     timestep: float,
     height: Callable[[WalkerEnergy], float],
 ) -> list[Marks]:
@@ -274,8 +276,8 @@ def add_walker_frames(
     kinds = {False: ("most surprising", "small", COLOURS["training"])}
     kinds |= {True: ("drawn at random", "diamond", COLOURS["cheap"])}
     for random, (name, shape, colour) in kinds.items():
-        chosen = [x for x in found if x.random is random]
-        chosen = chosen[:: 1 + len(chosen) // MOST_POINTS]
+        chosen = [x for x in energies if x.random is random]
+        chosen = chosen[:: thinning_step(chosen)]
         label = f"{name} ({len(chosen)})" if chosen else ""
         times = np.array([_picoseconds(x.step, timestep) for x in chosen])
         y = np.array([height(x) for x in chosen])
@@ -303,16 +305,16 @@ def cost_section(history: History) -> Section:
     return Section("cpu", name, body + bullet_list(gained) * bool(gained))
 
 
-def _label_cost_table(history: History, found: Sequence[LabelCost]) -> Markup:
-    if not found:
+def _label_cost_table(history: History, costs: Sequence[LabelCost]) -> Markup:
+    if not costs:
         return Markup("")
     rows = [
         (
             *(level_title(history, x.fidelity), x.molecule, str(x.labels)),
-            *(duration_text(x.each), duration_text(x.most), number_text(x.peak_mb)),
+            *(duration_text(x.mean), duration_text(x.largest), number_text(x.peak_mb)),
             f"{number_text(x.factor)} (n = {x.predicted})" if x.factor else "–",
         )
-        for x in found
+        for x in costs
     ]
     head = (
         *("level", "molecule", "labels", "CPU each", "at most", "peak memory, MB"),
@@ -323,14 +325,14 @@ def _label_cost_table(history: History, found: Sequence[LabelCost]) -> Markup:
         "for; the factor is a median, 1 is perfect."
     )
     shown = table_html(head, rows, words=2)
-    return shown + paragraph(note) if any(x.factor for x in found) else shown
+    return shown + paragraph(note) if any(x.factor for x in costs) else shown
 
 
 def timeline_section(history: History) -> Section:
     """Return the section on the timeline of tasks and the use of the workers."""
     name = "Timeline"
-    found = task_bars(history)
-    if not found:
+    bars = task_bars(history)
+    if not bars:
         return Section("timeline", name, missing_note("Nothing has run yet."))
     busy = worker_utilisation(history)
     caption = (
@@ -339,12 +341,12 @@ def timeline_section(history: History) -> Section:
         "runs are cut out. Above it stands where the MD of a round begins, in a bar of "
         "training the number of its generation."
     )
-    workers = plural(len(worker_lanes(found)), "worker")
+    workers = plural(len(worker_lanes(bars)), "worker")
     words = (
-        f"{workers} for {duration_text(axis_length(run_spans(found)))}; "
+        f"{workers} for {duration_text(axis_length(run_spans(bars)))}; "
         f"their tasks used {busy or 0.0:.0%} of that CPU time."
     )
-    body = figure_block(timeline_figures(found), caption) + paragraph(words)
+    body = figure_block(timeline_figures(bars), caption) + paragraph(words)
     return Section("timeline", name, body)
 
 
@@ -364,8 +366,8 @@ def walker_section(history: History, explored: Explorations) -> Section:
 
 def md_timestep(history: History) -> float:
     """Return the time step of the MD in fs; 0.5 where the configuration has none."""
-    value = config_value(history, "explore", "timestep")
-    return float(value) if isinstance(value, int | float) else 0.5
+    timestep = config_number(history, "explore", "timestep")
+    return 0.5 if timestep is None else timestep
 
 
 def _overview_text(history: History, explored: Explorations) -> str:
@@ -373,7 +375,7 @@ def _overview_text(history: History, explored: Explorations) -> str:
     count = len({x.walker for x in moments})
     steps = max(x.step for x in moments)
     stopped = sum(bool(x.stopped) for x in moments)
-    longest = 1e-3 * md_timestep(history) * steps
+    longest = _picoseconds(steps, md_timestep(history))
     rounds = plural(len({x.round for x in moments}), "round")
     return (
         f"{plural(count, 'walker')} in {rounds}; the longest walked {steps} steps "
@@ -404,8 +406,8 @@ def _walker_figures(history: History, explored: Explorations) -> Text:
     )
     if any(x.energy == x.energy for x in explored.energies):
         atoms = [len(frame) for frame in history.opened.start]
-        found = [x for x in explored.energies if x.energy == x.energy]
-        drawn.append(energy_figure(found, atoms, step))
+        energies = [x for x in explored.energies if x.energy == x.energy]
+        drawn.append(energy_figure(energies, atoms, step))
         caption += (
             " Right: energies, by the model, of frames that MD brought. The store "
             "keeps no other frames' energies: those drawn at random are a fair "
@@ -439,8 +441,8 @@ def _stop_table(history: History, explored: Explorations) -> Text:
 
 def stop_frames(explored: Explorations) -> dict[tuple[int, int], Origin]:
     """Return the origin of the frame saved before each stop, by round and walker."""
-    found = (explored.origins[frame] for frame in explored.stopping)
-    return {(origin.round, origin.walker): origin for origin in found}
+    origins = (explored.origins[frame] for frame in explored.stopping)
+    return {(origin.round, origin.walker): origin for origin in origins}
 
 
 def _stop_row(
@@ -453,6 +455,6 @@ def _stop_row(
         str(at.stopped),
         hill_formula(start[at.molecule]) if at.molecule < len(start) else "?",
         *map(str, (at.walker, at.round, at.generation, at.step)),
-        f"{1e-3 * md_timestep(history) * at.step:.3g}",
+        f"{_picoseconds(at.step, md_timestep(history)):.3g}",
         number_text(at.temperature),
     )

@@ -15,20 +15,21 @@ from matplotlib.axes import Axes
 
 from alloop.core.atoms import chemical_symbol
 from alloop.core.batch import pack_frames
-from alloop.core.errors import AlloopError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import molecule_key
 from alloop.core.splits import EXAMINATION, VALIDATION
 from alloop.core.units import Booleans, Floats
-from alloop.generation import potential_from_bytes
-from alloop.history.journal_codec import CODEC
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
 from alloop.jobs.diagnose_job import Diagnosis, deviation_texts, diagnose, shift_counts
 from alloop.jobs.training_set import KnownFrames, store_training_set
-from alloop.loop import events as e
 from alloop.refine.shifts import SHIFTS, ElementShift, TrainingShifts
-from alloop.report.sections.descriptor_map import thin_frames
+from alloop.report.analysis.explorations import newest_candidates
+from alloop.report.sections.descriptor_map import (
+    UNREADABLE,
+    last_potential,
+    thin_frames,
+)
 from alloop.report.sections.markup import (
     Section,
     Text,
@@ -53,7 +54,6 @@ from alloop.report.sections.svg import (
 )
 from alloop.report.text.formatting import number_text, plural
 from alloop.report.text.frame_history import frame_card
-from alloop.store.archive import Archive
 
 _MOST_ATOMS = 4000  # of all groups, and of the training set
 _LARGEST = 400  # atoms of a frame whose spectrum is worth the time of a report
@@ -65,34 +65,34 @@ _TESTS = {VALIDATION: "validation set", EXAMINATION: "examination"}
 class CampaignShifts:
     """The shifts of groups of frames from the training set of a generation.
 
-    found: of all frames; groups: by name the indices of their frames.
+    diagnosis: of all frames; groups: by name the indices of their frames.
     """
 
-    found: Diagnosis
+    diagnosis: Diagnosis
     groups: Mapping[str, tuple[int, ...]]
     generation: int
 
     def values(self) -> dict[str, dict[str, Floats]]:
         """Return the values of each shift by group."""
-        shifts = self.found.shifts.values
+        shifts = self.diagnosis.shifts.values
         return {
-            name: {shift: shifts.of(shift)[list(own)] for shift in SHIFTS}
-            for name, own in self.groups.items()
+            name: {shift: shifts.of(shift)[list(group)] for shift in SHIFTS}
+            for name, group in self.groups.items()
         }
 
     def shares(self) -> dict[str, tuple[int, dict[str, float]]]:
         """Return the number of frames of each group, and the share out by shift."""
-        shifts, found = self.found.shifts, {}
-        for name, own in self.groups.items():
-            rows = list(own)
-            each = {
+        shifts, out = self.diagnosis.shifts, {}
+        for name, group in self.groups.items():
+            rows = list(group)
+            shares = {
                 shift: float(shifts.out[shift][rows].mean())
                 if np.isfinite(shifts.values.of(shift)[rows]).any()
                 else np.nan
                 for shift in SHIFTS
             }
-            found[name] = (len(rows), each)
-        return found
+            out[name] = (len(rows), shares)
+        return out
 
 
 def campaign_shifts(history: History) -> CampaignShifts | None:
@@ -106,22 +106,23 @@ def campaign_shifts(history: History) -> CampaignShifts | None:
         return None
     last = history.generations[-1].event
     groups = _frame_groups(history)
-    sizes = [len(frame) for own in groups.values() for frame in own]
+    sizes = [len(frame) for group in groups.values() for frame in group]
     if not sizes or max(sizes) > _LARGEST:
         return None
     try:
-        with Archive.open(history.path, CODEC) as archive:
-            potential = potential_from_bytes(archive.model(last.model))
-        known = store_training_set(history, last.generation).batch.frames()
-        training = _thinned(dict.fromkeys(known))
-        frames = [frame for own in groups.values() for frame in own]
-        found = diagnose(potential, _without_labels(training), _without_labels(frames))
-    except (AlloopError, ImportError, KeyError, TypeError, ValueError):
+        potential = last_potential(history)
+        learned = store_training_set(history, last.generation).batch.frames()
+        training = _thinned(dict.fromkeys(learned))
+        frames = [frame for group in groups.values() for frame in group]
+        diagnosis = diagnose(
+            potential, _without_labels(training), _without_labels(frames)
+        )
+    except UNREADABLE:
         return None  # of a kind that cannot be opened here, damaged, or too few
-    ends = np.cumsum([0, *(len(own) for own in groups.values())]).tolist()
+    ends = np.cumsum([0, *(len(group) for group in groups.values())]).tolist()
     spans = zip(groups, ends[:-1], ends[1:], strict=True)
     indices = {name: tuple(range(a, b)) for name, a, b in spans}
-    return CampaignShifts(found, indices, last.generation)
+    return CampaignShifts(diagnosis, indices, last.generation)
 
 
 def _without_labels(frames: list[Frame]) -> KnownFrames:
@@ -130,26 +131,22 @@ def _without_labels(frames: list[Frame]) -> KnownFrames:
 
 def _frame_groups(history: History) -> dict[str, list[Frame]]:
     """Return the frames of each group, evenly thinned."""
-    found: dict[str, dict[Frame, None]] = {}
+    members: dict[str, dict[Frame, None]] = {}
     for label in label_entries(history):
         if label.purpose in _TESTS:
-            found.setdefault(_TESTS[label.purpose], {})[label.frame] = None
-    numbers = history.record_index.newest_explorations()
-    for entry in history.select(numbers):
-        event = entry.turn.event
-        if isinstance(event, e.Explored):
-            for each in (*event.controls, *event.candidates):
-                name = f"MD of {molecule_key(each.frame)}"
-                found.setdefault(name, {})[each.frame] = None
-    shown = list(found.items())[:_MOST_GROUPS]
-    return {name: _thinned(own, len(shown)) for name, own in shown}
+            members.setdefault(_TESTS[label.purpose], {})[label.frame] = None
+    for candidate in newest_candidates(history):
+        name = f"MD of {molecule_key(candidate.frame)}"
+        members.setdefault(name, {})[candidate.frame] = None
+    shown = list(members.items())[:_MOST_GROUPS]
+    return {name: _thinned(group, len(shown)) for name, group in shown}
 
 
 def _thinned(frames: dict[Frame, None], parts: int = 1) -> list[Frame]:
     sizes = [len(frame) for frame in frames]
-    most = max(10, int(_MOST_ATOMS / parts / max(1.0, float(np.mean(sizes or [1])))))
-    known = {frame.id: frame for frame in frames}
-    return [known[key] for key in thin_frames(list(known), most)]
+    limit = max(10, int(_MOST_ATOMS / parts / max(1.0, float(np.mean(sizes or [1])))))
+    by_id = {frame.id: frame for frame in frames}
+    return [by_id[key] for key in thin_frames(list(by_id), limit)]
 
 
 LABELS = {
@@ -182,10 +179,10 @@ def shift_histograms(
 def _draw_histogram(
     training: TrainingShifts, groups: Mapping[str, Mapping[str, Floats]], shift: str
 ) -> Markup:
-    known = _finite(training.values.of(shift))
-    found = {name: _finite(values[shift]) for name, values in groups.items()}
+    trained = _finite(training.values.of(shift))
+    shifts = {name: _finite(values[shift]) for name, values in groups.items()}
     floor = _LEAST if shift != "forces" else 1e-2
-    every = np.maximum(np.concatenate([known, *found.values()]), floor)
+    every = np.maximum(np.concatenate([trained, *shifts.values()]), floor)
     wide = every.max() > 3.0 * every.min()
     pad = 1.1 if wide else 3.0  # room for ticks where all values are alike
     edges = np.geomspace(every.min() / pad, every.max() * pad, _BINS)
@@ -193,8 +190,8 @@ def _draw_histogram(
     def paint(axes: list[Axes]) -> None:
         (ax,) = axes
         log_axis(ax, "x", edges.tolist())
-        _draw_share(ax, np.maximum(known, floor), edges, FAINT, "training", True)
-        for (name, values), colour in zip(found.items(), _COLOURS, strict=False):
+        _draw_share(ax, np.maximum(trained, floor), edges, FAINT, "training", True)
+        for (name, values), colour in zip(shifts.items(), _COLOURS, strict=False):
             _draw_share(ax, np.maximum(values, floor), edges, colour, name, False)
         limit = max(training.usual[shift].limit, floor)
         ax.axvline(limit, color=INK, linewidth=1.0, dashes=(3, 2))
@@ -238,9 +235,9 @@ def deviation_figure(
                 (beyond, "triangle", COLOURS["warn"]),
             ):
                 at = np.flatnonzero(chosen & np.isfinite(y))
-                own = [frames[i] for i in at.tolist()]
+                ids = [frames[i] for i in at.tolist()]
                 x = at.astype(np.float64)
-                marks.append(add_points(ax, Marks(ax, x, y[at], colour, shape, own)))
+                marks.append(add_points(ax, Marks(ax, x, y[at], colour, shape, ids)))
         axes[-1].set_xlabel("frame")
         return marks
 
@@ -263,10 +260,10 @@ WORDS = (
 )
 
 
-def shift_section(found: CampaignShifts | None) -> Section:
+def shift_section(shifts: CampaignShifts | None) -> Section:
     """Return the section on the shifts of a campaign's frames."""
     name = "Shifts from the training set"
-    if found is None:
+    if shifts is None:
         why = (
             "Nothing to compare: that takes a generation whose model can be opened "
             "here, ten frames that it was trained on, and validation frames or MD of "
@@ -275,26 +272,26 @@ def shift_section(found: CampaignShifts | None) -> Section:
         return Section("shifts", name, missing_note(why))
     intro = paragraph(
         "Validation set, examination and frames that MD proposed, against the frames "
-        f"that generation {found.generation} was trained on: the shares that are "
+        f"that generation {shifts.generation} was trained on: the shares that are "
         "out, by shift."
     )
     caption = (
         f"{WORDS} Forces are the model's; neighbours are closer than "
-        f"{found.found.radius:g} Å."
+        f"{shifts.diagnosis.radius:g} Å."
     )
     figures = figure_block(
-        shift_histograms(found.found.training, found.values()), caption
+        shift_histograms(shifts.diagnosis.training, shifts.values()), caption
     )
-    notes = bullet_list(found.found.notes())
+    notes = bullet_list(shifts.diagnosis.notes())
     return Section(
-        "shifts", name, intro + group_table(found.shares()) + notes + figures
+        "shifts", name, intro + group_table(shifts.shares()) + notes + figures
     )
 
 
-def shift_sentence(found: Diagnosis) -> str:
+def shift_sentence(diagnosis: Diagnosis) -> str:
     """Return the number of frames that are out, by shift, as a sentence."""
-    shifts = found.shifts
-    count = plural(len(found.formulas), "frame")
+    shifts = diagnosis.shifts
+    count = plural(len(diagnosis.formulas), "frame")
     by = ", ".join(f"{n} by {shift}" for shift, n in shift_counts(shifts).items())
     return f"{int(shifts.outside.sum())} of {count} out: {by}."
 
@@ -333,18 +330,18 @@ _MOST_ROWS = 200
 _MOST_CARDS = 400  # frames that can be shown in 3D
 
 
-def shift_page(found: Diagnosis, frames: tuple[Frame, ...], title: str) -> str:
+def shift_page(diagnosis: Diagnosis, frames: tuple[Frame, ...], title: str) -> str:
     """Return the page of a diagnosis as text."""
-    shifts = found.shifts
+    shifts = diagnosis.shifts
     ids = [frame.id for frame in frames]
-    shown = list(dict.fromkeys([*found.by_distance(), *range(len(frames))]))
+    shown = list(dict.fromkeys([*diagnosis.by_distance(), *range(len(frames))]))
     cards = {
-        ids[i][:12]: frame_card(frames[i], [_frame_sentence(found, i)])
+        ids[i][:12]: frame_card(frames[i], [_frame_sentence(diagnosis, i)])
         for i in shown[:_MOST_CARDS]
     }
     groups = {"frames": {shift: shifts.values.of(shift) for shift in SHIFTS}}
-    figures = figure_block(shift_histograms(found.training, groups), WORDS)
-    each = figure_block(
+    figures = figure_block(shift_histograms(diagnosis.training, groups), WORDS)
+    points = figure_block(
         deviation_figure(shifts.deviations, shifts.out, ids),
         "Each point is a frame, in the order of the file; red triangles are out. A "
         "click shows the structure in 3D.",
@@ -354,43 +351,44 @@ def shift_page(found: Diagnosis, frames: tuple[Frame, ...], title: str) -> str:
         data=cards,
         title=title,
         kind="shifts from the training set",
-        where=_comparison_text(found),
-        lead=paragraph(shift_sentence(found), "lead") + bullet_list(found.notes()),
+        where=_comparison_text(diagnosis),
+        lead=paragraph(shift_sentence(diagnosis), "lead")
+        + bullet_list(diagnosis.notes()),
         sections=(
             Section("shifts", "Frames and training set", figures),
-            Section("frames", "Frame by frame", each + _out_table(found, ids)),
+            Section("frames", "Frame by frame", points + _out_table(diagnosis, ids)),
             Section("elements", "Elements", element_table(shifts.elements)),
         ),
         foot="Written by `alloop diagnose`.",
     )
 
 
-def _comparison_text(found: Diagnosis) -> str:
-    training = found.training
+def _comparison_text(diagnosis: Diagnosis) -> str:
+    training = diagnosis.training
     return (
         f"compared with {plural(training.trained, 'training frame')} · forces of the "
-        f"{found.source} · graphs within {found.radius:g} Å"
+        f"{diagnosis.source} · graphs within {diagnosis.radius:g} Å"
     )
 
 
-def _frame_sentence(found: Diagnosis, frame: int) -> str:
-    texts = deviation_texts(found.shifts, frame)
+def _frame_sentence(diagnosis: Diagnosis, frame: int) -> str:
+    texts = deviation_texts(diagnosis.shifts, frame)
     parts = (f"{shift} {text} σ" for shift, text in zip(SHIFTS, texts, strict=True))
-    out = ", ".join(found.shifts.out_by(frame)) or "nothing"
+    out = ", ".join(diagnosis.shifts.out_by(frame)) or "nothing"
     return f"frame {frame}: {', '.join(parts)}; out by {out}"
 
 
-def _out_table(found: Diagnosis, ids: list[str]) -> Markup:
-    order = found.by_distance()
+def _out_table(diagnosis: Diagnosis, ids: list[str]) -> Markup:
+    order = diagnosis.by_distance()
     if not order:
         return missing_note("No frame is out by any shift.")
     rows: list[list[Any]] = [
         [
             str(i),
             frame_link(ids[i]),
-            found.formulas[i],
-            ", ".join(found.shifts.out_by(i)),
-            *deviation_texts(found.shifts, i),
+            diagnosis.formulas[i],
+            ", ".join(diagnosis.shifts.out_by(i)),
+            *deviation_texts(diagnosis.shifts, i),
         ]
         for i in order[:_MOST_ROWS]
     ]

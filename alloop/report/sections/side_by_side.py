@@ -21,6 +21,7 @@ from alloop.report.analysis.campaign_facts import (
 )
 from alloop.report.analysis.examination import last_examination
 from alloop.report.analysis.outcome import TITLES
+from alloop.report.sections.error_sections import QUANTITIES
 from alloop.report.sections.markup import (
     Section,
     Text,
@@ -93,17 +94,17 @@ def comparison_page(compared: Sequence[ComparedCampaign]) -> str:
             f"expected two stores or more to compare, got {len(compared)}; `alloop "
             "report STORE` reports on one"
         )
-    names = campaign_names([each.history for each in compared])
+    names = campaign_names([campaign.history for campaign in compared])
     curves = [
         curve
-        for number, (name, each) in enumerate(zip(names, compared, strict=True))
-        for curve in _campaign_curves(name, each, _COLOURS[number % len(_COLOURS)])
+        for number, (name, campaign) in enumerate(zip(names, compared, strict=True))
+        for curve in _campaign_curves(name, campaign, _COLOURS[number % len(_COLOURS)])
     ]
-    histories = [each.history for each in compared]
+    histories = [campaign.history for campaign in compared]
     return render_page(
         title=" · ".join(names),
         kind="campaigns compared",
-        where=and_list(str(each.path) for each in histories),
+        where=and_list(str(campaign.path) for campaign in histories),
         lead=_lead_list(histories),
         sections=(
             Section("learning", "Learning curves", _learning_figure(curves)),
@@ -118,11 +119,11 @@ def comparison_page(compared: Sequence[ComparedCampaign]) -> str:
 
 def campaign_names(histories: Sequence[History]) -> list[str]:
     """Return the campaigns' names, with their stores where names are the same."""
-    names = [str(each.attrs["name"]) for each in histories]
+    names = [str(history.attrs["name"]) for history in histories]
     counts = Counter(names)
     return [
-        name if counts[name] == 1 else f"{name} ({each.path})"
-        for name, each in zip(names, histories, strict=True)
+        name if counts[name] == 1 else f"{name} ({history.path})"
+        for name, history in zip(names, histories, strict=True)
     ]
 
 
@@ -131,7 +132,9 @@ def differing_settings(histories: Sequence[History]) -> dict[str, list[str]]:
 
     Keys are their dotted names; a value is `–` where a campaign has none.
     """
-    trees = [dict(_flat_settings(yaml.safe_load(each.config))) for each in histories]
+    trees = [
+        dict(_flat_settings(yaml.safe_load(history.config))) for history in histories
+    ]
     keys = dict.fromkeys(key for tree in trees for key in tree)
     rows = {key: [tree.get(key, "–") for tree in trees] for key in keys}
     return {
@@ -150,10 +153,10 @@ def _flat_settings(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _campaign_curves(
-    name: str, each: ComparedCampaign, colour: str
+    name: str, campaign: ComparedCampaign, colour: str
 ) -> Iterator[CampaignCurve]:
-    yield CampaignCurve(name, "", colour, costed_generations(each.history))
-    for control, history in each.controls.items():
+    yield CampaignCurve(name, "", colour, costed_generations(campaign.history))
+    for control, history in campaign.controls.items():
         yield CampaignCurve(name, control, colour, costed_generations(history))
 
 
@@ -164,18 +167,20 @@ def _lead_list(histories: Sequence[History]) -> Markup:
 
 def _caveats(histories: Sequence[History]) -> Iterator[str]:
     """Yield the reasons why the errors may not be comparable."""
-    levels = {each.opened.levels["expensive"] for each in histories}
+    levels = {history.opened.levels["expensive"] for history in histories}
     if len(levels) > 1:
         named = and_list(
-            dict.fromkeys(level_title(each, "expensive") for each in histories)
+            dict.fromkeys(level_title(history, "expensive") for history in histories)
         )
         yield (
             f"The expensive levels differ ({named}): each campaign's error is against "
             "its own."
         )
-    tests = {frozenset(each.state.validation_frames()) for each in histories}
+    tests = {frozenset(history.state.validation_frames()) for history in histories}
     if len(tests) > 1:
-        sizes = and_list(str(len(each.state.validation_frames())) for each in histories)
+        sizes = and_list(
+            str(len(history.state.validation_frames())) for history in histories
+        )
         yield (
             f"The campaigns were tested on different frames (n = {sizes}): small "
             "differences between them say nothing."
@@ -208,12 +213,9 @@ def _learning_figure(curves: Sequence[CampaignCurve]) -> Markup:
 
 
 def _curve_label(curve: CampaignCurve) -> Markup:
-    return colour_swatch(curve.colour, _curve_name(curve))
-
-
-def _curve_name(curve: CampaignCurve) -> str:
     control = TITLES.get(curve.control, curve.control)
-    return f"{curve.name}: {control}" if control else curve.name
+    name = f"{curve.name}: {control}" if control else curve.name
+    return colour_swatch(curve.colour, name)
 
 
 def _end_table(
@@ -221,8 +223,8 @@ def _end_table(
 ) -> Markup:
     histories = [
         history
-        for each in compared
-        for history in (each.history, *each.controls.values())
+        for campaign in compared
+        for history in (campaign.history, *campaign.controls.values())
     ]
     rows = [_end_row(*both) for both in zip(curves, histories, strict=True)]
     head = (
@@ -258,31 +260,26 @@ def _end_row(curve: CampaignCurve, history: History) -> Sequence[Text]:
 
 
 def _examination_text(history: History) -> str:
-    found = last_examination(history)
-    if found is None or found.errors is None:
+    examination = last_examination(history)
+    if examination is None or examination.errors is None:
         return "–"
-    frames = plural(found.frames, "frame")
-    error = milli_text(found.errors.force_mae)
-    return f"{error} (generation {found.generation}, {frames})"
+    frames = plural(examination.frames, "frame")
+    error = milli_text(examination.errors.force_mae)
+    return f"{error} (generation {examination.generation}, {frames})"
 
 
 def _settings_table(names: Sequence[str], histories: Sequence[History]) -> Markup:
-    found = differing_settings(histories)
-    if not found:
+    settings = differing_settings(histories)
+    if not settings:
         return missing_note("All settings are the same, but for names and places.")
-    rows = [(key, *row) for key, row in found.items()]
-    note = f"{plural(len(found), 'setting')} in force; all others are the same."
+    rows = [(key, *row) for key, row in settings.items()]
+    note = f"{plural(len(settings), 'setting')} in force; all others are the same."
     return paragraph(note) + table_html(("setting", *names), rows, words=1 + len(names))
 
 
 def several_figures(curves: Sequence[CampaignCurve]) -> list[Markup]:
     """Draw the test force error of several campaigns against labels and costs."""
-    what = {
-        "expensive": "expensive labels learned from",
-        "label_cost": "CPU time of all labels, s",
-        "all_cost": "CPU time of everything, s",
-    }
-    return [_draw_several(curves, key, name) for key, name in what.items()]
+    return [_draw_several(curves, key, name) for key, name in QUANTITIES.items()]
 
 
 def _draw_several(curves: Sequence[CampaignCurve], what: str, name: str) -> Markup:

@@ -22,12 +22,17 @@ from alloop.history.measured_costs import worker_utilisation
 from alloop.history.reader import History
 from alloop.report.analysis.campaign_facts import (
     best_generation,
+    config_number,
     config_value,
     generation_facts,
     level_title,
     supplied_validation,
 )
-from alloop.report.analysis.examination import last_examination, newest_limits
+from alloop.report.analysis.examination import (
+    last_examination,
+    newest_limits,
+    promised_coverage,
+)
 from alloop.report.analysis.label_facts import (
     is_excluded,
     label_qualities,
@@ -41,7 +46,7 @@ from alloop.report.analysis.outcome import (
     measured_errors,
     outcome_facts,
 )
-from alloop.report.sections.error_sections import label_curve
+from alloop.report.sections.error_sections import learning_curve
 from alloop.report.sections.markup import (
     advice_list,
     figure_block,
@@ -99,7 +104,7 @@ def weaknesses(history: History, controls: Mapping[str, History]) -> list[Weakne
 
     Two that one change would mend count once.
     """
-    found = [
+    candidates = [
         *_unknown_error(history),
         *_lost_comparisons(history, controls),
         *_falling_curve(history),
@@ -111,9 +116,9 @@ def weaknesses(history: History, controls: Mapping[str, History]) -> list[Weakne
         *_idle_workers(history),
     ]
     kinds: dict[str, Weakness] = {}
-    for each in sorted(found, key=lambda x: -x.cost):
-        if each.cost >= _LEAST:
-            kinds.setdefault(each.mend, each)
+    for weakness in sorted(candidates, key=lambda x: -x.cost):
+        if weakness.cost >= _LEAST:
+            kinds.setdefault(weakness.mend, weakness)
     return list(kinds.values())[:MOST]
 
 
@@ -140,22 +145,23 @@ def _unknown_error(history: History) -> Iterator[Weakness]:
 def _lost_comparisons(
     history: History, controls: Mapping[str, History]
 ) -> Iterator[Weakness]:
-    for each in compare_controls(history, controls):
-        lead = each.pairs[0]
+    for comparison in compare_controls(history, controls):
+        lead = comparison.pairs[0]
         if lead.gain >= 0 or not lead.certain:
             continue
         share = 1.0 - lead.theirs / lead.ours
         mends = {
             "standard": "training: {kind: standard}\n"
-            f"budget: {{cheap: 0, expensive: {each.theirs.expensive}}}\n"
+            f"budget: {{cheap: 0, expensive: {comparison.theirs.expensive}}}\n"
             "seeds: {cheap: 0}",
             "random": "flag: {selection: random}",
         }
+        title = TITLES.get(comparison.name, comparison.name).capitalize()
         yield Weakness(
-            f"{TITLES.get(each.name, each.name).capitalize()} did better for the same "
+            f"{title} did better for the same "
             f"label cost: {milli_text(lead.theirs)} against {milli_text(lead.ours)} "
             f"meV/Å on {lead.where}.",
-            mends.get(each.name, ""),
+            mends.get(comparison.name, ""),
             cost=share,
             cost_text=f"{share:.0%} of the error",
         )
@@ -189,13 +195,13 @@ def _falling_curve(history: History) -> Iterator[Weakness]:
 
 
 def _stopped_walkers(history: History) -> Iterator[Weakness]:
-    found = last_examination(history)
-    if found is None or not found.stopped or not found.walkers:
+    examination = last_examination(history)
+    if examination is None or not examination.stopped or not examination.walkers:
         return
-    stopped = sum(found.stopped.values())
-    share = stopped / found.walkers
+    stopped = sum(examination.stopped.values())
+    share = stopped / examination.walkers
     yield Weakness(
-        f"Guards stopped {stopped} of {plural(found.walkers, 'walker')} of the "
+        f"Guards stopped {stopped} of {plural(examination.walkers, 'walker')} of the "
         "examination; the frames that they would have reached are in no error.",
         _more_labels(history),
         cost=share,
@@ -205,10 +211,10 @@ def _stopped_walkers(history: History) -> Iterator[Weakness]:
 
 def _uncertain_error(history: History) -> Iterator[Weakness]:
     """Yield an examination whose error has a wide error bar (two standard errors)."""
-    found = last_examination(history)
-    if found is None or found.errors is None or found.frames < 2:
+    examination = last_examination(history)
+    if examination is None or examination.errors is None or examination.frames < 2:
         return
-    errors = np.array(list(found.by_frame.values()))
+    errors = np.array(list(examination.by_frame.values()))
     mean = float(errors.mean())
     if mean <= 0.0:
         return
@@ -216,10 +222,11 @@ def _uncertain_error(history: History) -> Iterator[Weakness]:
     if share <= _SURE:
         return
     enough = ceil(len(errors) * (share / _SURE) ** 2 / 10.0) * 10
+    error = examination.errors.force_mae
     yield Weakness(
-        f"The error of the examination is {milli_text(found.errors.force_mae)} ± "
-        f"{milli_text(share * found.errors.force_mae)} meV/Å (two standard errors), "
-        f"since it has {plural(found.frames, 'frame')}.",
+        f"The error of the examination is {milli_text(error)} ± "
+        f"{milli_text(share * error)} meV/Å (two standard errors), since it has "
+        f"{plural(examination.frames, 'frame')}.",
         f"validation: {{examination: {min(enough, _MOST_FRAMES)}}}",
         cost=min(share, 1.0),
         cost_text=f"±{share:.0%} of the error",
@@ -227,12 +234,12 @@ def _uncertain_error(history: History) -> Iterator[Weakness]:
 
 
 def _broken_limits(history: History) -> Iterator[Weakness]:
-    found = leading_coverage(history)
-    if found is not None and not limits_kept(found):
-        share = found.coverage - found.held / found.n
+    limits = leading_coverage(history)
+    if limits is not None and not limits_kept(limits):
+        share = limits.coverage - limits.held / limits.n
         yield Weakness(
-            f"Limits of errors were kept by {found.held} of "
-            f"{plural(found.n, found.group)}, fewer than the {found.coverage:.0%} "
+            f"Limits of errors were kept by {limits.held} of "
+            f"{plural(limits.n, limits.group)}, fewer than the {limits.coverage:.0%} "
             "promised.",
             "validation: {frames: 100}\nflag: {control: 0.2}",
             cost=share,
@@ -241,8 +248,7 @@ def _broken_limits(history: History) -> Iterator[Weakness]:
     best = best_generation(history)
     if best is None or best.force_mae is None or newest_limits(history) is not None:
         return
-    asked = config_value(history, "flag", "coverage")
-    coverage = float(asked) if isinstance(asked, int | float) else 0.9
+    coverage = promised_coverage(history)
     needed = needed_frames(coverage)
     if best.test < needed:
         yield Weakness(
@@ -255,31 +261,31 @@ def _broken_limits(history: History) -> Iterator[Weakness]:
 
 
 def _failed_labels(history: History) -> Iterator[Weakness]:
-    for each in label_totals(history):
-        if not each.failed:
+    for totals in label_totals(history):
+        if not totals.failed:
             continue
-        failure, _ = max(each.failures.items(), key=lambda x: (x[1], x[0].name))
-        asked = each.good + each.failed
-        share = each.failed / asked
+        failure, _ = max(totals.failures.items(), key=lambda x: (x[1], x[0].name))
+        requests = totals.good + totals.failed
+        share = totals.failed / requests
         yield Weakness(
-            f"{each.failed} of {asked} {each.kind} labels failed, most by "
+            f"{totals.failed} of {requests} {totals.kind} labels failed, most by "
             f"{failure_text(failure)}: {failure}.",
             _mend_of_failure(history, failure),
             cost=share,
-            cost_text=f"{share:.0%} of the {each.kind} labels",
+            cost_text=f"{share:.0%} of the {totals.kind} labels",
         )
 
 
 def _mend_of_failure(history: History, failure: Failure) -> str:
     """Return the YAML that makes such failures rarer, or a comment without any."""
     if failure in _LIMITS:
-        key, usual = _LIMITS[failure]
-        value = config_value(history, "limits", key)
-        limit = 2.0 * float(value if isinstance(value, int | float) else usual)
+        key, default = _LIMITS[failure]
+        value = config_number(history, "limits", key)
+        limit = 2.0 * (default if value is None else value)
         return f"limits: {{{key}: {limit:g}}}"
     if failure in _DISTORTED:
-        value = config_value(history, "explore", "guards", "force")
-        force = 0.5 * float(value if isinstance(value, int | float) else _FORCE)
+        value = config_number(history, "explore", "guards", "force")
+        force = 0.5 * (_FORCE if value is None else value)
         return f"explore: {{guards: {{force: {force:g}}}}}"
     if failure.is_transient:
         return "# no key mends this; alloop resume STORE --retry tries again"
@@ -287,22 +293,23 @@ def _mend_of_failure(history: History, failure: Failure) -> str:
 
 
 def _doubtful_labels(history: History) -> Iterator[Weakness]:
-    for each in label_qualities(history):
-        kept = {
+    for quality in label_qualities(history):
+        frame_ids = {
             frame
-            for doubt, frames in each.doubts.items()
-            if not is_excluded(history, each.fidelity, doubt)
+            for doubt, frames in quality.doubts.items()
+            if not is_excluded(history, quality.fidelity, doubt)
             for frame in frames
         }
-        if not kept:
+        if not frame_ids:
             continue
-        share = len(kept) / each.good
+        share = len(frame_ids) / quality.good
+        labels = plural(len(frame_ids), f"{quality.fidelity} label")
         yield Weakness(
-            f"{plural(len(kept), f'{each.fidelity} label')} of {each.good} are in "
-            f"doubt ({', '.join(map(str, each.doubts))}) and are used all the same.",
-            f"levels: {{{each.fidelity}: {{doubts: exclude}}}}",
+            f"{labels} of {quality.good} are in doubt "
+            f"({', '.join(map(str, quality.doubts))}) and are used all the same.",
+            f"levels: {{{quality.fidelity}: {{doubts: exclude}}}}",
             cost=share,
-            cost_text=f"{share:.0%} of the {each.fidelity} labels",
+            cost_text=f"{share:.0%} of the {quality.fidelity} labels",
         )
 
 
@@ -340,12 +347,13 @@ def first_screen(history: History, controls: Mapping[str, History]) -> Markup:
 
 
 def _curve(history: History, controls: Mapping[str, History]) -> Markup:
-    own = {"this campaign": generation_facts(history)}
-    curves = own | {name: generation_facts(each) for name, each in controls.items()}
-    if not any(x.force_mae is not None for x in own["this campaign"]):
-        return missing_note("There is no learning curve: no generation was tested yet.")
-    caption = "Error on the validation set by generation; lower is better."
-    return figure_block(label_curve(curves), caption)
+    return learning_curve(
+        history,
+        controls,
+        "expensive",
+        caption="Error on the validation set by generation; lower is better.",
+        without="There is no learning curve: no generation was tested yet.",
+    )
 
 
 def _molecule(history: History) -> Markup:
@@ -392,14 +400,14 @@ def _turned(atoms: Atoms) -> Atoms:
 
 
 def _next_steps(history: History, controls: Mapping[str, History]) -> Markup:
-    found = weaknesses(history, controls)
-    if not found:
+    costs = weaknesses(history, controls)
+    if not costs:
         return subtitle("What to do next") + paragraph(_nothing(history))
     intro = (
         "The costliest weaknesses, each with the lines of the campaign file that would "
         "mend it."
     )
-    rows = [(x.text, x.cost_text, x.mend) for x in found]
+    rows = [(x.text, x.cost_text, x.mend) for x in costs]
     return subtitle("What to do next") + paragraph(intro) + advice_list(rows)
 
 

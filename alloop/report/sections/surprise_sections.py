@@ -18,9 +18,10 @@ from alloop.core.units import Booleans, Floats
 from alloop.history.examination import force_error, labels_of_test
 from alloop.history.reader import History
 from alloop.loop import events as e
-from alloop.report.analysis.campaign_facts import config_value
+from alloop.report.analysis.campaign_facts import config_number
 from alloop.report.analysis.examination import (
     counted_frames,
+    examination_request,
     limit_coverages,
     limit_sentences,
 )
@@ -111,7 +112,7 @@ def error_points(history: History, explored: Explorations) -> tuple[ErrorPoint, 
     """
     limits = bad_errors(history)
     thresholds = {x.generation: x.threshold for _, x in history.generations}
-    found = [
+    points = [
         *_test_points(history),
         *_examined_points(history),
         *_proposed_points(history, explored),
@@ -126,7 +127,7 @@ def error_points(history: History, explored: Explorations) -> tuple[ErrorPoint, 
             threshold=thresholds.get(point.generation),
             bad=_is_above(point.error, limits.get(point.generation)),
         )
-        for point in found
+        for point in points
     )
 
 
@@ -136,14 +137,14 @@ def _is_above(error: float, limit: float | None) -> bool | None:
 
 def bad_errors(history: History) -> dict[int, float]:
     """Return the force error above which a frame is bad, by generation, eV/Å."""
-    flagged = config_value(history, "flag", "error")
-    if isinstance(flagged, int | float):
-        return {x.generation: float(flagged) for _, x in history.generations}
+    limit = config_number(history, "flag", "error")
+    if limit is not None:
+        return {x.generation: limit for _, x in history.generations}
     errors = ((x.generation, _test_errors(history, x)) for _, x in history.generations)
     return {
-        generation: float(np.quantile(found, WORST))
-        for generation, found in errors
-        if len(found)
+        generation: float(np.quantile(values, WORST))
+        for generation, values in errors
+        if len(values)
     }
 
 
@@ -168,8 +169,8 @@ def _test_points(history: History) -> Iterator[ErrorPoint]:
 
 
 def _examined_points(history: History) -> Iterator[ErrorPoint]:
-    asked = history.record_index.examinations
-    number = asked[max(asked)].generation if asked else 0
+    request = examination_request(history)
+    number = 0 if request is None else request.generation
     for candidate, label in counted_frames(history):
         frame, error = candidate.frame.id, force_error(candidate, label)
         yield ErrorPoint(frame, "examination", number, float(candidate.surprise), error)
@@ -184,49 +185,49 @@ def _proposed_points(history: History, explored: Explorations) -> Iterator[Error
             yield ErrorPoint(frame, group, origin.generation, origin.surprise, error)
 
 
-def some_points(found: Sequence[ErrorPoint], most: int) -> tuple[ErrorPoint, ...]:
+def some_points(points: Sequence[ErrorPoint], limit: int) -> tuple[ErrorPoint, ...]:
     """Return up to `most` points: the largest errors, an even sample of the rest."""
-    if len(found) <= most:
-        return tuple(found)
-    worst = sorted(found, key=lambda point: -point.error)[: most // 4]
-    step = 1 + len(found) // (most - len(worst))
-    return tuple(dict.fromkeys([*worst, *found[::step]]))
+    if len(points) <= limit:
+        return tuple(points)
+    worst = sorted(points, key=lambda point: -point.error)[: limit // 4]
+    step = 1 + len(points) // (limit - len(worst))
+    return tuple(dict.fromkeys([*worst, *points[::step]]))
 
 
-def rank_correlations(found: Sequence[ErrorPoint]) -> tuple[RankCorrelation, ...]:
+def rank_correlations(points: Sequence[ErrorPoint]) -> tuple[RankCorrelation, ...]:
     """Return rank correlations by group and of all proposed and labelled frames."""
     groups = {
-        "validation set": [x for x in found if x.group == "test"],
-        "examination": [x for x in found if x.group == "examination"],
-        "control frames": [x for x in found if x.group == "control"],
+        "validation set": [x for x in points if x.group == "test"],
+        "examination": [x for x in points if x.group == "examination"],
+        "control frames": [x for x in points if x.group == "control"],
         "all labelled after being proposed": [
-            x for x in found if x.group in ("control", "chosen")
+            x for x in points if x.group in ("control", "chosen")
         ],
     }
     return tuple(_rank_correlation(group, chosen) for group, chosen in groups.items())
 
 
-def _rank_correlation(group: str, found: Sequence[ErrorPoint]) -> RankCorrelation:
-    known = [point for point in found if np.isfinite(point.surprise)]
-    if len(known) < ENOUGH:
-        return RankCorrelation(group, len(known), float("nan"), float("nan"))
-    surprise = np.array([point.surprise for point in known])
-    errors = np.array([point.error for point in known])
-    judged = [point for point in known if point.bad is not None]
+def _rank_correlation(group: str, points: Sequence[ErrorPoint]) -> RankCorrelation:
+    finite = [point for point in points if np.isfinite(point.surprise)]
+    if len(finite) < ENOUGH:
+        return RankCorrelation(group, len(finite), float("nan"), float("nan"))
+    surprise = np.array([point.surprise for point in finite])
+    errors = np.array([point.error for point in finite])
+    judged = [point for point in finite if point.bad is not None]
     area = _auroc(
         np.array([point.surprise for point in judged]),
         np.array([bool(point.bad) for point in judged], dtype=np.bool_),
     )
-    return RankCorrelation(group, len(known), _spearman(surprise, errors), area)
+    return RankCorrelation(group, len(finite), _spearman(surprise, errors), area)
 
 
-def _spearman(one: Floats, other: Floats) -> float:
+def _spearman(surprise: Floats, errors: Floats) -> float:
     """Return Spearman's rank correlation; nan where either does not vary."""
     from scipy.stats import spearmanr  # a second to import
 
-    if (one == one[0]).all() or (other == other[0]).all():
+    if (surprise == surprise[0]).all() or (errors == errors[0]).all():
         return float("nan")
-    return float(spearmanr(one, other).statistic)
+    return float(spearmanr(surprise, errors).statistic)
 
 
 def _auroc(scores: Floats, positive: Booleans) -> float:
@@ -243,11 +244,11 @@ def _auroc(scores: Floats, positive: Booleans) -> float:
     return float(u) / (len(above) * len(below))
 
 
-def threshold_verdict(found: Sequence[ErrorPoint]) -> ThresholdVerdict:
+def threshold_verdict(points: Sequence[ErrorPoint]) -> ThresholdVerdict:
     """Return the outcomes of the thresholds that applied to each frame."""
     counts = Counter(
         (point.surprise > point.threshold, point.bad)
-        for point in found
+        for point in points
         if point.group == "control"
         and point.threshold is not None
         and point.bad is not None
@@ -257,13 +258,13 @@ def threshold_verdict(found: Sequence[ErrorPoint]) -> ThresholdVerdict:
         misses=counts[False, True],
         false_alarms=counts[True, False],
         quiet=counts[False, False],
-        enrichment=_error_enrichment(found),
+        enrichment=_error_enrichment(points),
     )
 
 
-def _error_enrichment(found: Sequence[ErrorPoint]) -> float | None:
-    chosen = [x.error for x in found if x.group == "chosen"]
-    control = [x.error for x in found if x.group == "control"]
+def _error_enrichment(points: Sequence[ErrorPoint]) -> float | None:
+    chosen = [x.error for x in points if x.group == "chosen"]
+    control = [x.error for x in points if x.group == "control"]
     if not chosen or not control:
         return None
     return float(np.mean(chosen) / np.mean(control))
@@ -275,8 +276,8 @@ def surprise_section(points: Sequence[ErrorPoint]) -> Section:
     It includes the hits and misses of the flag threshold.
     """
     name = "Surprise against error"
-    found = tuple(x for x in points if np.isfinite(x.surprise))
-    if not found:
+    finite = tuple(x for x in points if np.isfinite(x.surprise))
+    if not finite:
         why = (
             "No frame has both a surprise and a true error yet: that takes a "
             "generation with a scorer, and a validation set or labels of proposed "
@@ -293,24 +294,24 @@ def surprise_section(points: Sequence[ErrorPoint]) -> Section:
         "missed. Control frames were drawn at random: only they show how often that "
         "happens."
     )
-    drawn = some_points(found, MOST_POINTS)
-    if len(drawn) < len(found):
+    drawn = some_points(finite, MOST_POINTS)
+    if len(drawn) < len(finite):
         caption += (
-            f" Of {len(found)} frames {len(drawn)} are drawn: those with the largest "
+            f" Of {len(finite)} frames {len(drawn)} are drawn: those with the largest "
             "errors, and an even sample of the others."
         )
     body = (
         figure_block(surprise_figure(drawn), caption)
-        + _ranking_table(found)
-        + _verdict_text(found)
+        + _ranking_table(finite)
+        + _verdict_text(finite)
     )
     return Section("surprise", name, body)
 
 
-def _ranking_table(found: tuple[ErrorPoint, ...]) -> Markup:
+def _ranking_table(points: tuple[ErrorPoint, ...]) -> Markup:
     rows = [
         (x.group, str(x.n), number_text(x.spearman, 2), number_text(x.auroc, 2))
-        for x in rank_correlations(found)
+        for x in rank_correlations(points)
     ]
     head = ("frames", "n", "Spearman's ρ", "AUROC")
     note = paragraph(
@@ -323,8 +324,8 @@ def _ranking_table(found: tuple[ErrorPoint, ...]) -> Markup:
     return table_html(head, rows) + note
 
 
-def _verdict_text(found: tuple[ErrorPoint, ...]) -> Markup:
-    outcome = threshold_verdict(found)
+def _verdict_text(points: tuple[ErrorPoint, ...]) -> Markup:
+    outcome = threshold_verdict(points)
     title_ = heading("Hits and misses of the flag threshold")
     if outcome.n == 0:
         why = (
@@ -427,10 +428,10 @@ def surprise_figure(points: Sequence[ErrorPoint]) -> Markup:
 
 
 def _draw_threshold(axes: Axes, points: Sequence[ErrorPoint]) -> None:
-    known = [x for x in points if x.threshold is not None and np.isfinite(x.threshold)]
-    if not known:
+    finite = [x for x in points if x.threshold is not None and np.isfinite(x.threshold)]
+    if not finite:
         return
-    last = max(known, key=lambda point: point.generation)
+    last = max(finite, key=lambda point: point.generation)
     axes.axvline(float(last.threshold or 0.0), color=INK, linewidth=1.0, dashes=(4, 3))
     axes.annotate(
         f" threshold, generation {last.generation}",

@@ -40,9 +40,9 @@ from alloop.report.text.formatting import (
 
 def turn_text(turn: e.Turn, levels: Mapping[Fidelity, LevelId]) -> str:
     """Return one journal record as a line; levels: level id by fidelity."""
-    asked = _command_text(turn.commands)
+    tasks = _command_text(turn.commands)
     line = event_text(turn.event, levels)
-    return f"{line} → {asked}" if asked else line
+    return f"{line} → {tasks}" if tasks else line
 
 
 def event_text(event: e.Event, levels: Mapping[Fidelity, LevelId]) -> str:
@@ -119,8 +119,10 @@ def training_text(event: e.Trained | e.PartTrained) -> str:
 
 
 def _made_text(event: e.Trained) -> str:
-    found = event.refinement
-    return "trained" if found is None else f"refined ({refinement_text(found)})"
+    refinement = event.refinement
+    return (
+        "trained" if refinement is None else f"refined ({refinement_text(refinement)})"
+    )
 
 
 def _check_text(event: e.Trained) -> str:
@@ -146,27 +148,23 @@ def _limit_text(event: e.Trained) -> str:
     limits = event.error_limits
     if limits is None:
         return ""
-    usual = milli_text(limits.limit(limits.centre))
-    return f", {limits.coverage:.0%} of errors below {usual} meV/Å at median surprise"
+    median = milli_text(limits.limit(limits.centre))
+    return f", {limits.coverage:.0%} of errors below {median} meV/Å at median surprise"
 
 
 def _error_text(test: e.Evaluation) -> str:
+    energies = energy_errors_text(test.energy_mae, test.energy_absolute)
     return (
         f"validation set: forces {milli_text(test.force_mae)} meV/Å (RMSE "
-        f"{milli_text(test.force_rmse)}), energies {evaluation_energy_text(test)} on "
+        f"{milli_text(test.force_rmse)}), energies {energies} on "
         f"{plural(len(test.frames), 'frame')}"
     )
 
 
-def evaluation_energy_text(test: e.Evaluation) -> str:
-    """Return the MAE of energies without and, where known, with its mean offset."""
-    return energy_errors_text(test.energy_mae, test.energy_absolute)
-
-
 def energy_errors_text(removed: float | None, absolute: float | None) -> str:
     """Return both errors: `0.31 meV (MAE, mean offset removed; 2.4 with it)`."""
-    whole = "" if absolute is None else f"; {milli_text(absolute)} with it"
-    return f"{milli_text(removed)} meV (MAE, mean offset removed{whole})"
+    offset = "" if absolute is None else f"; {milli_text(absolute)} with it"
+    return f"{milli_text(removed)} meV (MAE, mean offset removed{offset})"
 
 
 def _opening_text(event: e.Opened) -> str:
@@ -234,21 +232,21 @@ def _part_text(event: e.PartTrained) -> str:
 
 
 def _price_text(event: e.Priced, levels: Mapping[Fidelity, LevelId]) -> str:
-    known = sorted(
+    counts = sorted(
         f"{_level_fidelity(level, levels)} from {plural(cost.labels, 'label')}"
         for level, cost in event.costs.items()
     )
-    return f"prices of labels fitted: {and_list(known) or 'none known'}"
+    return f"prices of labels fitted: {and_list(counts) or 'none known'}"
 
 
 def _exploration_text(event: e.Explored) -> str:
-    found = len(event.candidates)
+    count = len(event.candidates)
     stopped = stopped_walkers(event.walkers)
     return (
         f"round {event.round}, batch {event.batch}, piece {event.piece}: "
         f"{plural(len(event.walkers), 'walker')}, "
         f"{plural(event.scored, 'frame')} scored, "
-        f"{plural(found, 'candidate')}, {plural(len(event.controls), 'control frame')}"
+        f"{plural(count, 'candidate')}, {plural(len(event.controls), 'control frame')}"
         f"{stopped}{f'; {event.note}' if event.note else ''}"
     )
 

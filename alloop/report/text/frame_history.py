@@ -26,6 +26,7 @@ from alloop.report.analysis.explorations import (
     Proposal,
     control_frames,
     exploration_proposals,
+    force_differences,
     labels_by_frame,
     origin_of,
 )
@@ -76,14 +77,14 @@ def proposal_text(origin: Origin, control: bool) -> str:
     )
 
 
-def surprise_text(surprise: float, known: tuple[float, str] | None) -> str:
+def surprise_text(surprise: float, basis: tuple[float, str] | None) -> str:
     """Return a frame's surprise beside the threshold, as a sentence.
 
-    known: the threshold and its basis in words, None without one.
+    basis: the threshold and its basis in words, None without one.
     """
-    if known is None:
+    if basis is None:
         return f"Its surprise was {surprise:.3g}; there was no threshold."
-    threshold, rests = known
+    threshold, rests = basis
     side = "above" if surprise > threshold else "not above"
     return (
         f"Its surprise was {surprise:.3g}, {side} the threshold of {threshold:.3g}, "
@@ -226,16 +227,16 @@ def _doubt_lines(history: History, label: LabelEntry) -> Iterator[str]:
 def _recheck_lines(
     label: LabelEntry, noise: Mapping[tuple[str, str], Noise]
 ) -> Iterator[str]:
-    found = noise.get((label.level, label.frame.id))
-    if found is not None:
-        yield f"The {label.fidelity} label {noise_text(found)}."
+    remade = noise.get((label.level, label.frame.id))
+    if remade is not None:
+        yield f"The {label.fidelity} label {noise_text(remade)}."
 
 
-def _detail_text(known: Mapping[str, Detail]) -> str:
+def _detail_text(values: Mapping[str, Detail]) -> str:
     details = (
-        f"{name} {_value_text(known[key])}{_unit_text(key, known[key])}"
+        f"{name} {_value_text(values[key])}{_unit_text(key, values[key])}"
         for key, name in _TOLD.items()
-        if known.get(key) is not None
+        if values.get(key) is not None
     )
     text = ", ".join(details)
     return f" ({text})" if text else ""
@@ -302,8 +303,8 @@ def describe_frame(history: History, prefix: str) -> list[str]:
 
     Raises InputError where no frame, or several, have such an id.
     """
-    found = find_frame(history, prefix)
-    frame, proposal = found.frame, _frame_proposal(history, found)
+    match = find_frame(history, prefix)
+    frame, proposal = match.frame, _frame_proposal(history, match)
     labels = {
         fidelity: labels_by_frame(history, fidelity).get(frame.id)
         for fidelity in FIDELITIES
@@ -316,17 +317,17 @@ def describe_frames(
     history: History,
     frames: Iterable[Frame],
     origins: Mapping[FrameId, Origin],
-    most: int | None = None,
+    limit: int | None = None,
 ) -> dict[FrameId, list[str]]:
     """Return the histories of these frames by id, as lists of sentences.
 
-    origins: of the frames that MD proposed. most: the number of last generations whose
+    origins: of the frames that MD proposed. limit: the number of last generations whose
     training sets are searched for the frames, all by default; a training names each of
     its frames.
     """
-    wanted = {frame.id: frame for frame in frames}
-    records = _FrameRecords.of(history, wanted, most)
-    return {key: records.describe(x, origins.get(key)) for key, x in wanted.items()}
+    by_id = {frame.id: frame for frame in frames}
+    records = _FrameRecords.of(history, by_id, limit)
+    return {key: records.describe(x, origins.get(key)) for key, x in by_id.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -351,14 +352,14 @@ class _FrameRecords:
 
     @classmethod
     def of(
-        cls, history: History, frames: Container[FrameId], most: int | None
+        cls, history: History, frames: Container[FrameId], limit: int | None
     ) -> "_FrameRecords":
         """Collect the records of these frames."""
         labels: dict[FrameId, list[LabelEntry]] = defaultdict(list)
         for label in label_entries(history):
             if label.frame.id in frames:
                 labels[label.frame.id].append(label)
-        last = latest_labels(x for each in labels.values() for x in each)
+        last = latest_labels(x for entries in labels.values() for x in entries)
         return cls(
             history=history,
             labels=labels,
@@ -367,8 +368,8 @@ class _FrameRecords:
             controls=control_frames(history),
             thresholds=_known_thresholds(history),
             first_origins=_first_origins(history, frames),
-            trainings=_training_roles(history, frames, most),
-            most=most if most and most < len(history.generations) else None,
+            trainings=_training_roles(history, frames, limit),
+            most=limit if limit and limit < len(history.generations) else None,
             manual=_manual_actions(history, frames),
         )
 
@@ -398,8 +399,8 @@ class _FrameRecords:
     ) -> Iterator[str]:
         if origin is not None:
             yield proposal_text(origin, frame in self.controls)
-            known = self.thresholds.get(origin.generation)
-            yield surprise_text(origin.surprise, known)
+            basis = self.thresholds.get(origin.generation)
+            yield surprise_text(origin.surprise, basis)
             return
         if any(label.is_given for label in labels):
             yield "Supplied by the user."
@@ -407,11 +408,11 @@ class _FrameRecords:
             yield self.first_origins[frame]
 
 
-def _frame_proposal(history: History, found: FoundFrame) -> Proposal | None:
-    if found.explored is None:
+def _frame_proposal(history: History, match: FoundFrame) -> Proposal | None:
+    if match.explored is None:
         return None
-    made = exploration_proposals(history, found.explored)
-    return next(x for x in made if x.candidate.frame.id == found.frame.id)
+    made = exploration_proposals(history, match.explored)
+    return next(x for x in made if x.candidate.frame.id == match.frame.id)
 
 
 def _first_origins(history: History, frames: Container[FrameId]) -> dict[FrameId, str]:
@@ -433,12 +434,12 @@ def _first_origins(history: History, frames: Container[FrameId]) -> dict[FrameId
 
 def _examination_text(history: History, event: e.Examined, candidate: Candidate) -> str:
     number = event.number
-    asked = history.record_index.examinations[number]
+    command = history.record_index.examinations[number]
     surprise = surprise_text(
-        candidate.surprise, _known_thresholds(history).get(asked.generation)
+        candidate.surprise, _known_thresholds(history).get(command.generation)
     )
     text = (
-        f"Taken by examination {number} of generation {asked.generation}, on its "
+        f"Taken by examination {number} of generation {command.generation}, on its "
         f"walker {candidate.walker} at step {candidate.step}, whatever its surprise; "
         f"nothing learns from it. {surprise}"
     )
@@ -447,10 +448,9 @@ def _examination_text(history: History, event: e.Examined, candidate: Candidate)
     )
     if not isinstance(label, Label):
         return text
-    differences = candidate.forces - label.forces
-    mean, worst = np.abs(differences).mean(), np.linalg.norm(differences, axis=1).max()
-    who = f"Generation {asked.generation}"
-    sentence = label_error_text(history, who, "expensive", float(mean), float(worst))
+    mean, worst = force_differences(candidate, label)
+    who = f"Generation {command.generation}"
+    sentence = label_error_text(history, who, "expensive", mean, worst)
     return f"{text} {sentence}"
 
 
@@ -464,18 +464,20 @@ def _known_thresholds(history: History) -> dict[int, tuple[float, str]]:
 
 
 def _training_roles(
-    history: History, frames: Container[FrameId], most: int | None
+    history: History, frames: Container[FrameId], limit: int | None
 ) -> dict[FrameId, dict[str, list[int]]]:
     """Return the generations trained with or tested on each frame, by role."""
     done = {event.name for _, event in history.generations}
     trainings = [x for x in history.record_index.trainings if x.name in done]
     out: dict[FrameId, dict[str, list[int]]] = {}
-    for asked in training_commands(history, trainings[-most:] if most else trainings):
+    for training in training_commands(
+        history, trainings[-limit:] if limit else trainings
+    ):
         for role in _ROLES:
-            for frame in getattr(asked, role):
+            for frame in getattr(training, role):
                 if frame in frames:
                     roles = out.setdefault(frame, {})
-                    roles.setdefault(role, []).append(asked.generation)
+                    roles.setdefault(role, []).append(training.generation)
     return out
 
 

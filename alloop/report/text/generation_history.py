@@ -108,8 +108,8 @@ def _use(history: History, event: e.Trained) -> Iterator[str]:
 
 def _rounds(history: History, number: int) -> list[int]:
     """Return the rounds that the generation explored."""
-    asked = history.record_index.explorations.values()
-    return sorted({x.round for x in asked if x.generation == number})
+    requests = history.record_index.explorations.values()
+    return sorted({x.round for x in requests if x.generation == number})
 
 
 def _event(history: History, number: int) -> e.Trained:

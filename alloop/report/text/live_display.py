@@ -172,8 +172,12 @@ def _doubtful_text(count: LabelCount) -> str:
 def _bad_text(count: LabelCount) -> str:
     if not count.failed:
         return ""
-    known = failure_counts(count.reasons)
-    return f", {count.failed} failed ({known})" if known else f", {count.failed} failed"
+    reasons = failure_counts(count.reasons)
+    return (
+        f", {count.failed} failed ({reasons})"
+        if reasons
+        else f", {count.failed} failed"
+    )
 
 
 def stage_text(state: LoopState) -> str:
@@ -357,8 +361,8 @@ class LiveDisplay:
         if state.finished:
             return 0.0
         labels = labels_left(state, rules, "expensive")
-        most, turns = rules.stopping.rounds, 1 if rules.refine is None else 2
-        rounds = rounds_left(labels, rules.every, state.round, most, turns)
+        limit, turns = rules.stopping.rounds, 1 if rules.refine is None else 2
+        rounds = rounds_left(labels, rules.every, state.round, limit, turns)
         return predict_seconds_left(self._trained, rounds, self._clock())
 
     def labels_left(self) -> float | None:
@@ -427,9 +431,9 @@ class LiveDisplay:
         return elapsed if self._state.finished else f"{elapsed}, {self._left_text()}"
 
     def _left_text(self) -> str:
-        known = self.seconds_left()
-        if known is not None:
-            return f"{rough_duration(known)} left"
+        seconds = self.seconds_left()
+        if seconds is not None:
+            return f"{rough_duration(seconds)} left"
         labels = self.labels_left()
         guess = "?" if labels is None else f"at least {duration_text(labels)}"
         return f"{guess} left"
