@@ -223,12 +223,12 @@ def force_differences(candidate: Candidate, label: Label) -> tuple[float, float]
 def _walker_energy(proposal: Proposal) -> WalkerEnergy:
     it = proposal.candidate
     return WalkerEnergy(
-        it.molecule,
-        proposal.generation,
-        it.step,
-        float(it.energy),
-        proposal.control,
-        float(it.surprise),
+        molecule=it.molecule,
+        generation=proposal.generation,
+        step=it.step,
+        energy=float(it.energy),
+        random=proposal.control,
+        surprise=float(it.surprise),
     )
 
 

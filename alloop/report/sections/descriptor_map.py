@@ -50,8 +50,8 @@ class DescriptorMap:
     set), "examination" or "proposed" (no label). xy (frames, 2) in units of the
     descriptors. explained: the share of the variance along x and y. generation: the one
     that computed the descriptors. complete: True if frames of all kinds are included,
-    False if only those whose descriptors the journal holds. of: number of frames before
-    thinning.
+    False if only those whose descriptors the journal holds. total: number of frames
+    before thinning.
     """
 
     frames: tuple[FrameId, ...]
@@ -60,7 +60,7 @@ class DescriptorMap:
     explained: tuple[float, float]
     generation: int
     complete: bool
-    of: int
+    total: int
 
 
 def descriptor_map(history: History) -> DescriptorMap | None:
@@ -108,7 +108,15 @@ def _map_by_model(history: History) -> DescriptorMap | None:
     xy, explained = principal_plane(means)
     kinds = tuple(groups[key] for key in chosen)
     number = last.generation
-    return DescriptorMap(tuple(chosen), kinds, xy, explained, number, True, len(groups))
+    return DescriptorMap(
+        frames=tuple(chosen),
+        groups=kinds,
+        xy=xy,
+        explained=explained,
+        generation=number,
+        complete=True,
+        total=len(groups),
+    )
 
 
 def last_potential(history: History) -> Potential:
@@ -153,7 +161,13 @@ def _map_by_journal(history: History) -> DescriptorMap | None:
     xy, explained = principal_plane(np.array([descriptors[key] for key in chosen]))
     kinds = tuple(groups.get(key, "proposed") for key in chosen)
     return DescriptorMap(
-        tuple(chosen), kinds, xy, explained, newest, False, len(descriptors)
+        frames=tuple(chosen),
+        groups=kinds,
+        xy=xy,
+        explained=explained,
+        generation=newest,
+        complete=False,
+        total=len(descriptors),
     )
 
 
@@ -210,7 +224,17 @@ def map_figure(points: DescriptorMap) -> Markup:
                 x, y = points.xy[rows].T
                 text = f"{label} ({len(rows)})"
                 marks.append(
-                    add_points(ax, Marks(ax, x, y, colour, shape, frames, text))
+                    add_points(
+                        Marks(
+                            axes=ax,
+                            x=x,
+                            y=y,
+                            colour=colour,
+                            shape=shape,
+                            frames=frames,
+                            label=text,
+                        ),
+                    )
                 )
         draw_legend(ax)
         return marks
@@ -240,6 +264,6 @@ def descriptor_section(points: DescriptorMap | None) -> Section:
             " The model could not be opened here: drawn are the frames that it "
             "proposed, as the journal describes them; it holds no others."
         )
-    if len(points.frames) < points.of:
-        caption += f" {len(points.frames)} of {points.of} frames are drawn, evenly."
+    if len(points.frames) < points.total:
+        caption += f" {len(points.frames)} of {points.total} frames are drawn, evenly."
     return Section("map", name, figure_block(map_figure(points), caption))

@@ -319,7 +319,11 @@ def _draw_curves(
         y = np.array([1e3 * float(facts.force_mae or 0.0) for facts in tested])
         axes.plot(x, y, color=colour, linestyle=dash)
         label = TITLES.get(name, name)
-        marks.append(add_points(axes, Marks(axes, x, y, colour, shape, (), label)))
+        marks.append(
+            add_points(
+                Marks(axes=axes, x=x, y=y, colour=colour, shape=shape, label=label),
+            )
+        )
         if name == next(iter(curves)):
             _number_points(axes, x, y, [facts.generation for facts in tested])
     log_axis(axes, "x", [float(x) for points in marks for x in points.x])
@@ -383,7 +387,13 @@ def _draw_parity(
         ax.set_title(what)
         ax.set_xlabel(f"label{zero}, {unit}")
         ax.set_ylabel(f"model{zero}, {unit}")
-        return [add_points(ax, Marks(ax, label, model, colour, shape, leads))]
+        return [
+            add_points(
+                Marks(
+                    axes=ax, x=label, y=model, colour=colour, shape=shape, frames=leads
+                ),
+            )
+        ]
 
     about = f"{what.capitalize()} of the model against the labels of the validation set"
     return draw_svg(f"parity-{what}", about, 3.9, paint)

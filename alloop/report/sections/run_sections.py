@@ -180,7 +180,6 @@ def temperature_figure(
     timestep in fs.
     """
     picks = moments[:: thinning_step(moments)]
-    times = {step: _picoseconds(step, timestep) for step in {x.step for x in picks}}
 
     def paint(axes: list[Axes]) -> list[Marks]:
         (ax,) = axes
@@ -191,14 +190,21 @@ def temperature_figure(
         walking = [x for x in picks if not x.stopped]
         stopped = [x for x in moments if x.stopped and np.isfinite(x.temperature)]
         marks = [
-            _walker_marks(ax, walking, times, "walking", "small", COLOURS["expensive"]),
             _walker_marks(
-                ax,
-                stopped,
-                {x.step: _picoseconds(x.step, timestep) for x in stopped},
-                "stopped by a guard",
-                "diamond",
-                COLOURS["warn"],
+                axes=ax,
+                moments=walking,
+                timestep=timestep,
+                name="walking",
+                shape="small",
+                colour=COLOURS["expensive"],
+            ),
+            _walker_marks(
+                axes=ax,
+                moments=stopped,
+                timestep=timestep,
+                name="stopped by a guard",
+                shape="diamond",
+                colour=COLOURS["warn"],
             ),
         ]
         ax.set_ylim(bottom=0.0)
@@ -217,16 +223,15 @@ def _picoseconds(step: int, timestep: float) -> float:
 def _walker_marks(
     axes: Axes,
     moments: Sequence[WalkerMoment],
-    times: Mapping[int, float],
+    timestep: float,
     name: str,
     shape: str,
     colour: str,
 ) -> Marks:
     return add_points(
-        axes,
         Marks(
             axes=axes,
-            x=np.array([times[x.step] for x in moments]),
+            x=np.array([_picoseconds(x.step, timestep) for x in moments]),
             y=np.array([x.temperature for x in moments]),
             colour=colour,
             shape=shape,
@@ -281,7 +286,11 @@ def add_walker_frames(
         label = f"{name} ({len(chosen)})" if chosen else ""
         times = np.array([_picoseconds(x.step, timestep) for x in chosen])
         y = np.array([height(x) for x in chosen])
-        marks.append(add_points(ax, Marks(ax, times, y, colour, shape, (), label)))
+        marks.append(
+            add_points(
+                Marks(axes=ax, x=times, y=y, colour=colour, shape=shape, label=label),
+            )
+        )
     ax.set_xlabel("time walked, ps")
     draw_legend(ax)
     return marks

@@ -190,9 +190,23 @@ def _draw_histogram(
     def paint(axes: list[Axes]) -> None:
         (ax,) = axes
         log_axis(ax, "x", edges.tolist())
-        _draw_share(ax, np.maximum(trained, floor), edges, FAINT, "training", True)
+        _draw_share(
+            axes=ax,
+            values=np.maximum(trained, floor),
+            edges=edges,
+            colour=FAINT,
+            label="training",
+            fill=True,
+        )
         for (name, values), colour in zip(shifts.items(), _COLOURS, strict=False):
-            _draw_share(ax, np.maximum(values, floor), edges, colour, name, False)
+            _draw_share(
+                axes=ax,
+                values=np.maximum(values, floor),
+                edges=edges,
+                colour=colour,
+                label=name,
+                fill=False,
+            )
         limit = max(training.usual[shift].limit, floor)
         ax.axvline(limit, color=INK, linewidth=1.0, dashes=(3, 2))
         ax.set_xlabel(LABELS[shift])
@@ -237,7 +251,18 @@ def deviation_figure(
                 at = np.flatnonzero(chosen & np.isfinite(y))
                 ids = [frames[i] for i in at.tolist()]
                 x = at.astype(np.float64)
-                marks.append(add_points(ax, Marks(ax, x, y[at], colour, shape, ids)))
+                marks.append(
+                    add_points(
+                        Marks(
+                            axes=ax,
+                            x=x,
+                            y=y[at],
+                            colour=colour,
+                            shape=shape,
+                            frames=ids,
+                        ),
+                    )
+                )
         axes[-1].set_xlabel("frame")
         return marks
 

@@ -402,7 +402,6 @@ def surprise_figure(points: Sequence[ErrorPoint]) -> Markup:
         (ax,) = axes
         marks = [
             add_points(
-                ax,
                 Marks(
                     axes=ax,
                     x=np.array([x.surprise for x in chosen]),

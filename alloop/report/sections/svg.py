@@ -143,11 +143,11 @@ def _lay_out(figure: Figure) -> None:
         figure.set_layout_engine("none")
 
 
-def add_points(axes: Axes, points: Marks) -> Marks:
+def add_points(points: Marks) -> Marks:
     """Reserve room for points on their axes, and add their label to the legend."""
-    axes.plot(points.x, points.y, linestyle="none", marker="none")
+    points.axes.plot(points.x, points.y, linestyle="none", marker="none")
     if points.label:
-        axes.scatter(
+        points.axes.scatter(
             [],
             [],
             s=24,
