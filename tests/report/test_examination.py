@@ -1,4 +1,4 @@
-"""The examination as it is told: errors, survivors, alarms."""
+"""The examination in reports: errors, walkers that were stopped, alarms."""
 
 import io
 from dataclasses import replace

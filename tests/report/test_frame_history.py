@@ -1,4 +1,4 @@
-"""One frame's story, the log and the status of a campaign."""
+"""The history of one frame, the log and the status of a campaign."""
 
 import json
 from dataclasses import replace
