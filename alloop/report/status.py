@@ -95,15 +95,12 @@ def end_table(history: History, controls: Mapping[str, History] = NO_CONTROLS) -
 
 
 def _table_row(facts: GenerationFacts, examined: Examination | None) -> list[str]:
-    examination = (
-        examined if examined and examined.generation == facts.generation else None
-    )
+    tested = examined is not None and examined.generation == facts.generation
+    errors = examined.errors if examined and tested else None
     return [
         str(facts.cheap),
         str(facts.expensive),
-        milli_text(examination.errors.force_mae)
-        if examination and examination.errors
-        else milli_text(None),
+        milli_text(None if errors is None else errors.force_mae),
         milli_text(facts.force_mae),
         milli_text(facts.force_rmse),
         milli_text(facts.energy_mae),
@@ -135,9 +132,9 @@ def detail_lines(
     lines += calibration_sentences(history)
     lines += [_label_sentence(history, totals) for totals in label_totals(history)]
     lines += [*split_sentences(history), *refinement_sentences(history)]
-    lines += [floor.sentence for floor in noise_floors(history)]
+    lines += [x.sentence for x in noise_floors(history)]
     lines += [_cost_sentence(history)]
-    return [*lines, *(floor.sentence for floor in compare_controls(history, controls))]
+    return [*lines, *(x.sentence for x in compare_controls(history, controls))]
 
 
 def error_sentences(history: History) -> list[str]:
@@ -155,25 +152,23 @@ def error_sentences(history: History) -> list[str]:
 def warning_sentences(history: History) -> list[str]:
     """Return warnings of generations that failed checks or got worse, in sentences."""
     unaccepted = unaccepted_sentence(history.state)
-    told = [] if unaccepted is None else [unaccepted]
-    return [*told, *_later_generation_warning(history)]
+    warnings = [] if unaccepted is None else [unaccepted]
+    return [*warnings, *_later_generation_warning(history)]
 
 
 def _later_generation_warning(history: History) -> Iterator[str]:
     """Yield a warning where a later generation is worse than the best one."""
     generations, chosen = generation_facts(history), best_generation(history)
-    if chosen is None or chosen.generation == generations[-1].generation:
-        return
-    if not history.state.accepted:
+    if chosen is None or not history.state.accepted:
         return
     last = generations[-1]
-    yield (
-        "`export --model`, `md` and `calculator()` use "
-        f"generation {chosen.generation}, which has the smallest error on "
-        f"the validation set "
-        f"({milli_text(chosen.force_mae)} meV/Å), and not the last one, generation "
-        f"{last.generation} ({milli_text(last.force_mae)})."
-    )
+    if chosen.generation != last.generation:
+        yield (
+            "`export --model`, `md` and `calculator()` use generation "
+            f"{chosen.generation}, which has the smallest error on the validation set "
+            f"({milli_text(chosen.force_mae)} meV/Å), and not the last one, generation "
+            f"{last.generation} ({milli_text(last.force_mae)})."
+        )
 
 
 def stage_sentence(history: History) -> str:
@@ -200,12 +195,11 @@ def error_sentence(history: History) -> str:
             "is none."
         )
     return (
-        f"Generation {chosen.generation} errs by {milli_text(chosen.force_mae)} "
-        "meV/Å in "
-        f"forces (MAE; RMSE {milli_text(chosen.force_rmse)}) and by "
+        f"Generation {chosen.generation} errs by {milli_text(chosen.force_mae)} meV/Å "
+        f"in forces (MAE; RMSE {milli_text(chosen.force_rmse)}) and by "
         f"{energy_errors_text(chosen.energy_mae, chosen.energy_absolute)} in energies "
-        f"on {plural(chosen.test, 'frame')} of the validation set, "
-        "by which the campaign was steered."
+        f"on {plural(chosen.test, 'frame')} of the validation set, by which the "
+        "campaign was steered."
     )
 
 
@@ -254,22 +248,21 @@ def campaign_status(history: History) -> dict[str, Any]:
     """Return stage, counts, errors and time left, fit for `json.dumps`.
 
     errors: force MAE by generation on the validation set in eV/Å, null where it was not
-    tested; best:
-    the generation with the least of these errors; rejected: generations that failed a
-    check and are not used; unaccepted: those that failed one and explore all the same,
-    since none was accepted before; acceptance: a sentence where none was; sets: force
-    MAE by generation on each of the user's sets of acceptance, eV/Å; examination: the
-    last one, or null, with errors in eV and eV/Å and alarms, the number of frames above
-    the flag threshold; calibration: the basis of the threshold, in sentences;
-    error_limits: what they promise and how often they held, by group of frames; split:
-    what the labels of each level gained, in sentences, if that was measured;
-    refinements: what test-time training changed, in sentences; quarantined: number of
-    failed labels, and of those that `alloop resume --retry` tries again; training:
-    progress of the trainings under way; noise: number of labels made again and RMS of
-    their forces' change in eV/Å, by fidelity; cpu_seconds: spent by this campaign on
-    everything; time_left in seconds, null while unknown; last_commit: ISO 8601, local
-    time with its offset; running: the process that runs the campaign (pid, host,
-    since), or null.
+    tested; best: the generation with the smallest of these errors; rejected:
+    generations that failed a check and are not used; unaccepted: those that failed one
+    and explore all the same, since no generation before was accepted; acceptance: a
+    sentence where no generation is accepted; sets: force MAE by generation on each of
+    the user's sets of acceptance, eV/Å; examination: the last one, or null, with errors
+    in eV and eV/Å and alarms, the number of frames above the flag threshold;
+    calibration: the basis of the threshold, in sentences; error_limits: the promised
+    share and how often limits held, by group of frames; split: gains from the labels of
+    each level, in sentences, if measured; refinements: effects of test-time training,
+    in sentences; quarantined: number of failed labels, and of those that `alloop resume
+    --retry` tries again; training: progress of the trainings under way; noise: number
+    of labels made again and RMS of their forces' change in eV/Å, by fidelity;
+    cpu_seconds: spent by this campaign on everything; time_left in seconds, null while
+    unknown; last_commit: ISO 8601, local time with its offset; running: the process
+    that runs the campaign (pid, host, since), or null.
     """
     state = history.state
     newest = state.summaries.get(state.generation)
@@ -362,7 +355,7 @@ def _examination_values(history: History) -> dict[str, Any] | None:
 
 
 def _limit_values(history: History) -> dict[str, Any]:
-    """Return the newest limits of errors, null without, and the frames below theirs."""
+    """Return the newest limits of errors, and how many frames were below theirs."""
     newest = newest_limits(history)
     return {
         "promised": None if newest is None else newest[1].coverage,

@@ -38,7 +38,7 @@ from alloop.report.text.formatting import milli_text, plural
 
 @dataclass(frozen=True, slots=True)
 class GenerationFacts:
-    """The labels, costs and frozen-set errors of a generation.
+    """The labels and costs of a generation, and its errors on the validation set.
 
     Errors are in eV and eV/Å, None without a validation set. heldout: further cheap
     labels, which calibrate its surprise. energy_mae: after the mean difference is
@@ -141,10 +141,10 @@ def validation_origin(history: History) -> str:
     if not any(x.kind == e.Sampled.__name__ for x in history.record_index.tasks):
         return "of unknown origin"
     level = level_title(history, "cheap")
-    return f"of MD at the cheap level ({level}){validation_heat(history)}"
+    return f"of MD at the cheap level ({level}){temperature_text(history)}"
 
 
-def validation_heat(history: History) -> str:
+def temperature_text(history: History) -> str:
     """Return the temperature of the MD that made the validation set: ` at 400 K`."""
     kelvin = config_number(history, "validation", "temperature")
     return "" if kelvin is None else f" at {kelvin:g} K"
@@ -242,13 +242,13 @@ def _error(event: e.Trained, name: str) -> float | None:
     return None if value is None else value * _MILLI
 
 
-_STOP = "no more are bought"
+_NO_MORE = "no more are bought"
 
 
 def split_sentences(history: History) -> tuple[str, ...]:
     """Return how the money is split between the levels and why, in sentences.
 
-    None where the counts of the budget stand.
+    Empty where the budget is one of counts.
     """
     if config_value(history, "budget", "split") != "measured":
         return ()
@@ -272,12 +272,12 @@ def _gain_sentences(gains: LevelGains) -> Iterator[str]:
     if cheap_is_idle(gains):
         yield (
             "Cheap labels are not worth their price: they lower the error too little "
-            f"to deserve {FLOOR:.0%} of the money; {_STOP}."
+            f"to deserve {FLOOR:.0%} of the money; {_NO_MORE}."
         )
     elif alone_is_better(gains):
         yield (
             "Cheap labels are not worth their price: for the same money expensive "
-            f"labels alone would err less; {_STOP}."
+            f"labels alone would err less; {_NO_MORE}."
         )
     else:
         yield from _share_sentences(gains)
@@ -315,7 +315,7 @@ def _times(advantage: Measured) -> str:
 def refinement_sentences(history: History) -> tuple[str, ...]:
     """Return how often refinements were kept and what they changed, in sentences.
 
-    None where nothing was refined.
+    Empty where nothing was refined.
     """
     refinements = [x.event.refinement for x in history.generations]
     refined = [x for x in refinements if x is not None]

@@ -53,8 +53,9 @@ class Examination:
 
     steps: MD steps before each frame, 0 where the frames came from another campaign;
     temperatures in K, ascending. walkers: number of walkers that began; stopped: of
-    those that each guard stopped. wanted: frames asked for. missing: frames without a
-    label that counts, by the reason; waiting: frames whose label has yet to come.
+    those that each guard stopped. wanted: number of frames requested. missing: frames
+    without a label that counts, by the reason; waiting: frames whose label has yet to
+    come.
     errors: over all frames with a label, None without any; by_frame: mean absolute
     error of the forces, eV/Å. alarms: frames above the flag threshold, of the `scored`
     ones.
@@ -94,8 +95,8 @@ def examination_request(history: History) -> ExaminationRequest | None:
 
 def last_examination(history: History) -> Examination | None:
     """Return the last examination of a campaign; None where there is none."""
-    command = examination_request(history)
-    if command is None:
+    request = examination_request(history)
+    if request is None:
         return None
     walkers: dict[int, Walker] = {
         walker.index: walker
@@ -106,16 +107,16 @@ def last_examination(history: History) -> Examination | None:
     labels, missing, waiting = _examination_labels(history, frames)
     labelled = [x for x in frames if x.frame.id in labels]
     threshold = next(
-        (x.threshold for _, x in history.generations if x.model == command.model), None
+        (x.threshold for _, x in history.generations if x.model == request.model), None
     )
     surprise = np.array([x.surprise for x in frames])
     scored = int(np.isfinite(surprise).sum()) if threshold is not None else 0
     return Examination(
-        number=command.number,
-        generation=command.generation,
-        temperatures=command.temperatures,
-        steps=command.steps,
-        wanted=command.wanted,
+        number=request.number,
+        generation=request.generation,
+        temperatures=request.temperatures,
+        steps=request.steps,
+        wanted=request.wanted,
         walkers=len(walkers),
         stopped=guard_stops(walkers.values()),
         missing=missing,
@@ -348,10 +349,9 @@ class LimitCoverage:
 
 
 def newest_limits(history: History) -> tuple[e.Trained, ErrorLimits] | None:
-    """Return the newest generation that has limits of its errors, with these.
+    """Return the newest generation that has limits of its errors, and the limits.
 
-    Where the generation that was examined last has limits that know the examination, it
-    is that one.
+    A generation whose limits include its own examination, the last one, goes before.
     """
     limited = [x for _, x in history.generations if x.error_limits is not None]
     examined = [x for x in limited if x.model == _examined_model(history)]
@@ -393,14 +393,14 @@ def _examined(history: History) -> list[bool]:
     if limits is None:
         return []
     return [
-        force_error(said, label) <= limit
-        for said, label in counted_frames(history)
-        if np.isfinite(limit := limits.limit(said.surprise, said.frame))
+        force_error(candidate, label) <= limit
+        for candidate, label in counted_frames(history)
+        if np.isfinite(limit := limits.limit(candidate.surprise, candidate.frame))
     ]
 
 
 def limit_sentences(history: History) -> Iterator[str]:
-    """Yield what the newest limits promise, from what, and how often they held."""
+    """Yield the newest limits, the frames behind them and how often they held."""
     newest = newest_limits(history)
     if newest is None:
         yield from _missing_limits(history)

@@ -158,10 +158,10 @@ def read_explorations(history: History) -> Explorations:
         proposals = list(exploration_proposals(history, event))
         for proposal in proposals:
             _add_origin(proposal, requested, origins, stopping, labels)
-        at = list(_walker_moments(history, event, stopped))
+        piece = list(_walker_moments(history, event, stopped))
         keep = _is_sampled(number, count, len(event.walkers))
-        moments += at if keep else [x for x in at if x.stopped]
-        left_out += 0 if keep else len(at)
+        moments += piece if keep else [x for x in piece if x.stopped]
+        left_out += 0 if keep else len(piece)
         if _is_sampled(number, count, len(proposals)):
             energies += [_walker_energy(x) for x in proposals]
     return Explorations(origins, stopping, tuple(moments), tuple(energies), left_out)
@@ -221,14 +221,14 @@ def force_differences(candidate: Candidate, label: Label) -> tuple[float, float]
 
 
 def _walker_energy(proposal: Proposal) -> WalkerEnergy:
-    it = proposal.candidate
+    candidate = proposal.candidate
     return WalkerEnergy(
-        molecule=it.molecule,
+        molecule=candidate.molecule,
         generation=proposal.generation,
-        step=it.step,
-        energy=float(it.energy),
+        step=candidate.step,
+        energy=float(candidate.energy),
         random=proposal.control,
-        surprise=float(it.surprise),
+        surprise=float(candidate.surprise),
     )
 
 

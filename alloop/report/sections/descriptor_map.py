@@ -172,7 +172,7 @@ def _map_by_journal(history: History) -> DescriptorMap | None:
 
 
 def thin_frames(keys: Sequence[FrameId], limit: int) -> list[FrameId]:
-    """Return at most `most` of the frames, evenly spaced."""
+    """Return at most `limit` of the frames, evenly spaced."""
     if len(keys) <= limit:
         return list(keys)
     picks = np.unique(np.linspace(0, len(keys) - 1, max(1, limit)).round().astype(int))

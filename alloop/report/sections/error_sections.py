@@ -410,7 +410,6 @@ _NO_TEST = (
 def examination_section(history: History) -> Section:
     """Return the section on the examination and its alarm rate."""
     sentences = [*examination_sentences(history), *threshold_sentences(history)]
-    name = "Examination"
     lead = paragraph(
         "The examination is MD on the finished model: frames of its trajectories are "
         "predicted first, then labelled at the expensive level. Nothing was learned "
@@ -419,18 +418,13 @@ def examination_section(history: History) -> Section:
     )
     if last_examination(history) is None:
         why = "There was none: no error on MD of the model itself is known."
-        return Section(
-            "examination",
-            name,
-            lead + missing_note(why) + bullet_list([*sentences, *caveats(history)]),
-        )
-    return Section(
-        "examination", name, lead + bullet_list([*sentences, *caveats(history)])
-    )
+        lead += missing_note(why)
+    body = lead + bullet_list([*sentences, *caveats(history)])
+    return Section("examination", "Examination", body)
 
 
 def caveats(history: History) -> Iterator[str]:
-    """Yield what no number of the page measures."""
+    """Yield sources of error that no number of the page covers."""
     yield (
         f"One seed ({history.opened.seed}): how much the outcome varies from seed to "
         "seed is not known."
@@ -512,9 +506,8 @@ def parity_section(history: History) -> Section:
     caption = (
         f"Generation {parity.generation} on the validation set, against "
         f"{level_title(history, 'expensive')}; a perfect model lies on the line. "
-        "Energies "
-        "are relative to the mean label of their composition, and the model's mean "
-        "difference is removed, since only differences of energy move atoms."
+        "Energies are relative to the mean label of their composition, and the model's "
+        "mean difference is removed, since only differences of energy move atoms."
     ) + thinning_note(parity)
     body = figure_block(parity_figures(parity), caption)
     return Section("parity", name, body + _error_table(parity))

@@ -73,15 +73,15 @@ def generation_biases(history: History) -> tuple[GenerationBias, ...]:
         labels, test = labels_of_test(history, trained), trained.evaluation
         if labels is None or test is None:
             continue
-        off = (test.energies - labels.energies) / labels.batch.sizes
+        deviations = (test.energies - labels.energies) / labels.batch.sizes
         square = float(np.sum(labels.forces**2))
         scale = float(np.sum(test.forces * labels.forces)) / square if square else 1.0
         biases.append(
             GenerationBias(
                 trained.generation,
-                len(off),
-                float(off.mean()),
-                float(off.std()),
+                len(deviations),
+                float(deviations.mean()),
+                float(deviations.std()),
                 scale,
             )
         )

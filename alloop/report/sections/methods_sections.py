@@ -18,7 +18,7 @@ from alloop.report.analysis.campaign_facts import (
     config_number,
     config_value,
     level_title,
-    validation_heat,
+    temperature_text,
 )
 from alloop.report.analysis.examination import last_examination
 from alloop.report.analysis.label_facts import noise_floors
@@ -239,7 +239,7 @@ def _about_validation(history: History) -> str:
         )
     if not samples:
         return "Validation set: none so far."
-    state = f"{validation_heat(history)}{_pressure_words(history)}"
+    state = f"{temperature_text(history)}{_pressure_words(history)}"
     return (
         f"Validation set: {plural(frames, 'frame')} from {len(samples)} trajectories "
         f"of Langevin MD at the cheap level ({level_title(history, 'cheap')}){state}, "

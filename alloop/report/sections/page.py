@@ -199,7 +199,7 @@ MOST_FRAMES, MOST_ATOMS, MOST_GENERATIONS = 1000, 30_000, 50
 def embedded_frames(
     history: History, explored: Explorations, links: Iterable[FrameId]
 ) -> dict[FrameId, Frame]:
-    """Return the structures of the wanted frames, in order, up to the page's limits."""
+    """Return the structures of the linked frames, in order, up to the page's limits."""
     out: dict[FrameId, Frame] = {}
     atoms = 0
     for key in dict.fromkeys(links):

@@ -64,7 +64,7 @@ from alloop.report.status import stage_sentence, warning_sentences
 from alloop.report.text.formatting import and_list, failure_text, milli_text, plural
 from alloop.scores.error_limits import needed_frames
 
-MOST = 3
+MOST = 3  # weaknesses that are told
 _LEAST = 0.05  # a smaller share is no weakness
 _SURE = 0.1  # uncertainty of an error, as a share of it, that is good enough
 _MOST_FRAMES = 500  # of an examination that is advised
@@ -100,7 +100,7 @@ class Weakness:
 
 
 def weaknesses(history: History, controls: Mapping[str, History]) -> list[Weakness]:
-    """Return what cost the campaign most, at most three, the costliest first.
+    """Return the costliest weaknesses of the campaign, at most three of them.
 
     Two that one change would mend count once.
     """
@@ -158,9 +158,8 @@ def _lost_comparisons(
         }
         title = TITLES.get(comparison.name, comparison.name).capitalize()
         yield Weakness(
-            f"{title} did better for the same "
-            f"label cost: {milli_text(lead.theirs)} against {milli_text(lead.ours)} "
-            f"meV/Å on {lead.where}.",
+            f"{title} did better for the same label cost: {milli_text(lead.theirs)} "
+            f"against {milli_text(lead.ours)} meV/Å on {lead.where}.",
             mends.get(comparison.name, ""),
             cost=share,
             cost_text=f"{share:.0%} of the error",
@@ -400,14 +399,14 @@ def _turned(atoms: Atoms) -> Atoms:
 
 
 def _next_steps(history: History, controls: Mapping[str, History]) -> Markup:
-    costs = weaknesses(history, controls)
-    if not costs:
+    steps = weaknesses(history, controls)
+    if not steps:
         return subtitle("What to do next") + paragraph(_nothing(history))
     intro = (
         "The costliest weaknesses, each with the lines of the campaign file that would "
         "mend it."
     )
-    rows = [(x.text, x.cost_text, x.mend) for x in costs]
+    rows = [(x.text, x.cost_text, x.mend) for x in steps]
     return subtitle("What to do next") + paragraph(intro) + advice_list(rows)
 
 

@@ -6,7 +6,7 @@ can have influenced them.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from markupsafe import Markup
@@ -118,12 +118,8 @@ def error_points(history: History, explored: Explorations) -> tuple[ErrorPoint, 
         *_proposed_points(history, explored),
     ]
     return tuple(
-        ErrorPoint(
-            frame=point.frame,
-            group=point.group,
-            generation=point.generation,
-            surprise=point.surprise,
-            error=point.error,
+        replace(
+            point,
             threshold=thresholds.get(point.generation),
             bad=_is_above(point.error, limits.get(point.generation)),
         )
@@ -186,7 +182,7 @@ def _proposed_points(history: History, explored: Explorations) -> Iterator[Error
 
 
 def some_points(points: Sequence[ErrorPoint], limit: int) -> tuple[ErrorPoint, ...]:
-    """Return up to `most` points: the largest errors, an even sample of the rest."""
+    """Return up to `limit` points: the largest errors, an even sample of the rest."""
     if len(points) <= limit:
         return tuple(points)
     worst = sorted(points, key=lambda point: -point.error)[: limit // 4]
@@ -286,13 +282,12 @@ def surprise_section(points: Sequence[ErrorPoint]) -> Section:
         return Section("surprise", name, missing_note(why))
     caption = (
         "Surprise is alloop's measure of uncertainty: how far a frame lies outside of "
-        "what the model learned from. "
-        "Each point is a frame whose true error is known: its surprise for the model "
-        "that proposed it (for the validation set, the best one), and the largest "
-        "error of that model's force on one of its atoms, predicted before the label "
-        "came. A useful surprise rises with the error; frames high on the left were "
-        "missed. Control frames were drawn at random: only they show how often that "
-        "happens."
+        "what the model learned from. Each point is a frame whose true error is known: "
+        "its surprise for the model that proposed it (for the validation set, the best "
+        "one), and the largest error of that model's force on one of its atoms, "
+        "predicted before the label came. A useful surprise rises with the error; "
+        "frames high on the left were missed. Control frames were drawn at random: "
+        "only they show how often that happens."
     )
     drawn = some_points(finite, MOST_POINTS)
     if len(drawn) < len(finite):
@@ -326,12 +321,12 @@ def _ranking_table(points: tuple[ErrorPoint, ...]) -> Markup:
 
 def _verdict_text(points: tuple[ErrorPoint, ...]) -> Markup:
     outcome = threshold_verdict(points)
-    title_ = heading("Hits and misses of the flag threshold")
+    title = heading("Hits and misses of the flag threshold")
     if outcome.n == 0:
         why = (
             "No control frame was proposed under a threshold and a validation set yet."
         )
-        return title_ + missing_note(why) + _enrichment_text(outcome)
+        return title + missing_note(why) + _enrichment_text(outcome)
     rows = [
         ("flagged", str(outcome.hits), str(outcome.false_alarms)),
         ("not flagged", str(outcome.misses), str(outcome.quiet)),
@@ -343,9 +338,7 @@ def _verdict_text(points: tuple[ErrorPoint, ...]) -> Markup:
     if outcome.n < 3 * ENOUGH:
         words += f" n = {outcome.n} is too few for a rate."
     head = ("control frames", "bad", "good")
-    return (
-        title_ + table_html(head, rows) + paragraph(words) + _enrichment_text(outcome)
-    )
+    return title + table_html(head, rows) + paragraph(words) + _enrichment_text(outcome)
 
 
 def _were(count: int) -> str:

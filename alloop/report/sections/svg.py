@@ -88,6 +88,7 @@ _STYLE: dict[Any, Any] = {
     "lines.markersize": 6.0,
 }
 
+# Ticks of a logarithmic axis: largest ratio of its ends, first digits of the ticks.
 _SUBS = ((8.0, (1.0, 2.0, 3.0, 5.0, 7.0)), (1000.0, (1.0, 2.0, 5.0)))
 
 _FONT = r"font: (?:(\w+) )?([\d.]+)px [^;\"]*"

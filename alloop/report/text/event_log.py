@@ -240,13 +240,13 @@ def _price_text(event: e.Priced, levels: Mapping[Fidelity, LevelId]) -> str:
 
 
 def _exploration_text(event: e.Explored) -> str:
-    count = len(event.candidates)
     stopped = stopped_walkers(event.walkers)
     return (
         f"round {event.round}, batch {event.batch}, piece {event.piece}: "
         f"{plural(len(event.walkers), 'walker')}, "
         f"{plural(event.scored, 'frame')} scored, "
-        f"{plural(count, 'candidate')}, {plural(len(event.controls), 'control frame')}"
+        f"{plural(len(event.candidates), 'candidate')}, "
+        f"{plural(len(event.controls), 'control frame')}"
         f"{stopped}{f'; {event.note}' if event.note else ''}"
     )
 

@@ -80,15 +80,15 @@ def proposal_text(origin: Origin, control: bool) -> str:
 def surprise_text(surprise: float, basis: tuple[float, str] | None) -> str:
     """Return a frame's surprise beside the threshold, as a sentence.
 
-    basis: the threshold and its basis in words, None without one.
+    basis: the threshold, and in words what it rests on; None without one.
     """
     if basis is None:
         return f"Its surprise was {surprise:.3g}; there was no threshold."
-    threshold, rests = basis
+    threshold, words = basis
     side = "above" if surprise > threshold else "not above"
     return (
         f"Its surprise was {surprise:.3g}, {side} the threshold of {threshold:.3g}, "
-        f"which is {rests}."
+        f"which is {words}."
     )
 
 
@@ -128,7 +128,7 @@ _UNITS = {
     "external": " hartree",
 }
 
-_TOLD = {
+_DETAILS = {
     "cycles": "cycles",
     "gap": "gap",
     "s2": "<S²>",
@@ -235,7 +235,7 @@ def _recheck_lines(
 def _detail_text(values: Mapping[str, Detail]) -> str:
     details = (
         f"{name} {_value_text(values[key])}{_unit_text(key, values[key])}"
-        for key, name in _TOLD.items()
+        for key, name in _DETAILS.items()
         if values.get(key) is not None
     )
     text = ", ".join(details)
@@ -322,8 +322,8 @@ def describe_frames(
     """Return the histories of these frames by id, as lists of sentences.
 
     origins: of the frames that MD proposed. limit: the number of last generations whose
-    training sets are searched for the frames, all by default; a training names each of
-    its frames.
+    training sets are searched for the frames, all by default, since a training names
+    every frame.
     """
     by_id = {frame.id: frame for frame in frames}
     records = _FrameRecords.of(history, by_id, limit)
@@ -336,7 +336,8 @@ class _FrameRecords:
 
     labels: requested labels, in order; last: those that no retry replaced;
     first_origins: of frames that no exploration proposed; trainings: generations that
-    used a frame, by frame and role; manual: exclusions and other actions by people.
+    used a frame, by frame and role, of the `limit` last ones; manual: exclusions and
+    other actions by people.
     """
 
     history: History
@@ -347,7 +348,7 @@ class _FrameRecords:
     thresholds: Mapping[int, tuple[float, str]]
     first_origins: Mapping[FrameId, str]
     trainings: Mapping[FrameId, Mapping[str, list[int]]]
-    most: int | None
+    limit: int | None
     manual: Mapping[FrameId, list[str]]
 
     @classmethod
@@ -369,7 +370,7 @@ class _FrameRecords:
             thresholds=_known_thresholds(history),
             first_origins=_first_origins(history, frames),
             trainings=_training_roles(history, frames, limit),
-            most=limit if limit and limit < len(history.generations) else None,
+            limit=limit if limit and limit < len(history.generations) else None,
             manual=_manual_actions(history, frames),
         )
 
@@ -391,8 +392,8 @@ class _FrameRecords:
         return lines + self.manual.get(frame.id, [])
 
     def _training_text(self, numbers: list[int]) -> str:
-        looked = f" (of the last {self.most} searched)" if self.most else ""
-        return f"{generation_text(numbers)}{looked}"
+        note = f" (of the last {self.limit} searched)" if self.limit else ""
+        return f"{generation_text(numbers)}{note}"
 
     def _origin_lines(
         self, frame: FrameId, origin: Origin | None, labels: list[LabelEntry]

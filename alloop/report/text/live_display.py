@@ -173,11 +173,7 @@ def _bad_text(count: LabelCount) -> str:
     if not count.failed:
         return ""
     reasons = failure_counts(count.reasons)
-    return (
-        f", {count.failed} failed ({reasons})"
-        if reasons
-        else f", {count.failed} failed"
-    )
+    return f", {count.failed} failed" + f" ({reasons})" * bool(reasons)
 
 
 def stage_text(state: LoopState) -> str:
@@ -246,13 +242,10 @@ def turn_lines(
         yield training_text(turn.event)
     elif state.stage != before.stage and before.stage in _STEPS:
         done = f"{STAGES[before.stage]} done"
-        explored = before.stage == "explore"
-        what = (
-            f"walkers: {_walker_text(state)}"
-            if explored
-            else _made_text(state, counter)
-        )
-        yield f"round {state.round}: {done}: {what}"
+        outcome = _made_text(state, counter)
+        if before.stage == "explore":
+            outcome = f"walkers: {_walker_text(state)}"
+        yield f"round {state.round}: {done}: {outcome}"
     for command in turn.commands:
         if isinstance(command, Stop):
             end = "stopped early" if command.broken else "finished"
