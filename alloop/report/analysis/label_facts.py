@@ -77,9 +77,9 @@ class LabelTotals:
         return self.total_cost / priced if priced else None
 
 
-def level_name(history: History, kind: LabelTotals) -> str:
+def level_name(history: History, totals: LabelTotals) -> str:
     """Return the name of the level that labels of this kind are made at."""
-    return level_title(history, "cheap" if kind.kind == "cheap" else "expensive")
+    return level_title(history, "cheap" if totals.kind == "cheap" else "expensive")
 
 
 def label_totals(history: History) -> tuple[LabelTotals, ...]:
@@ -194,25 +194,21 @@ def label_costs(history: History) -> tuple[LabelCost, ...]:
         if priced and not label.is_given:
             key = (label.fidelity, molecule_key(label.frame))
             kinds.setdefault(key, []).append(label)
-    known_prices = _predicted_prices(history)
+    prices = [(entry.seq, event) for entry, event in history.of_kind(e.Priced)]
     return tuple(
-        _label_cost(key, labels, known_prices) for key, labels in sorted(kinds.items())
+        _label_cost(key, labels, prices) for key, labels in sorted(kinds.items())
     )
 
 
-_Priced = Sequence[tuple[int, e.Priced]]
-
-
-def _predicted_prices(history: History) -> _Priced:
-    return [(entry.seq, event) for entry, event in history.of_kind(e.Priced)]
+_Prices = Sequence[tuple[int, e.Priced]]  # with the numbers of their records
 
 
 def _label_cost(
-    key: tuple[Fidelity, str], labels: Sequence[LabelEntry], priced: _Priced
+    key: tuple[Fidelity, str], labels: Sequence[LabelEntry], prices: _Prices
 ) -> LabelCost:
     seconds = [label.cpu_seconds for label in labels]
     peaks = [finite_number(label.record.details.get("peak_mb")) for label in labels]
-    factors = list(_prediction_factors(labels, priced))
+    factors = list(_prediction_factors(labels, prices))
     return LabelCost(
         fidelity=key[0],
         molecule=key[1],
@@ -226,14 +222,14 @@ def _label_cost(
 
 
 def _prediction_factors(
-    labels: Sequence[LabelEntry], priced: _Priced
+    labels: Sequence[LabelEntry], prices: _Prices
 ) -> Iterator[float]:
     """Yield the ratio of predicted and measured cost, 1 or larger.
 
     Only labels that were requested after the prediction are used.
     """
     for label in labels:
-        before = [event for seq, event in priced if seq <= label.asked]
+        before = [event for seq, event in prices if seq <= label.asked]
         cost = before[-1].costs.get(label.level) if before else None
         if cost is not None and not label.cached:
             ratio = cost.seconds(label.frame) / label.cpu_seconds
@@ -396,8 +392,8 @@ class NoiseFloor:
             return (
                 f"The model's error in forces is within {_CLOSE:g} times of the noise "
                 f"of its {who} ({milli_text(self.error)} against "
-                f"{milli_text(self.force_rms)} "
-                "meV/Å): improve the labels before adding more."
+                f"{milli_text(self.force_rms)} meV/Å): improve the labels before "
+                "adding more."
             )
         part = _share_text(self.error, self.force_rms)
         return f"The {who}' own noise is {part} of the model's error in forces."

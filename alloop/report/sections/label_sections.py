@@ -30,6 +30,7 @@ from alloop.report.sections.markup import (
     frame_link,
     missing_note,
     paragraph,
+    remainder_note,
     table_html,
 )
 from alloop.report.text.formatting import (
@@ -42,7 +43,7 @@ from alloop.report.text.formatting import (
     tiny_text,
 )
 
-_MOST = 200  # quarantined labels that the page lists, at most
+_MOST_LISTED = 200  # quarantined labels that the page lists, at most
 _NAMES = {
     "gap": "HOMO-LUMO gap, eV",
     "t1": "T1 diagnostic",
@@ -168,13 +169,11 @@ def _frame_list(failures: Sequence[tuple[LabelEntry, Unlabelled]]) -> Markup:
             failure_text(why.failure),
             *(why.message, "no" if why.is_permanent else "yes"),
         )
-        for x, why in failures[:_MOST]
+        for x, why in failures[:_MOST_LISTED]
     ]
     head = ("frame", "molecule", "level", "failure", "message", "retry")
-    more = len(failures) - _MOST
-    shown = table_html(head, rows, words=len(head))
-    rest = paragraph(f"And {more} more; `alloop log STORE` lists all.")
-    return shown + rest if more > 0 else shown
+    rest = remainder_note(len(failures), _MOST_LISTED)
+    return table_html(head, rows, words=len(head)) + rest
 
 
 def noise_section(history: History) -> Section:

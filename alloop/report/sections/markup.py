@@ -198,6 +198,12 @@ def table_html(
     return _render_piece("table", list(head), [list(row) for row in rows], words)
 
 
+def remainder_note(count: int, limit: int) -> Markup:
+    """Return a note on the rows beyond `limit` of `count`; empty without any."""
+    more = f"And {count - limit} more; `alloop log STORE` lists all."
+    return paragraph(more) if count > limit else Markup("")
+
+
 def outcome_tiles(facts: Iterable[tuple[str, str, str]]) -> Markup:
     """Return facts as tiles: a name, a head in large type and the rest."""
     return _render_piece("outcome", list(facts))

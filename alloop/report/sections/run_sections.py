@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 
 import numpy as np
 from markupsafe import Markup
@@ -44,6 +45,7 @@ from alloop.report.sections.markup import (
     heading,
     missing_note,
     paragraph,
+    remainder_note,
     table_html,
     wide_or_narrow,
 )
@@ -148,13 +150,10 @@ def _draw_lane(axes: Axes, lane: WorkerLane, runs: Sequence[RunSpan]) -> None:
 
 def _draw_rounds(axes: Axes, bars: Sequence[TaskBar], runs: Sequence[RunSpan]) -> None:
     begun = round_starts(bars)
-    ticks = [
-        axis_position(begun[number], runs) for number in spread_numbers(sorted(begun))
-    ]
+    numbers = spread_numbers(sorted(begun))
+    ticks = [axis_position(begun[number], runs) for number in numbers]
     above = axes.secondary_xaxis("top")
-    above.set_xticks(
-        ticks, [f"round {number}" for number in spread_numbers(sorted(begun))]
-    )
+    above.set_xticks(ticks, [f"round {number}" for number in numbers])
     above.tick_params(labelsize="x-small", length=3)
 
 
@@ -307,9 +306,8 @@ def cost_section(history: History) -> Section:
         "cache cost nothing. Preparation is relaxing the molecules and the MD that "
         "made the validation set, at the cheap level; noise floor is labels made again."
     )
-    body = figure_block(cost_figure(parts), caption) + _label_cost_table(
-        history, label_costs(history)
-    )
+    body = figure_block(cost_figure(parts), caption)
+    body += _label_cost_table(history, label_costs(history))
     gained = [*split_sentences(history), *refinement_sentences(history)]
     return Section("cpu", name, body + bullet_list(gained) * bool(gained))
 
@@ -367,10 +365,9 @@ def walker_section(history: History, explored: Explorations) -> Section:
     name = "Walkers"
     if not explored.moments:
         return Section("walkers", name, missing_note("No walker has moved yet."))
-    body = paragraph(_overview_text(history, explored)) + _walker_figures(
-        history, explored
-    )
-    return Section("walkers", name, body + _stop_table(history, explored))
+    body = paragraph(_overview_text(history, explored))
+    body += _walker_figures(history, explored) + _stop_table(history, explored)
+    return Section("walkers", name, body)
 
 
 def md_timestep(history: History) -> float:
@@ -401,7 +398,7 @@ def _stop_text(times: int) -> str:
     )
 
 
-def _walker_figures(history: History, explored: Explorations) -> Text:
+def _walker_figures(history: History, explored: Explorations) -> Markup:
     kelvin = config_value(history, "explore", "temperature")
     several = kelvin if isinstance(kelvin, list) else [kelvin]
     baths = [float(x) for x in several if isinstance(x, int | float)]
@@ -413,9 +410,9 @@ def _walker_figures(history: History, explored: Explorations) -> Text:
         "standard deviation) that so few atoms have at that temperature. Two points "
         "of three should lie in it: a cloud above it is MD that heats up."
     )
-    if any(x.energy == x.energy for x in explored.energies):
+    energies = [x for x in explored.energies if not isnan(x.energy)]
+    if energies:
         atoms = [len(frame) for frame in history.opened.start]
-        energies = [x for x in explored.energies if x.energy == x.energy]
         drawn.append(energy_figure(energies, atoms, step))
         caption += (
             " Right: energies, by the model, of frames that MD brought. The store "
@@ -427,7 +424,7 @@ def _walker_figures(history: History, explored: Explorations) -> Text:
     return figure_block(drawn, caption)
 
 
-def _stop_table(history: History, explored: Explorations) -> Text:
+def _stop_table(history: History, explored: Explorations) -> Markup:
     stopped = [x for x in explored.moments if x.stopped]
     if not stopped:
         return Markup("")
@@ -442,10 +439,8 @@ def _stop_table(history: History, explored: Explorations) -> Text:
         *("frame before", "guard", "molecule"),
         *("walker", "round", "generation", "step", "time, ps", "temperature, K"),
     )
-    more = len(stopped) - _MOST_STOPS
-    rest = paragraph(f"And {more} more; `alloop log STORE` lists all.")
-    shown = title + reasons + table_html(head, rows, words=3)
-    return shown + rest if more > 0 else shown
+    rest = remainder_note(len(stopped), _MOST_STOPS)
+    return title + reasons + table_html(head, rows, words=3) + rest
 
 
 def stop_frames(explored: Explorations) -> dict[tuple[int, int], Origin]:
@@ -455,15 +450,15 @@ def stop_frames(explored: Explorations) -> dict[tuple[int, int], Origin]:
 
 
 def _stop_row(
-    history: History, at: WalkerMoment, frames: dict[tuple[int, int], Origin]
+    history: History, moment: WalkerMoment, frames: dict[tuple[int, int], Origin]
 ) -> Sequence[Text]:
-    before = frames.get((at.round, at.walker))
+    before = frames.get((moment.round, moment.walker))
     start = history.opened.start
     return (
         frame_link(before.frame) if before else "not kept",
-        str(at.stopped),
-        hill_formula(start[at.molecule]) if at.molecule < len(start) else "?",
-        *map(str, (at.walker, at.round, at.generation, at.step)),
-        f"{_picoseconds(at.step, md_timestep(history)):.3g}",
-        number_text(at.temperature),
+        str(moment.stopped),
+        hill_formula(start[moment.molecule]) if moment.molecule < len(start) else "?",
+        *map(str, (moment.walker, moment.round, moment.generation, moment.step)),
+        f"{_picoseconds(moment.step, md_timestep(history)):.3g}",
+        number_text(moment.temperature),
     )

@@ -74,7 +74,7 @@ class CostedGeneration:
 
 @dataclass(frozen=True, slots=True)
 class CampaignCurve:
-    """The generations of a campaign, or of its control with that name."""
+    """The generations of a campaign, or of the control named `control` if not empty."""
 
     name: str
     control: str
@@ -104,8 +104,8 @@ def comparison_page(compared: Sequence[ComparedCampaign]) -> str:
     return render_page(
         title=" · ".join(names),
         kind="campaigns compared",
-        where=and_list(str(campaign.path) for campaign in histories),
-        lead=_lead_list(histories),
+        where=and_list(str(history.path) for history in histories),
+        lead=bullet_list(_caveats(histories), "weak"),
         sections=(
             Section("learning", "Learning curves", _learning_figure(curves)),
             Section("errors", "Final errors and costs", _end_table(curves, compared)),
@@ -158,11 +158,6 @@ def _campaign_curves(
     yield CampaignCurve(name, "", colour, costed_generations(campaign.history))
     for control, history in campaign.controls.items():
         yield CampaignCurve(name, control, colour, costed_generations(history))
-
-
-def _lead_list(histories: Sequence[History]) -> Markup:
-    caveats = list(_caveats(histories))
-    return bullet_list(caveats, "weak") if caveats else Markup("")
 
 
 def _caveats(histories: Sequence[History]) -> Iterator[str]:
