@@ -199,7 +199,8 @@ def set_errors(history: History) -> dict[str, list[float | None]]:
     """
     events = [event for _, event in history.generations]
     return {
-        name: [_error(event, name) for event in events] for name in _set_names(events)
+        name: [_set_error(event, name) for event in events]
+        for name in _set_names(events)
     }
 
 
@@ -236,7 +237,7 @@ def _set_names(events: list[e.Trained]) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
-def _error(event: e.Trained, name: str) -> float | None:
+def _set_error(event: e.Trained, name: str) -> float | None:
     values = (check.value for check in event.checks if check.set_name == name)
     value = next(values, None)
     return None if value is None else value * _MILLI
@@ -263,10 +264,10 @@ def split_sentences(history: History) -> tuple[str, ...]:
 
 def _gain_sentences(gains: LevelGains) -> Iterator[str]:
     yield (
-        f"Twice the cheap labels lower the error by {_fall(gains.cheap)}, twice the "
-        f"expensive ones by {_fall(gains.expensive)}; for the money of both, expensive "
-        f"labels alone would err {_times(gains.advantage)} as much (short trainings "
-        f"beside {plural(gains.measured, 'generation')}, the last one "
+        f"Twice the cheap labels lower the error by {_error_drop(gains.cheap)}, twice "
+        f"the expensive ones by {_error_drop(gains.expensive)}; for the money of both, "
+        f"expensive labels alone would err {_ratio_text(gains.advantage)} as much "
+        f"(short trainings beside {plural(gains.measured, 'generation')}, the last one "
         f"{gains.generation}, where all labels err by {milli_text(gains.both)} meV/Å)."
     )
     if cheap_is_idle(gains):
@@ -300,14 +301,14 @@ def _share_sentences(gains: LevelGains) -> Iterator[str]:
     )
 
 
-def _fall(exponent: Measured) -> str:
+def _error_drop(exponent: Measured) -> str:
     """Return by how much twice the labels lower an error, in percent."""
     fall = 1 - 2**-exponent.value
     doubt = abs(2**-exponent.value - 2 ** -(exponent.value + exponent.error))
     return f"{100 * fall:.0f} ± {100 * doubt:.0f} %"
 
 
-def _times(advantage: Measured) -> str:
+def _ratio_text(advantage: Measured) -> str:
     low, high = (exp(advantage.value + s * advantage.error) for s in (-1, 1))
     return f"{exp(advantage.value):.2f} times ({low:.2f} to {high:.2f})"
 
@@ -319,10 +320,10 @@ def refinement_sentences(history: History) -> tuple[str, ...]:
     """
     refinements = [x.event.refinement for x in history.generations]
     refined = [x for x in refinements if x is not None]
-    return tuple(_sentences(refined)) if refined else ()
+    return tuple(_refinement_texts(refined)) if refined else ()
 
 
-def _sentences(refined: Sequence[Refinement]) -> Iterator[str]:
+def _refinement_texts(refined: Sequence[Refinement]) -> Iterator[str]:
     applied = [x for x in refined if x.share]
     yield (
         f"{plural(len(refined), 'generation')} refined by cheap labels of flagged "

@@ -377,7 +377,10 @@ def limit_coverages(history: History) -> tuple[LimitCoverage, ...]:
     controls = [
         x.limit_held for x in history.state.entries() if x.limit_held is not None
     ]
-    groups = {"control frame": controls, "frame of the examination": _examined(history)}
+    groups = {
+        "control frame": controls,
+        "frame of the examination": _examination_holds(history),
+    }
     return tuple(
         LimitCoverage(group, coverage, len(held), sum(held))
         for group, held in groups.items()
@@ -385,7 +388,7 @@ def limit_coverages(history: History) -> tuple[LimitCoverage, ...]:
     )
 
 
-def _examined(history: History) -> list[bool]:
+def _examination_holds(history: History) -> list[bool]:
     model = _examined_model(history)
     limits = next(
         (x.error_limits for _, x in history.generations if x.model == model), None
@@ -410,8 +413,8 @@ def limit_sentences(history: History) -> Iterator[str]:
     yield (
         f"Generation {trained.generation} promises limits of force errors that hold "
         f"for {limits.coverage:.0%} of frames like those that they were made from, "
-        f"{_made_from(limits)}: {median} meV/Å at the median surprise, and none where "
-        "surprise or a bond length lies beyond all of theirs."
+        f"{_limit_origin(limits)}: {median} meV/Å at the median surprise, and none "
+        "where surprise or a bond length lies beyond all of theirs."
     )
     for group in limit_coverages(history):
         yield group.sentence
@@ -423,7 +426,7 @@ def calibration_sentences(history: History) -> Iterator[str]:
     yield from limit_sentences(history)
 
 
-def _made_from(limits: ErrorLimits) -> str:
+def _limit_origin(limits: ErrorLimits) -> str:
     parts = [plural(limits.frames - limits.examined, "validation frame")]
     if limits.examined:
         parts.append(f"{limits.examined} of the examination")

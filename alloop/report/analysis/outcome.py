@@ -257,11 +257,11 @@ def measured_errors(history: History) -> tuple[MeasuredError, ...]:
 
     The examination leads, or a validation set that the user supplied.
     """
-    errors = [*_examined(history), *_validated(history)]
+    errors = [*_examination_error(history), *_validation_error(history)]
     return tuple(reversed(errors) if supplied_validation(history) else errors)
 
 
-def _examined(history: History) -> Iterator[MeasuredError]:
+def _examination_error(history: History) -> Iterator[MeasuredError]:
     examination = last_examination(history)
     if examination is not None and examination.errors is not None:
         yield MeasuredError(
@@ -275,7 +275,7 @@ def _examined(history: History) -> Iterator[MeasuredError]:
         )
 
 
-def _validated(history: History) -> Iterator[MeasuredError]:
+def _validation_error(history: History) -> Iterator[MeasuredError]:
     best = best_generation(history)
     if best is not None and best.force_mae is not None:
         yield MeasuredError(

@@ -301,7 +301,7 @@ def acceptance_section(history: History) -> Section:
     rows = [
         (
             str(event.generation),
-            _use(history, event.generation),
+            _use_text(history, event.generation),
             str(len(event.checks) - len(event.failed_checks)),
             "; ".join(check_text(check) for check in event.failed_checks) or "–",
         )
@@ -315,7 +315,7 @@ def acceptance_section(history: History) -> Section:
     )
 
 
-def _use(history: History, number: int) -> str:
+def _use_text(history: History, number: int) -> str:
     if number in history.state.unaccepted:
         return "for exploration"
     return "yes" if number in history.state.accepted else "no"

@@ -99,20 +99,20 @@ def citations(history: History) -> list[str]:
 
 def _loop_papers(history: History) -> Iterator[str]:
     """Yield the papers of the training, potential, scores, limits and MD."""
-    potential, flag = _word(history, "potential", "kind"), ("flag", "selection")
+    potential, flag = _config_word(history, "potential", "kind"), ("flag", "selection")
     words = [
-        _word(history, "training", "kind"),
+        _config_word(history, "training", "kind"),
         _optimiser(history, potential),
-        _word(history, "flag", "kind"),
-        _word(history, *flag) or _word(history, *flag, "kind"),
-        _word(history, "flag", "descriptors"),
+        _config_word(history, "flag", "kind"),
+        _config_word(history, *flag) or _config_word(history, *flag, "kind"),
+        _config_word(history, "flag", "descriptors"),
     ]
-    for kind in (potential, _word(history, "potential", "network", "kind")):
+    for kind in (potential, _config_word(history, "potential", "network", "kind")):
         yield from _POTENTIALS.get(kind, ())
     yield from (_LOOP[word] for word in words if word in _LOOP)
     if config_value(history, "refine") is not None:
         yield _KREIMAN
-    if _word(history, "explore", "protocol") not in ("", "periodic"):
+    if _config_word(history, "explore", "protocol") not in ("", "periodic"):
         yield _LOOP["q-residual"]
     if history.state.errors:
         yield (
@@ -122,7 +122,7 @@ def _loop_papers(history: History) -> Iterator[str]:
     yield "Langevin MD: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34"
     if config_value(history, "explore", "pressure") is not None:
         yield "constant pressure: Bernetti and Bussi, J. Chem. Phys. 153, 114107 (2020)"
-        if _word(history, "explore", "barostat", "cell") != "isotropic":
+        if _config_word(history, "explore", "barostat", "cell") != "isotropic":
             yield "shapes of cells: Del Tatto et al., Appl. Sci. 12, 1139 (2022)"
 
 
@@ -130,7 +130,9 @@ def _optimiser(history: History, potential: str) -> str:
     """Return the optimiser of the weight matrices, "" where there are none."""
     default = "adamw" if is_pretrained(potential) else "muon"
     network = potential in NETWORKS
-    return _word(history, "training", "optimiser") or (default if network else "")
+    return _config_word(history, "training", "optimiser") or (
+        default if network else ""
+    )
 
 
 def _level_papers(history: History) -> Iterator[str]:
@@ -152,7 +154,7 @@ def _level_papers(history: History) -> Iterator[str]:
         yield from _DISPERSIONS.get(str(settings.get("dispersion")), ())
 
 
-def _word(history: History, *path: str) -> str:
+def _config_word(history: History, *path: str) -> str:
     """Return a word of the configuration in force, "" where there is none."""
     value = config_value(history, *path)
     return value if isinstance(value, str) else ""
@@ -188,7 +190,7 @@ def methods_section(history: History) -> Section:
         + bullet_list(label_checks(history))
         + paragraph(_version_text(history))
         + heading("To cite")
-        + bullet_list([*citations(history), _own_citation(history)])
+        + bullet_list([*citations(history), _alloop_citation(history)])
         + paragraph(
             "A functional, a basis set or a program that is missing from this list "
             "has papers of its own."
@@ -280,7 +282,7 @@ def _setting_value(value: Any) -> str:
     return "none" if value in (None, "") else str(value)
 
 
-def _own_citation(history: History) -> str:
+def _alloop_citation(history: History) -> str:
     version_used = history.attrs.get("alloop_version", "?")
     return f"alloop {version_used}: CITATION.cff in its repository"
 

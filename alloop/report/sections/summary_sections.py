@@ -338,14 +338,16 @@ def first_screen(history: History, controls: Mapping[str, History]) -> Markup:
         (
             paragraph(stage_sentence(history), "lead"),
             outcome_tiles(tiles),
-            summary_block(_curve(history, controls), _molecule(history)),
+            summary_block(
+                _summary_curve(history, controls), _molecule_picture(history)
+            ),
             *(paragraph(text) for text in warning_sentences(history)),
             _next_steps(history, controls),
         )
     )
 
 
-def _curve(history: History, controls: Mapping[str, History]) -> Markup:
+def _summary_curve(history: History, controls: Mapping[str, History]) -> Markup:
     return learning_curve(
         history,
         controls,
@@ -355,7 +357,7 @@ def _curve(history: History, controls: Mapping[str, History]) -> Markup:
     )
 
 
-def _molecule(history: History) -> Markup:
+def _molecule_picture(history: History) -> Markup:
     """Return a picture of the molecule that the campaign began with, and its levels."""
     start = history.opened.start
     formulas = list(dict.fromkeys(hill_formula(frame) for frame in start))
@@ -373,7 +375,7 @@ def _molecule(history: History) -> Markup:
 
 def molecule_figure(frame: Frame) -> Markup:
     """Draw a frame as spheres, seen along its shortest principal axis."""
-    atoms = _turned(to_atoms(frame))
+    atoms = _principal_axes(to_atoms(frame))
 
     def paint(axes: list[Axes]) -> None:
         (ax,) = axes
@@ -388,7 +390,7 @@ def molecule_figure(frame: Frame) -> Markup:
     return draw_svg("molecule", about, 1.7, paint, width=2.6)
 
 
-def _turned(atoms: Atoms) -> Atoms:
+def _principal_axes(atoms: Atoms) -> Atoms:
     """Return a molecule in its principal axes, the longest first; a cell unchanged."""
     if any(atoms.pbc):
         return atoms
@@ -401,7 +403,7 @@ def _turned(atoms: Atoms) -> Atoms:
 def _next_steps(history: History, controls: Mapping[str, History]) -> Markup:
     steps = weaknesses(history, controls)
     if not steps:
-        return subtitle("What to do next") + paragraph(_nothing(history))
+        return subtitle("What to do next") + paragraph(_no_advice(history))
     intro = (
         "The costliest weaknesses, each with the lines of the campaign file that would "
         "mend it."
@@ -410,7 +412,7 @@ def _next_steps(history: History, controls: Mapping[str, History]) -> Markup:
     return subtitle("What to do next") + paragraph(intro) + advice_list(rows)
 
 
-def _nothing(history: History) -> str:
+def _no_advice(history: History) -> str:
     if not history.state.finished:
         return "Nothing yet: the campaign is not finished."
     return "Nothing stands out: no weakness that a change of the campaign file mends."
@@ -422,7 +424,7 @@ def notebook_page(history: History, controls: Mapping[str, History]) -> Markup:
     texts = {"stage": stage_sentence(history)}
     texts |= {name: str(fact) for name, fact in facts.items()}
     table = table_page(str(history.attrs["name"]), texts)
-    return notebook_block(table, _curve(history, controls))
+    return notebook_block(table, _summary_curve(history, controls))
 
 
 def table_page(title: str, facts: Mapping[str, str]) -> Markup:

@@ -333,7 +333,7 @@ def _verdict_text(points: tuple[ErrorPoint, ...]) -> Markup:
     ]
     words = (
         f"On {plural(outcome.n, 'random control frame')}: "
-        f"{_were(outcome.hits)} flagged and {_were(outcome.misses)} missed."
+        f"{_count_text(outcome.hits)} flagged and {_count_text(outcome.misses)} missed."
     )
     if outcome.n < 3 * ENOUGH:
         words += f" n = {outcome.n} is too few for a rate."
@@ -341,7 +341,7 @@ def _verdict_text(points: tuple[ErrorPoint, ...]) -> Markup:
     return title + table_html(head, rows) + paragraph(words) + _enrichment_text(outcome)
 
 
-def _were(count: int) -> str:
+def _count_text(count: int) -> str:
     return f"{plural(count, 'bad frame')} {'was' if count == 1 else 'were'}"
 
 
