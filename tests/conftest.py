@@ -16,11 +16,17 @@ from alloop.loop import events as e
 from alloop.loop.reducer import next_state
 from alloop.loop.state import LoopState
 from alloop.report.sections import (
-    error_figures,
-    residual_section,
-    run_figures,
-    shift_figures,
+    descriptor_map,
+    error_sections,
+    generation_sections,
+    run_sections,
+    shift_report,
+    side_by_side,
+    surprise_sections,
 )
+
+DRAWN = (descriptor_map, error_sections, generation_sections, run_sections)
+DRAWN += (shift_report, side_by_side, surprise_sections)
 
 # Before torch is imported: threads of several test processes wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -107,7 +113,7 @@ def _blank_figures(
 ) -> None:
     """Leave the figures of reports blank: they take longer than a toy campaign."""
     if "figures" not in request.fixturenames:
-        for module in (error_figures, residual_section, run_figures, shift_figures):
+        for module in DRAWN:
             monkeypatch.setattr(module, "draw_svg", lambda *_, **__: Markup("<svg/>"))
 
 

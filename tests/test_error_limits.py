@@ -14,15 +14,14 @@ from alloop.generation import Generation
 from alloop.history.examination import labels_of_test
 from alloop.history.reader import History
 from alloop.loop import events as e
-from alloop.report.analysis.explorations import exploration_proposals
-from alloop.report.analysis.limit_coverage import (
+from alloop.report.analysis.examination import (
     LimitCoverage,
     limit_coverages,
     limit_sentences,
     newest_limits,
 )
-from alloop.report.analysis.uncertainty import bad_errors
-from alloop.report.sections.surprise_sections import limits_section
+from alloop.report.analysis.explorations import exploration_proposals
+from alloop.report.sections.surprise_sections import bad_errors, limits_section
 from alloop.report.status import campaign_status
 from alloop.scores.error_limits import fit_error_limits
 from tests.conftest import write_toy

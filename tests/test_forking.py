@@ -15,7 +15,7 @@ from alloop.core.errors import InputError
 from alloop.history.reader import CODEC, read_history
 from alloop.loop import events as e
 from alloop.report.status import campaign_status
-from alloop.report.text.event_text import log_lines
+from alloop.report.text.event_log import log_lines
 from alloop.store import packs
 from alloop.store.archive import Archive
 from alloop.store.doctor import verify_store

@@ -83,7 +83,7 @@ def diagnose(  # noqa: PLR0913 - one for each option
     from alloop.jobs.level_model import named_level
     from alloop.jobs.training_set import known_frames
     from alloop.report.sections.page import write_page
-    from alloop.report.sections.shift_page import shift_page
+    from alloop.report.sections.shift_report import shift_page
 
     page = out or _beside(frames)
     refuse_target(page, PAGES, force=force or out is None)
@@ -190,7 +190,7 @@ def _print_rows(found: "Diagnosis") -> None:
 
 def _print_sums(found: "Diagnosis") -> None:
     from alloop.core.atoms import chemical_symbol
-    from alloop.report.sections.shift_sections import shift_sentence
+    from alloop.report.sections.shift_report import shift_sentence
 
     for note in found.notes():
         print_error(f"note: {note}")

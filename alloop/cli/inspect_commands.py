@@ -31,8 +31,7 @@ def status(
 ) -> None:
     """Show what a campaign reached: error, limits of errors, controls and cost."""
     from alloop.report.analysis.outcome import outcome_facts
-    from alloop.report.status import campaign_status
-    from alloop.report.text.summary import warning_sentences
+    from alloop.report.status import campaign_status, warning_sentences
 
     history = open_history(place)
     values = campaign_status(history)
@@ -51,7 +50,7 @@ def _print_details(
     history: "History", controls: "Mapping[str, History]", values: dict[str, Any]
 ) -> None:
     """Print the table of generations, all sentences and the table of labels."""
-    from alloop.report.text.summary import detail_lines, end_table
+    from alloop.report.status import detail_lines, end_table
 
     print_text(end_table(history, controls))
     for line in detail_lines(history, controls):
@@ -104,7 +103,7 @@ def log(
     With --json, each line is a JSON object.
     """
     from alloop.history.reader import follow_records
-    from alloop.report.text.event_text import log_entry, log_line
+    from alloop.report.text.event_log import log_entry, log_line
 
     history = open_history(place)
     levels = history.state.levels

@@ -185,8 +185,8 @@ def _run_observer(
     campaign: "Campaign", stop: Callable[[], bool], quiet: bool
 ) -> Iterator["RunObserver"]:
     from alloop.driver.run import RunObserver
+    from alloop.report.text.event_log import log_observer
     from alloop.report.text.live_display import LiveDisplay
-    from alloop.report.text.logfile import log_observer
     from alloop.workers.spool import spool_folder
 
     console = Console(quiet=True) if quiet else output_console()
@@ -221,7 +221,7 @@ def _stopped_message(again: str) -> int:
 def _show_end(campaign: "Campaign") -> None:
     from alloop.history.reader import read_history
     from alloop.report.sections.page import write_report
-    from alloop.report.text.summary import end_lines
+    from alloop.report.status import end_lines
 
     history = campaign.history()
     controls = {name: read_history(path) for name, path in campaign.controls().items()}

@@ -312,9 +312,13 @@ _DONE = ("there already", "exists already", "is excluded already")
 PRELUDE = """
 from markupsafe import Markup
 from alloop.report.sections import (
-    error_figures, residual_section, run_figures, shift_figures,
+    descriptor_map, error_sections, generation_sections, run_sections, shift_report,
+    side_by_side, surprise_sections,
 )
-for module in (error_figures, residual_section, run_figures, shift_figures):
+for module in (
+    descriptor_map, error_sections, generation_sections, run_sections, shift_report,
+    side_by_side, surprise_sections,
+):
     module.draw_svg = lambda *_, **__: Markup("<svg/>")
 import ase.db, ase.io.extxyz, ase.io.trajectory, zarr.codecs, zarr.storage
 import alloop.campaign, alloop.config.load, alloop.store_copies.repair

@@ -26,7 +26,7 @@ from alloop.history.reader import CODEC, read_history
 from alloop.history.saved_fold import campaign_beginning
 from alloop.report.sections import page
 from alloop.report.status import campaign_status
-from alloop.report.text.event_text import log_lines
+from alloop.report.text.event_log import log_lines
 from alloop.report.text.frame_history import describe_frame
 from alloop.store.archive import Archive
 from alloop.store.doctor import verify_store

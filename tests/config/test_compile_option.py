@@ -8,7 +8,7 @@ import yaml
 from alloop.campaign import Campaign
 from alloop.config.build import compiles_forces
 from alloop.config.sections.explore import Langevin
-from alloop.report.text.event_text import log_lines
+from alloop.report.text.event_log import log_lines
 from tests.conftest import write_toy
 
 

@@ -15,12 +15,12 @@ from alloop.export import Choice
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History, read_history
 from alloop.loop import events as e
-from alloop.report.analysis.comparison import compare_controls
 from alloop.report.analysis.examination import (
     examination_sentences,
     last_examination,
 )
-from alloop.report.text.summary import detail_lines
+from alloop.report.analysis.outcome import compare_controls
+from alloop.report.status import detail_lines
 from alloop.store_copies import controls
 from benchmarks.durability.comparison import store_contents
 from tests.conftest import write_toy

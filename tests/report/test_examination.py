@@ -1,4 +1,4 @@
-"""The examination as it is told: errors, survivors, alarms."""
+"""The examination in reports: errors, walkers that were stopped, alarms."""
 
 import io
 from dataclasses import replace
@@ -10,19 +10,23 @@ from rich.console import Console
 from alloop.core.records import Failure, Unlabelled
 from alloop.history.label_entries import label_entries
 from alloop.loop import events as e
-from alloop.report.analysis.comparison import compare_control
 from alloop.report.analysis.examination import (
     examination_sentences,
     last_examination,
     threshold_sentences,
 )
-from alloop.report.analysis.model_errors import error_groups
+from alloop.report.analysis.outcome import compare_control
+from alloop.report.sections.error_sections import error_groups
 from alloop.report.sections.page import render_report
-from alloop.report.status import campaign_status
+from alloop.report.status import (
+    campaign_status,
+    detail_lines,
+    end_lines,
+    end_table,
+)
 from alloop.report.text.formatting import milli_text
 from alloop.report.text.frame_history import describe_frame
-from alloop.report.text.live_counts import LabelCounter, fact_rows
-from alloop.report.text.summary import detail_lines, end_lines, end_table
+from alloop.report.text.live_display import LabelCounter, fact_rows
 
 
 def examined_labels(history):

@@ -1,4 +1,4 @@
-"""Numbers in human words."""
+"""Numbers as text for people."""
 
 import math
 

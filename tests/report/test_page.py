@@ -25,13 +25,15 @@ from alloop.history.reader import CODEC, JournalEntry
 from alloop.loop import events as e
 from alloop.loop.rules import Budget, SeedRules
 from alloop.md.integrate import maxwell_boltzmann
-from alloop.report.analysis.citations import citations
-from alloop.report.analysis.descriptor_map import descriptor_map, principal_plane
 from alloop.report.analysis.explorations import _walker_temperatures, read_explorations
-from alloop.report.analysis.model_errors import error_groups
 from alloop.report.sections import page as page_module
-from alloop.report.sections.error_figures import GROUPS
-from alloop.report.sections.error_sections import learning_section
+from alloop.report.sections.descriptor_map import (
+    MAP_GROUPS,
+    descriptor_map,
+    descriptor_section,
+    principal_plane,
+)
+from alloop.report.sections.error_sections import error_groups, learning_section
 from alloop.report.sections.markup import (
     PointGroup,
     PointPlace,
@@ -39,11 +41,14 @@ from alloop.report.sections.markup import (
     page_resource,
     svg_element,
 )
-from alloop.report.sections.methods_sections import about_test_sets, reading_snippet
+from alloop.report.sections.methods_sections import (
+    about_test_sets,
+    citations,
+    reading_snippet,
+)
 from alloop.report.sections.page import render_report, write_report
-from alloop.report.sections.run_figures import MAP_GROUPS
 from alloop.report.sections.summary_sections import first_screen
-from alloop.report.sections.surprise_sections import descriptor_section
+from alloop.report.sections.surprise_sections import GROUPS
 from alloop.report.text.formatting import duration_text
 from alloop.report.text.frame_history import describe_frame
 from alloop.store.archive import Archive

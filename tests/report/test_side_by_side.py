@@ -10,12 +10,12 @@ from alloop.core.errors import InputError
 from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import CODEC
 from alloop.report.analysis.campaign_facts import generation_facts
-from alloop.report.analysis.comparison import costed_generations
 from alloop.report.analysis.examination import last_examination
 from alloop.report.sections.side_by_side import (
     ComparedCampaign,
     campaign_names,
     comparison_page,
+    costed_generations,
     differing_settings,
 )
 from alloop.store.archive import Archive

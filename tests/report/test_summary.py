@@ -12,10 +12,14 @@ from alloop.history.label_entries import label_entries
 from alloop.history.reader import CODEC
 from alloop.loop import events as e
 from alloop.report.analysis.examination import last_examination
-from alloop.report.status import campaign_status
+from alloop.report.status import (
+    campaign_status,
+    detail_lines,
+    end_lines,
+    end_table,
+)
 from alloop.report.text.formatting import milli_text
-from alloop.report.text.live_counts import LabelCounter, turn_lines
-from alloop.report.text.summary import detail_lines, end_lines, end_table
+from alloop.report.text.live_display import LabelCounter, turn_lines
 from alloop.store.archive import Archive
 
 

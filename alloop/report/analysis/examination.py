@@ -3,6 +3,10 @@
 The predictions are in the journal before the labels are; no model has learned from the
 frames, and nothing was selected by them. In a control campaign they are the frames of
 the campaign that it is compared with.
+
+Limits of errors are promised before the labels come, too. Their coverage is that on
+the examination and on control frames; validation frames are left out, since the limits
+were made from them.
 """
 
 from collections import Counter
@@ -11,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alloop.core.error_limits import ErrorLimits
 from alloop.core.frame import FrameId
 from alloop.core.prediction_errors import ErrorSummary, prediction_errors
 from alloop.core.records import Candidate, Label, Predictions, Unlabelled, Walker
@@ -18,16 +23,20 @@ from alloop.core.units import Floats
 from alloop.history.examination import (
     examination_frames,
     examined_frames,
+    force_error,
     last_examined,
+    limits_in_force,
 )
 from alloop.history.reader import History
+from alloop.history.record_index import ExaminationRequest
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
+    config_number,
     config_value,
     supplied_validation,
 )
-from alloop.report.analysis.label_quality import barred_doubts
-from alloop.report.text.event_text import energy_errors_text
+from alloop.report.analysis.label_facts import barred_doubts
+from alloop.report.text.event_log import energy_errors_text
 from alloop.report.text.formatting import (
     and_list,
     failure_text,
@@ -35,6 +44,7 @@ from alloop.report.text.formatting import (
     milli_text,
     plural,
 )
+from alloop.scores.error_limits import needed_frames
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,8 +53,9 @@ class Examination:
 
     steps: MD steps before each frame, 0 where the frames came from another campaign;
     temperatures in K, ascending. walkers: number of walkers that began; stopped: of
-    those that each guard stopped. wanted: frames asked for. missing: frames without a
-    label that counts, by the reason; waiting: frames whose label has yet to come.
+    those that each guard stopped. wanted: number of frames requested. missing: frames
+    without a label that counts, by the reason; waiting: frames whose label has yet to
+    come.
     errors: over all frames with a label, None without any; by_frame: mean absolute
     error of the forces, eV/Å. alarms: frames above the flag threshold, of the `scored`
     ones.
@@ -76,12 +87,17 @@ class Examination:
         return f"{and_list([f'{x:g}' for x in self.temperatures])} K"
 
 
+def examination_request(history: History) -> ExaminationRequest | None:
+    """Return the request of the last examination; None where there is none."""
+    requests = history.record_index.examinations
+    return requests[max(requests)] if requests else None
+
+
 def last_examination(history: History) -> Examination | None:
     """Return the last examination of a campaign; None where there is none."""
-    asked = history.record_index.examinations
-    if not asked:
+    request = examination_request(history)
+    if request is None:
         return None
-    command = asked[max(asked)]
     walkers: dict[int, Walker] = {
         walker.index: walker
         for event in last_examined(history)
@@ -89,24 +105,24 @@ def last_examination(history: History) -> Examination | None:
     }
     frames = examination_frames(history)
     labels, missing, waiting = _examination_labels(history, frames)
-    known = [x for x in frames if x.frame.id in labels]
+    labelled = [x for x in frames if x.frame.id in labels]
     threshold = next(
-        (x.threshold for _, x in history.generations if x.model == command.model), None
+        (x.threshold for _, x in history.generations if x.model == request.model), None
     )
     surprise = np.array([x.surprise for x in frames])
     scored = int(np.isfinite(surprise).sum()) if threshold is not None else 0
     return Examination(
-        number=command.number,
-        generation=command.generation,
-        temperatures=command.temperatures,
-        steps=command.steps,
-        wanted=command.wanted,
+        number=request.number,
+        generation=request.generation,
+        temperatures=request.temperatures,
+        steps=request.steps,
+        wanted=request.wanted,
         walkers=len(walkers),
         stopped=guard_stops(walkers.values()),
         missing=missing,
         waiting=waiting,
-        errors=_error_summary(history, known),
-        by_frame={x.frame.id: _force_error(x, labels[x.frame.id]) for x in known},
+        errors=_error_summary(history, labelled),
+        by_frame={x.frame.id: _force_error(x, labels[x.frame.id]) for x in labelled},
         threshold=threshold,
         scored=scored,
         alarms=int((surprise > threshold).sum()) if threshold is not None else 0,
@@ -127,11 +143,11 @@ def _examination_labels(
     missing: Counter[str] = Counter()
     waiting = 0
     for frame in (x.frame.id for x in frames if x.frame.id not in good):
-        found = history.label_index.get(level, frame)
-        if found is None:
+        record = history.label_index.get(level, frame)
+        if record is None:
             waiting += 1
-        elif isinstance(found, Unlabelled):
-            missing[failure_text(found.failure)] += 1
+        elif isinstance(record, Unlabelled):
+            missing[failure_text(record.failure)] += 1
         elif history.state.excluded & {(frame, "expensive"), (frame, "all")}:
             missing["excluded by hand"] += 1
         else:
@@ -139,14 +155,16 @@ def _examination_labels(
     return good, missing, waiting
 
 
-def _error_summary(history: History, known: list[Candidate]) -> ErrorSummary | None:
-    if not known:
+def _error_summary(
+    history: History, candidates: list[Candidate]
+) -> ErrorSummary | None:
+    if not candidates:
         return None
     level = history.state.levels["expensive"]
-    labels = history.label_index.label_set(level, [x.frame.id for x in known])
-    forces: Floats = np.concatenate([x.forces for x in known])
+    labels = history.label_index.label_set(level, [x.frame.id for x in candidates])
+    forces: Floats = np.concatenate([x.forces for x in candidates])
     return prediction_errors(
-        Predictions(np.array([x.energy for x in known]), forces), labels
+        Predictions(np.array([x.energy for x in candidates]), forces), labels
     )
 
 
@@ -156,52 +174,52 @@ def _force_error(candidate: Candidate, label: Label) -> float:
 
 def examination_sentences(history: History) -> Iterator[str]:
     """Yield the results of the last examination in sentences; nothing without one."""
-    found = last_examination(history)
-    if found is None:
+    examination = last_examination(history)
+    if examination is None:
         return
-    if found.errors is None:
-        yield f"The examination has no error: {_no_error(found)}."
+    if examination.errors is None:
+        yield f"The examination has no error: {_no_error(examination)}."
     else:
+        spread = examination.errors.energy_spread
         yield (
-            f"Examination: generation {found.generation} errs by "
-            f"{milli_text(found.errors.force_mae)} meV/Å in forces (MAE; RMSE "
-            f"{milli_text(found.errors.force_rmse)}) and by "
-            f"{energy_text(found.errors)} in "
-            f"energies, on {where_measured(found)}, which were used neither for "
-            "training nor for selection."
+            f"Examination: generation {examination.generation} errs by "
+            f"{milli_text(examination.errors.force_mae)} meV/Å in forces (MAE; RMSE "
+            f"{milli_text(examination.errors.force_rmse)}) and by "
+            f"{energy_errors_text(spread, examination.errors.energy_mae)} in energies, "
+            f"on {where_measured(examination)}, which were used neither for training "
+            "nor for selection."
         )
-    if found.stopped:
+    walkers = plural(examination.walkers, "walker")
+    if examination.stopped:
         yield (
-            f"{sum(found.stopped.values())} of the {plural(found.walkers, 'walker')} "
-            f"of the examination were stopped ({_counts_text(found.stopped)}): frames "
-            "beyond that are not in its error."
+            f"{sum(examination.stopped.values())} of the {walkers} of the examination "
+            f"were stopped ({_counts_text(examination.stopped)}): frames beyond that "
+            "are not in its error."
         )
-    elif found.steps:
-        yield f"No guard rail stopped one of its {plural(found.walkers, 'walker')}."
-    if found.missing and found.errors is not None:
-        lost = plural(sum(found.missing.values()), "frame")
-        yield f"{lost} of it have no usable label ({_counts_text(found.missing)})."
+    elif examination.steps:
+        yield f"No guard rail stopped one of its {walkers}."
+    if examination.missing and examination.errors is not None:
+        lost = plural(sum(examination.missing.values()), "frame")
+        reasons = _counts_text(examination.missing)
+        yield f"{lost} of it have no usable label ({reasons})."
 
 
-def energy_text(found: ErrorSummary) -> str:
-    """Return the error of energies with and without its mean, in words."""
-    return energy_errors_text(found.energy_spread, found.energy_mae)
-
-
-def where_measured(found: Examination, whose: str = "that model") -> str:
+def where_measured(examination: Examination, whose: str = "that model") -> str:
     """Return a description of the frames; whose: the model that ran the MD."""
-    frames = plural(found.frames, "frame")
-    if found.steps == 0:
+    frames = plural(examination.frames, "frame")
+    if examination.steps == 0:
         return f"{frames} of MD on the compared campaign's model"
-    return f"{frames} of MD on {whose} at {found.kelvin}"
+    return f"{frames} of MD on {whose} at {examination.kelvin}"
 
 
-def _no_error(found: Examination) -> str:
-    if found.waiting or not (found.missing or found.stopped):
-        return f"{found.waiting or found.wanted} frames wait for MD or a label"
-    if found.missing:
-        return f"no usable label ({_counts_text(found.missing)})"
-    return f"guard rails stopped every walker ({_counts_text(found.stopped)})"
+def _no_error(examination: Examination) -> str:
+    if examination.waiting or not (examination.missing or examination.stopped):
+        return (
+            f"{examination.waiting or examination.wanted} frames wait for MD or a label"
+        )
+    if examination.missing:
+        return f"no usable label ({_counts_text(examination.missing)})"
+    return f"guard rails stopped every walker ({_counts_text(examination.stopped)})"
 
 
 def _counts_text(counts: Mapping[str, int]) -> str:
@@ -221,12 +239,13 @@ def threshold_sentences(history: History) -> Iterator[str]:
         f"The flag threshold of generation {last.generation} is {last.threshold:.3g}, "
         f"which is {threshold_basis(history, last)}."
     )
-    found = last_examination(history)
-    if found is not None and found.scored:
+    examination = last_examination(history)
+    if examination is not None and examination.scored:
+        alarms, scored = examination.alarms, examination.scored
         yield (
-            f"In the examination {found.alarms} of {found.scored} frames of MD "
-            f"({found.alarms / found.scored:.0%}) lie above that of generation "
-            f"{found.generation}{_nominal_rate(history, last)}."
+            f"In the examination {alarms} of {scored} frames of MD "
+            f"({alarms / scored:.0%}) lie above that of generation "
+            f"{examination.generation}{_nominal_rate(history, last)}."
         )
 
 
@@ -239,16 +258,18 @@ def threshold_basis(history: History, trained: e.Trained) -> str:
     if count is None:
         return "not calibrated for MD: the frames that it rests on were not recorded"
     what = _calibration_origin(history, trained)
-    needed = _needed_frames(history)
-    few = ""
+    quantile = config_number(history, "flag", "quantile")
+    needed, shortage = _needed_frames(quantile), ""
     if needed is not None and count < needed:
-        few = (
-            f", too few for the quantile {_wanted_quantile(history):g} asked for: the "
-            f"largest is quantile {count / (count + 1):.2f}, {needed} are needed"
+        shortage = (
+            f", too few for the quantile {quantile:g} asked for: the largest is "
+            f"quantile {count / (count + 1):.2f}, {needed} are needed"
         )
     if trained.threshold_from == "validation":
-        return f"calibrated on {plural(count, 'validation frame')}{what}{few}"
-    return f"not calibrated for MD: it rests on {plural(count, 'frame')} {what}{few}"
+        return f"calibrated on {plural(count, 'validation frame')}{what}{shortage}"
+    return (
+        f"not calibrated for MD: it rests on {plural(count, 'frame')} {what}{shortage}"
+    )
 
 
 def calibration_frames(history: History, trained: e.Trained) -> int | None:
@@ -274,21 +295,163 @@ def _calibration_origin(history: History, trained: e.Trained) -> str:
     )
 
 
-def _wanted_quantile(history: History) -> float | None:
-    asked = config_value(history, "flag", "quantile")
-    return float(asked) if isinstance(asked, int | float) else None
-
-
-def _needed_frames(history: History) -> int | None:
-    """Return the least number of frames that can give the quantile asked for."""
-    asked = _wanted_quantile(history)
-    return None if asked is None else int(np.ceil(asked / (1.0 - asked) - 1e-9))
+def _needed_frames(quantile: float | None) -> int | None:
+    """Return the smallest number of frames that can give the quantile."""
+    if quantile is None:
+        return None
+    # The largest of n is quantile n / (n + 1); 1e-9: rounding of 0.9 / 0.1 adds none.
+    return int(np.ceil(quantile / (1.0 - quantile) - 1e-9))
 
 
 def _nominal_rate(history: History, trained: e.Trained) -> str:
     """Return the promised share of alarms in words, empty with too few frames."""
-    count, needed = calibration_frames(history, trained), _needed_frames(history)
-    asked = _wanted_quantile(history)
-    if asked is None or needed is None or count is None or count < needed:
+    quantile = config_number(history, "flag", "quantile")
+    count, needed = calibration_frames(history, trained), _needed_frames(quantile)
+    if quantile is None or needed is None or count is None or count < needed:
         return ""
-    return f", against a nominal rate of {1.0 - asked:.2g} on frames like its own"
+    return f", against a nominal rate of {1.0 - quantile:.2g} on frames like its own"
+
+
+_FEW = 10  # frames below which a share is no rate
+
+
+@dataclass(frozen=True, slots=True)
+class LimitCoverage:
+    """Of n frames of a group, the number whose true error lay below its limit.
+
+    coverage: the share that was promised.
+    """
+
+    group: str
+    coverage: float
+    n: int
+    held: int
+
+    @property
+    def sentence(self) -> str:
+        """The counts as a sentence."""
+        shortage = "" if self.n >= _FEW else f" (n = {self.n} is too few for a rate)"
+        return (
+            f"Of {plural(self.n, self.group)} {self.held} erred by less than the limit "
+            f"promised before their labels{shortage or self._rate}."
+        )
+
+    @property
+    def _rate(self) -> str:
+        """The share with its 95 % interval (Wilson), against what was promised."""
+        from scipy.stats import binomtest  # slow to import
+
+        interval = binomtest(self.held, self.n).proportion_ci(method="wilson")
+        return (
+            f", {self.held / self.n:.0%} ({interval.low:.0%} to {interval.high:.0%} at "
+            f"95% confidence) against {self.coverage:.0%}"
+        )
+
+
+def newest_limits(history: History) -> tuple[e.Trained, ErrorLimits] | None:
+    """Return the newest generation that has limits of its errors, and the limits.
+
+    A generation whose limits include its own examination, the last one, goes before.
+    """
+    limited = [x for _, x in history.generations if x.error_limits is not None]
+    examined = [x for x in limited if x.model == _examined_model(history)]
+    barred = barred_doubts(history)
+    for event in (*examined, *reversed(limited)):
+        limits = limits_in_force(history, event, barred)
+        if limits is not None and (limits.examined or event not in examined):
+            return event, limits
+    return None
+
+
+def _examined_model(history: History) -> str | None:
+    request = examination_request(history)
+    return None if request is None else request.model
+
+
+def limit_coverages(history: History) -> tuple[LimitCoverage, ...]:
+    """Return the coverage of control frames and of the examination, if known."""
+    newest = newest_limits(history)
+    if newest is None:
+        return ()
+    coverage = newest[1].coverage
+    controls = [
+        x.limit_held for x in history.state.entries() if x.limit_held is not None
+    ]
+    groups = {
+        "control frame": controls,
+        "frame of the examination": _examination_holds(history),
+    }
+    return tuple(
+        LimitCoverage(group, coverage, len(held), sum(held))
+        for group, held in groups.items()
+        if held
+    )
+
+
+def _examination_holds(history: History) -> list[bool]:
+    model = _examined_model(history)
+    limits = next(
+        (x.error_limits for _, x in history.generations if x.model == model), None
+    )
+    if limits is None:
+        return []
+    return [
+        force_error(candidate, label) <= limit
+        for candidate, label in counted_frames(history)
+        if np.isfinite(limit := limits.limit(candidate.surprise, candidate.frame))
+    ]
+
+
+def limit_sentences(history: History) -> Iterator[str]:
+    """Yield the newest limits, the frames behind them and how often they held."""
+    newest = newest_limits(history)
+    if newest is None:
+        yield from _missing_limits(history)
+        return
+    trained, limits = newest
+    median = milli_text(limits.limit(limits.centre))
+    yield (
+        f"Generation {trained.generation} promises limits of force errors that hold "
+        f"for {limits.coverage:.0%} of frames like those that they were made from, "
+        f"{_limit_origin(limits)}: {median} meV/Å at the median surprise, and none "
+        "where surprise or a bond length lies beyond all of theirs."
+    )
+    for group in limit_coverages(history):
+        yield group.sentence
+
+
+def calibration_sentences(history: History) -> Iterator[str]:
+    """Yield the basis of the newest threshold, and of the limits of errors."""
+    yield from threshold_sentences(history)
+    yield from limit_sentences(history)
+
+
+def _limit_origin(limits: ErrorLimits) -> str:
+    parts = [plural(limits.frames - limits.examined, "validation frame")]
+    if limits.examined:
+        parts.append(f"{limits.examined} of the examination")
+    if limits.controls:
+        raised = limits.factor > 1.0
+        by = f" (which raise them by {limits.factor:.2g})" if raised else ""
+        parts.append(f"{plural(limits.controls, 'control frame')} of MD{by}")
+    return and_list(parts)
+
+
+def promised_coverage(history: History) -> float:
+    """Return the share of errors that limits are to hold for, 0.9 by default."""
+    coverage = config_number(history, "flag", "coverage")
+    return 0.9 if coverage is None else coverage
+
+
+def _missing_limits(history: History) -> Iterator[str]:
+    tested = [x.evaluation for _, x in history.generations if x.evaluation is not None]
+    if not history.generations:
+        return
+    count = len(tested[-1].frames) if tested else 0
+    coverage = promised_coverage(history)
+    needed = needed_frames(coverage)
+    if count < needed:
+        yield (
+            f"There are no limits of force errors: a promise of {coverage:.0%} takes "
+            f"{needed} validation frames, there are {count}."
+        )

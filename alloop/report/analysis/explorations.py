@@ -33,19 +33,27 @@ class Proposal:
 
 def exploration_proposals(history: History, event: e.Explored) -> Iterator[Proposal]:
     """Yield the proposals of one exploration."""
-    asked = history.record_index.exploration(event.name)
-    for control, found in ((False, event.candidates), (True, event.controls)):
-        for candidate in found:
-            yield Proposal(candidate, asked.generation, asked.round, control)
+    request = history.record_index.exploration(event.name)
+    for control, candidates in ((False, event.candidates), (True, event.controls)):
+        for candidate in candidates:
+            yield Proposal(candidate, request.generation, request.round, control)
+
+
+def newest_candidates(history: History) -> Iterator[Candidate]:
+    """Yield what the last generation that explored proposed, controls first."""
+    for entry in history.select(history.record_index.newest_explorations()):
+        event = entry.turn.event
+        if isinstance(event, e.Explored):
+            yield from (*event.controls, *event.candidates)
 
 
 def labels_by_frame(history: History, fidelity: Fidelity) -> Mapping[FrameId, Label]:
     """Return the labels of the fidelity, by frame."""
-    wanted = history.opened.levels.get(fidelity)
+    level_id = history.opened.levels.get(fidelity)
     return {
         frame: label
         for (level, frame), label in history.label_index.labels.items()
-        if level == wanted and isinstance(label, Label)
+        if level == level_id and isinstance(label, Label)
     }
 
 
@@ -53,8 +61,10 @@ def control_frames(history: History) -> frozenset[FrameId]:
     """Return the frames that were chosen at random, whatever their surprise."""
     index = history.record_index
     answered = {x.frame.id for x in index.labels if x.purpose == "control"}
-    asked = (x.command for x in index.open_labels.values())
-    return frozenset(answered | {x.frame.id for x in asked if x.purpose == "control"})
+    commands = (x.command for x in index.open_labels.values())
+    return frozenset(
+        answered | {x.frame.id for x in commands if x.purpose == "control"}
+    )
 
 
 _OTHERS = ("surprise", "control")  # origins of frames whose walker continued
@@ -135,8 +145,8 @@ class Explorations:
 
 def read_explorations(history: History) -> Explorations:
     """Read all explorations once, in order."""
-    known = {level: labels_by_frame(history, level) for level in FIDELITIES}
-    wanted = {x.frame.id for x in history.record_index.labels}
+    labels = {level: labels_by_frame(history, level) for level in FIDELITIES}
+    requested = {x.frame.id for x in history.record_index.labels}
     origins: dict[FrameId, Origin] = {}
     stopping: dict[FrameId, Frame] = {}
     moments: list[WalkerMoment] = []
@@ -145,15 +155,15 @@ def read_explorations(history: History) -> Explorations:
     stopped: set[tuple[int, int, int]] = set()
     left_out = 0
     for number, (_, event) in enumerate(history.of_kind(e.Explored)):
-        found = list(exploration_proposals(history, event))
-        for proposal in found:
-            _add_origin(proposal, wanted, origins, stopping, known)
-        at = list(_walker_moments(history, event, stopped))
+        proposals = list(exploration_proposals(history, event))
+        for proposal in proposals:
+            _add_origin(proposal, requested, origins, stopping, labels)
+        piece = list(_walker_moments(history, event, stopped))
         keep = _is_sampled(number, count, len(event.walkers))
-        moments += at if keep else [x for x in at if x.stopped]
-        left_out += 0 if keep else len(at)
-        if _is_sampled(number, count, len(found)):
-            energies += [_walker_energy(x) for x in found]
+        moments += piece if keep else [x for x in piece if x.stopped]
+        left_out += 0 if keep else len(piece)
+        if _is_sampled(number, count, len(proposals)):
+            energies += [_walker_energy(x) for x in proposals]
     return Explorations(origins, stopping, tuple(moments), tuple(energies), left_out)
 
 
@@ -164,10 +174,10 @@ def _is_sampled(number: int, count: int, points: int) -> bool:
 
 def _add_origin(
     proposal: Proposal,
-    wanted: set[FrameId],
+    requested: set[FrameId],
     origins: dict[FrameId, Origin],
     stopping: dict[FrameId, Frame],
-    known: Mapping[Fidelity, Mapping[FrameId, Label]],
+    all_labels: Mapping[Fidelity, Mapping[FrameId, Label]],
 ) -> None:
     """Record the origin of a frame, unless an earlier proposal of it is recorded.
 
@@ -177,8 +187,8 @@ def _add_origin(
     stops = proposal.candidate.origin not in _OTHERS and len(stopping) < _MOST_STOPS
     if stops:
         stopping.setdefault(frame.id, frame)
-    if frame.id not in origins and (stops or frame.id in wanted):
-        labels = {at: found.get(frame.id) for at, found in known.items()}
+    if frame.id not in origins and (stops or frame.id in requested):
+        labels = {at: by_frame.get(frame.id) for at, by_frame in all_labels.items()}
         origins[frame.id] = origin_of(proposal, labels)
 
 
@@ -195,14 +205,15 @@ def origin_of(proposal: Proposal, labels: Mapping[Fidelity, Label | None]) -> Or
         round=proposal.round,
         generation=proposal.generation,
         differences={
-            at: _force_differences(candidate, x)
+            at: force_differences(candidate, x)
             for at, x in labels.items()
             if x is not None
         },
     )
 
 
-def _force_differences(candidate: Candidate, label: Label) -> tuple[float, float]:
+def force_differences(candidate: Candidate, label: Label) -> tuple[float, float]:
+    """Return the mean absolute component and the largest length on an atom, eV/Å."""
     differences = candidate.forces - label.forces
     return float(np.abs(differences).mean()), float(
         np.linalg.norm(differences, axis=1).max()
@@ -210,14 +221,14 @@ def _force_differences(candidate: Candidate, label: Label) -> tuple[float, float
 
 
 def _walker_energy(proposal: Proposal) -> WalkerEnergy:
-    it = proposal.candidate
+    candidate = proposal.candidate
     return WalkerEnergy(
-        it.molecule,
-        proposal.generation,
-        it.step,
-        float(it.energy),
-        proposal.control,
-        float(it.surprise),
+        molecule=candidate.molecule,
+        generation=proposal.generation,
+        step=candidate.step,
+        energy=float(candidate.energy),
+        random=proposal.control,
+        surprise=float(candidate.surprise),
     )
 
 
@@ -225,15 +236,15 @@ def _walker_moments(
     history: History, event: e.Explored, stopped: set[tuple[int, int, int]]
 ) -> Iterator[WalkerMoment]:
     """Yield the walkers that moved in this piece of MD."""
-    asked = history.record_index.exploration(event.name)
+    request = history.record_index.exploration(event.name)
     for walker, kelvin in zip(event.walkers, _walker_temperatures(event), strict=True):
-        key = (asked.round, walker.index, walker.step)
+        key = (request.round, walker.index, walker.step)
         if walker.stopped is not None and key in stopped:
             continue  # it had stopped in an earlier piece
         stopped |= {key} if walker.stopped is not None else set()
         yield WalkerMoment(
-            round=asked.round,
-            generation=asked.generation,
+            round=request.round,
+            generation=request.generation,
             walker=walker.index,
             molecule=walker.molecule,
             step=walker.step,
@@ -251,7 +262,7 @@ def _walker_temperatures(event: e.Explored) -> list[float]:
     # As in MD: the centre of mass is at rest for a molecule, not for a crystal.
     held = np.array([not any(walker.frame.pbc) for walker in walkers], dtype=np.bool_)
     velocities = np.concatenate([walker.velocities for walker in walkers])
-    found: list[float] = velocity_temperature(
+    temperatures: list[float] = velocity_temperature(
         velocities, body_constants(batch, held)
     ).tolist()
-    return found
+    return temperatures

@@ -1,33 +1,38 @@
 """The outcome of a campaign in four facts: error, limits, controls and cost.
 
-The command line and the report tell these in the same words. Pure functions.
+The command line and the report tell these in the same words. Controls are compared at
+equal label cost. Pure functions.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+import numpy as np
+
+from alloop.core.units import Floats
+from alloop.history.examination import labels_of_test
 from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import History
+from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
+    GenerationFacts,
     best_generation,
+    generation_facts,
     level_title,
     supplied_validation,
     validation_origin,
 )
-from alloop.report.analysis.comparison import (
-    TITLES,
-    ControlComparison,
-    compare_controls,
-)
-from alloop.report.analysis.examination import last_examination, where_measured
-from alloop.report.analysis.label_facts import BUDGETED, label_totals
-from alloop.report.analysis.limit_coverage import (
+from alloop.report.analysis.examination import (
     LimitCoverage,
+    last_examination,
     limit_coverages,
     limit_sentences,
     newest_limits,
+    where_measured,
 )
+from alloop.report.analysis.label_facts import BUDGETED, label_totals
 from alloop.report.text.formatting import (
     and_list,
     duration_text,
@@ -35,6 +40,182 @@ from alloop.report.text.formatting import (
     milli_text,
     plural,
 )
+
+_INSTANT = 1e-9  # s: the least label cost; unmeasurable costs count as this
+
+_SAME = 1e-6  # relative difference up to which two errors count as equal
+
+TITLES = {"standard": "standard training", "random": "random selection"}
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorPair:
+    """Two force MAEs on the same frames, eV/Å.
+
+    noise: twice the standard error of the mean difference over the n frames, None where
+    the two were not tested on the same frames.
+    """
+
+    where: str
+    ours: float
+    theirs: float
+    n: int
+    noise: float | None
+
+    @property
+    def gain(self) -> float:
+        """The reduction of our error relative to theirs, as a fraction of theirs."""
+        return 1.0 - self.ours / self.theirs
+
+    @property
+    def certain(self) -> bool:
+        """Return True if the difference exceeds the noise of the frames."""
+        difference = abs(self.ours - self.theirs)
+        return self.noise is not None and difference > max(
+            self.noise, _SAME * self.theirs
+        )
+
+    @property
+    def phrase(self) -> str:
+        """The comparison in words: `0.49 against 0.93 meV/Å on ...`."""
+        doubt = "" if self.certain else _comparison_doubt(self)
+        numbers = f"{milli_text(self.ours)} against {milli_text(self.theirs)}"
+        return f"{numbers} meV/Å on {self.where}{doubt}"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlComparison:
+    """The campaign's best generation and the control's of closest label cost.
+
+    pairs: first on the frames that lead (the examination, or the validation set
+    where the user supplied one), then on the others. Costs are CPU seconds of labels.
+    """
+
+    name: str
+    ours: GenerationFacts
+    theirs: GenerationFacts
+    pairs: tuple[ErrorPair, ...]
+
+    @property
+    def gain(self) -> float:
+        """The reduction of our error on the leading frames, as a fraction of theirs."""
+        return self.pairs[0].gain
+
+    @property
+    def certain(self) -> bool:
+        """Return True if the difference exceeds the noise of the frames that lead."""
+        return self.pairs[0].certain
+
+    @property
+    def noise(self) -> float | None:
+        """The noise of the difference on the frames that lead, eV/Å."""
+        return self.pairs[0].noise
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in words, also where the control did better."""
+        verb = "beat" if self.gain > 0 else "did not beat"
+        who = TITLES.get(self.name, self.name)
+        return (
+            f"The campaign {verb} {who}: {'; '.join(x.phrase for x in self.pairs)}; "
+            f"for {duration_text(self.ours.label_cost)} and "
+            f"{duration_text(self.theirs.label_cost)} of labels."
+        )
+
+
+def _comparison_doubt(pair: ErrorPair) -> str:
+    if pair.noise is None:
+        return " (the two were tested on different frames)"
+    return f" (a difference within the noise of {plural(pair.n, 'frame')})"
+
+
+def compare_control(
+    history: History, name: str, control: History
+) -> ControlComparison | None:
+    """Return the comparison with one control, None without errors to compare."""
+    ours, generations = best_generation(history), generation_facts(control)
+    if ours is None or not generations:
+        return None
+    tested = [x for x in generations if x.force_mae is not None] or generations
+    other = min(
+        reversed(tested), key=lambda x: _cost_distance(x.label_cost, ours.label_cost)
+    )
+    candidates = (
+        _compare_examined(history, control),
+        _compare_validation(history, ours, control, other),
+    )
+    pairs = [pair for pair in candidates if pair is not None]
+    if supplied_validation(history):
+        pairs.reverse()
+    return ControlComparison(name, ours, other, tuple(pairs)) if pairs else None
+
+
+def _compare_examined(history: History, control: History) -> ErrorPair | None:
+    """Compare the two on the examination, None unless both had it."""
+    ours, theirs = last_examination(history), last_examination(control)
+    if ours is None or theirs is None or not (ours.errors and theirs.errors):
+        return None
+    noise = _error_noise(ours.by_frame, theirs.by_frame)
+    our_error, their_error = ours.errors.force_mae, theirs.errors.force_mae
+    frames = where_measured(ours, "the campaign's model") + " (examination)"
+    return ErrorPair(frames, our_error, their_error, ours.frames, noise)
+
+
+def _compare_validation(
+    history: History, ours: GenerationFacts, control: History, theirs: GenerationFacts
+) -> ErrorPair | None:
+    """Compare the two on the validation set, None unless both were tested on it."""
+    if ours.force_mae is None or theirs.force_mae is None:
+        return None
+    our_errors = _frame_errors(history, ours.generation)
+    their_errors = _frame_errors(control, theirs.generation)
+    frames = f"{plural(ours.test, 'frame')} of the validation set"
+    noise = _error_noise(our_errors, their_errors)
+    return ErrorPair(frames, ours.force_mae, theirs.force_mae, ours.test, noise)
+
+
+def _cost_distance(ours: float, theirs: float) -> float:
+    """Return the absolute logarithm of the ratio of two costs."""
+    return abs(math.log(max(ours, _INSTANT) / max(theirs, _INSTANT)))
+
+
+def compare_controls(
+    history: History, controls: Mapping[str, History]
+) -> tuple[ControlComparison, ...]:
+    """Return the comparisons with all controls for which there is one."""
+    comparisons = (
+        compare_control(history, name, control) for name, control in controls.items()
+    )
+    return tuple(x for x in comparisons if x is not None)
+
+
+def _error_noise(
+    ours: Mapping[str, float], theirs: Mapping[str, float]
+) -> float | None:
+    if ours.keys() != theirs.keys() or len(ours) < 2:
+        return None
+    difference = np.array([ours[frame] - theirs[frame] for frame in sorted(ours)])
+    return float(2.0 * difference.std(ddof=1) / np.sqrt(len(difference)))
+
+
+def _frame_errors(history: History, generation: int) -> dict[str, float]:
+    """Return the mean absolute force error by validation frame, eV/Å."""
+    for _, trained in history.generations:
+        if trained.generation == generation and trained.evaluation is not None:
+            return _evaluation_errors(history, trained, trained.evaluation)
+    return {}
+
+
+def _evaluation_errors(
+    history: History, trained: e.Trained, test: e.Evaluation
+) -> dict[str, float]:
+    labels = labels_of_test(history, trained)
+    if labels is None:
+        return {}
+    errors: Floats = np.abs(test.forces - labels.forces)
+    means = [float(errors[span].mean()) for span in labels.batch.atom_slices()]
+    return dict(zip(test.frames, means, strict=True))
+
 
 _NOT_RUN = "`alloop run FILE --controls` runs two at the same label cost"
 
@@ -76,35 +257,35 @@ def measured_errors(history: History) -> tuple[MeasuredError, ...]:
 
     The examination leads, or a validation set that the user supplied.
     """
-    found = [*_examined(history), *_validated(history)]
-    return tuple(reversed(found) if supplied_validation(history) else found)
+    errors = [*_examination_error(history), *_validation_error(history)]
+    return tuple(reversed(errors) if supplied_validation(history) else errors)
 
 
-def _examined(history: History) -> Iterator[MeasuredError]:
-    found = last_examination(history)
-    if found is not None and found.errors is not None:
+def _examination_error(history: History) -> Iterator[MeasuredError]:
+    examination = last_examination(history)
+    if examination is not None and examination.errors is not None:
         yield MeasuredError(
             name="examination",
-            where=where_measured(found, "the model"),
-            frames=found.frames,
-            generation=found.generation,
-            force_mae=found.errors.force_mae,
-            force_rmse=found.errors.force_rmse,
-            energy=found.errors.energy_spread,
+            where=where_measured(examination, "the model"),
+            frames=examination.frames,
+            generation=examination.generation,
+            force_mae=examination.errors.force_mae,
+            force_rmse=examination.errors.force_rmse,
+            energy=examination.errors.energy_spread,
         )
 
 
-def _validated(history: History) -> Iterator[MeasuredError]:
-    found = best_generation(history)
-    if found is not None and found.force_mae is not None:
+def _validation_error(history: History) -> Iterator[MeasuredError]:
+    best = best_generation(history)
+    if best is not None and best.force_mae is not None:
         yield MeasuredError(
             name="validation set",
-            where=f"{plural(found.test, 'frame')} {validation_origin(history)}",
-            frames=found.test,
-            generation=found.generation,
-            force_mae=found.force_mae,
-            force_rmse=found.force_rmse,
-            energy=found.energy_mae,
+            where=f"{plural(best.test, 'frame')} {validation_origin(history)}",
+            frames=best.test,
+            generation=best.generation,
+            force_mae=best.force_mae,
+            force_rmse=best.force_rmse,
+            energy=best.energy_mae,
         )
 
 
@@ -122,10 +303,10 @@ def outcome_facts(
 
 def _error_fact(history: History) -> OutcomeFact:
     """Return the leading error with its level and frames, and the other one."""
-    found = measured_errors(history)
-    if not found:
+    errors = measured_errors(history)
+    if not errors:
         return _no_error_fact(history)
-    lead, *others = found
+    lead, *others = errors
     text = (
         f"in forces (MAE) against {level_title(history, 'expensive')} on "
         f"{lead.where} (the {lead.name})"
@@ -134,9 +315,9 @@ def _error_fact(history: History) -> OutcomeFact:
     return OutcomeFact(f"{milli_text(lead.force_mae)} meV/Å", rest, joint=" ")
 
 
-def _other_text(found: MeasuredError) -> str:
-    frames = plural(found.frames, "frame")
-    return f"{milli_text(found.force_mae)} on the {frames} of the {found.name}"
+def _other_text(error: MeasuredError) -> str:
+    frames = plural(error.frames, "frame")
+    return f"{milli_text(error.force_mae)} on the {frames} of the {error.name}"
 
 
 def _no_error_fact(history: History) -> OutcomeFact:
@@ -150,24 +331,24 @@ def _no_error_fact(history: History) -> OutcomeFact:
 
 def leading_coverage(history: History) -> LimitCoverage | None:
     """Return how often limits of errors held, on the examination if it is known."""
-    found = limit_coverages(history)
-    return found[-1] if found else None
+    coverages = limit_coverages(history)
+    return coverages[-1] if coverages else None
 
 
-def limits_kept(found: LimitCoverage) -> bool:
+def limits_kept(limits: LimitCoverage) -> bool:
     """Return whether limits held as often as promised, up to two standard errors."""
-    spread = sqrt(found.coverage * (1.0 - found.coverage) / found.n)
-    return found.held / found.n >= found.coverage - 2.0 * spread
+    spread = sqrt(limits.coverage * (1.0 - limits.coverage) / limits.n)
+    return limits.held / limits.n >= limits.coverage - 2.0 * spread
 
 
 def _limit_fact(history: History) -> OutcomeFact:
     """Return whether the limits of force errors held, or why that is not known."""
-    found = leading_coverage(history)
-    if found is not None:
+    limits = leading_coverage(history)
+    if limits is not None:
         return OutcomeFact(
-            "kept" if limits_kept(found) else "not kept",
-            f"{found.held} of {plural(found.n, found.group)} erred by less than the "
-            f"limit promised ({found.coverage:.0%} were to)",
+            "kept" if limits_kept(limits) else "not kept",
+            f"{limits.held} of {plural(limits.n, limits.group)} erred by less than the "
+            f"limit promised ({limits.coverage:.0%} were to)",
         )
     if newest_limits(history) is None:
         return OutcomeFact("none yet", next(limit_sentences(history), "").rstrip("."))
@@ -183,32 +364,32 @@ def _limit_fact(history: History) -> OutcomeFact:
 
 def _control_fact(history: History, controls: Mapping[str, History]) -> OutcomeFact:
     """Return the comparisons with the controls on the frames that lead."""
-    found = compare_controls(history, controls)
-    if not found:
+    comparisons = compare_controls(history, controls)
+    if not comparisons:
         return OutcomeFact("none were run", _NOT_RUN, joint="; ")
-    lead = found[0].pairs[0]
-    against = and_list(_control_text(each) for each in found)
+    lead = comparisons[0].pairs[0]
+    against = and_list(_control_text(comparison) for comparison in comparisons)
     return OutcomeFact(
-        _control_verdict(found),
+        _control_verdict(comparisons),
         f"{milli_text(lead.ours)} meV/Å against {against}, at equal label cost on the "
         f"same {plural(lead.n, 'frame')}",
     )
 
 
-def _control_text(found: ControlComparison) -> str:
-    lead = found.pairs[0]
+def _control_text(comparison: ControlComparison) -> str:
+    lead = comparison.pairs[0]
     doubt = "" if lead.certain else " (within the noise)"
-    name = TITLES.get(found.name, found.name)
+    name = TITLES.get(comparison.name, comparison.name)
     return f"{milli_text(lead.theirs)} by {name}{doubt}"
 
 
-def _control_verdict(found: Sequence[ControlComparison]) -> str:
+def _control_verdict(comparisons: Sequence[ControlComparison]) -> str:
     """Return the verdict on all controls, in two words or three."""
-    certain = [x for x in found if x.certain]
+    certain = [x for x in comparisons if x.certain]
     if any(x.gain < 0 for x in certain):
         return "worse than one"
-    if len(certain) == len(found):
-        return f"better than {'both' if len(found) > 1 else 'one'}"
+    if len(certain) == len(comparisons):
+        return f"better than {'both' if len(comparisons) > 1 else 'one'}"
     return "better than one" if certain else "no difference"
 
 
@@ -224,9 +405,9 @@ def _cost_fact(history: History) -> OutcomeFact:
 def budget_text(history: History) -> str:
     """Return the used and the allowed labels of each level, with those that failed."""
     parts = []
-    for each in label_totals(history):
-        if each.kind in BUDGETED:
-            most = "" if each.budget is None else f" of {each.budget}"
-            lost = f" ({failure_counts(each.failures)})" if each.failed else ""
-            parts.append(f"{each.used}{most} {each.kind} labels{lost}")
+    for totals in label_totals(history):
+        if totals.kind in BUDGETED:
+            allowance = "" if totals.budget is None else f" of {totals.budget}"
+            lost = f" ({failure_counts(totals.failures)})" if totals.failed else ""
+            parts.append(f"{totals.used}{allowance} {totals.kind} labels{lost}")
     return and_list(parts)

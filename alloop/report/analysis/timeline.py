@@ -11,7 +11,7 @@ from alloop.history.measured_costs import PARTS, label_part
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry, TaskEntry
 from alloop.loop import events as e
-from alloop.report.analysis.campaign_facts import config_value, integer_or_none
+from alloop.report.analysis.campaign_facts import config_integer, config_value
 from alloop.report.text.formatting import duration_text
 
 _PAUSE = 60.0  # s without any task: the campaign was not running
@@ -55,16 +55,14 @@ class WorkerLane:
     worker: str
     bars: tuple[TaskBar, ...]
 
-    def spans(
-        self, found: Sequence[RunSpan]
-    ) -> Mapping[str, list[tuple[float, float]]]:
+    def spans(self, runs: Sequence[RunSpan]) -> Mapping[str, list[tuple[float, float]]]:
         """Return starts and lengths on the axis in seconds, by part of the campaign."""
-        finest = axis_length(found) / _FINEST
+        finest = axis_length(runs) / _FINEST
         out: dict[str, list[tuple[float, float]]] = {}
         for bar in sorted(self.bars, key=lambda bar: bar.started):
             start, stop = (
-                axis_position(bar.started, found),
-                axis_position(bar.ended, found),
+                axis_position(bar.started, runs),
+                axis_position(bar.ended, runs),
             )
             spans = out.setdefault(bar.part, [])
             if spans and start - sum(spans[-1]) < finest:
@@ -92,10 +90,10 @@ def task_bars(history: History) -> tuple[TaskBar, ...]:
     )
 
 
-def round_starts(found: Sequence[TaskBar]) -> Mapping[int, float]:
+def round_starts(bars: Sequence[TaskBar]) -> Mapping[int, float]:
     """Return the time at which the MD of each round began."""
     out: dict[int, float] = {}
-    for bar in found:
+    for bar in bars:
         if bar.part == "MD":
             out[bar.number] = min(bar.started, out.get(bar.number, bar.started))
     return out
@@ -108,44 +106,44 @@ def _task_part(task: TaskEntry, labels: Mapping[int, LabelEntry]) -> str:
     return PARTS.get(task.kind, "preparation")
 
 
-def worker_lanes(found: Sequence[TaskBar]) -> tuple[WorkerLane, ...]:
+def worker_lanes(bars: Sequence[TaskBar]) -> tuple[WorkerLane, ...]:
     """Return a row for each worker; a process that replaced another takes its row."""
     last: list[float] = []
     rows: dict[str, int] = {}
-    for worker, first, ended in _process_lives(found):
+    for worker, first, ended in _process_lives(bars):
         free = (row for row, until in enumerate(last) if until <= first)
         row = next(free, len(last))
         last[row : row + 1] = [ended]
         rows[worker] = row
     return tuple(
         WorkerLane(
-            row, f"worker {row + 1}", tuple(x for x in found if rows[x.worker] == row)
+            row, f"worker {row + 1}", tuple(x for x in bars if rows[x.worker] == row)
         )
         for row in range(len(last))
     )
 
 
-def _process_lives(found: Sequence[TaskBar]) -> Iterator[tuple[str, float, float]]:
+def _process_lives(bars: Sequence[TaskBar]) -> Iterator[tuple[str, float, float]]:
     lives: dict[str, tuple[float, float]] = {}
-    for bar in found:
+    for bar in bars:
         first, last = lives.get(bar.worker, (bar.started, bar.ended))
         lives[bar.worker] = (min(first, bar.started), max(last, bar.ended))
     for worker, (first, last) in sorted(lives.items(), key=lambda x: (x[1], x[0])):
         yield worker, first, last
 
 
-def run_spans(found: Sequence[TaskBar]) -> tuple[RunSpan, ...]:
+def run_spans(bars: Sequence[TaskBar]) -> tuple[RunSpan, ...]:
     """Return the runs, one after the other on the axis."""
     out: list[RunSpan] = []
-    for began, ended in _run_times(found):
+    for began, ended in _run_times(bars):
         at = axis_length(out)
         paused = duration_text(began - out[-1].ended) if out else ""
         out.append(RunSpan(began, ended, at, paused))
     return tuple(out)
 
 
-def _run_times(found: Sequence[TaskBar]) -> Iterator[tuple[float, float]]:
-    ordered = sorted(found, key=lambda bar: bar.started)
+def _run_times(bars: Sequence[TaskBar]) -> Iterator[tuple[float, float]]:
+    ordered = sorted(bars, key=lambda bar: bar.started)
     if not ordered:
         return
     until, began = ordered[0].ended, ordered[0].started
@@ -157,14 +155,14 @@ def _run_times(found: Sequence[TaskBar]) -> Iterator[tuple[float, float]]:
     yield began, until
 
 
-def axis_length(found: Sequence[RunSpan]) -> float:
+def axis_length(runs: Sequence[RunSpan]) -> float:
     """Return the length of all runs together, s."""
-    return sum(run.ended - run.began for run in found)
+    return sum(run.ended - run.began for run in runs)
 
 
-def axis_position(moment: float, found: Sequence[RunSpan]) -> float:
+def axis_position(moment: float, runs: Sequence[RunSpan]) -> float:
     """Return the position on the axis of a moment of the clock, s."""
-    run = next(x for x in reversed(found) if x.began <= moment)
+    run = next(x for x in reversed(runs) if x.began <= moment)
     return run.at + moment - run.began
 
 
@@ -176,29 +174,29 @@ def time_left(history: History) -> float | None:
     if history.state.finished:
         return 0.0
     times = [entry.time for entry, _ in history.of_kind(e.Trained, _RECENT + 1)]
-    every = integer_or_none(config_value(history, "training", "every"))
-    budget = integer_or_none(config_value(history, "budget", "expensive"))
+    every = config_integer(history, "training", "every")
+    budget = config_integer(history, "budget", "expensive")
     if not times or every is None or budget is None:
         return None
     rounds = rounds_left(
         budget - history.state.labels_used("expensive"),
         every,
         history.state.round,
-        integer_or_none(config_value(history, "stop", "rounds")),
+        config_integer(history, "stop", "rounds"),
         turns=1 if config_value(history, "refine") is None else 2,
     )
     return predict_seconds_left(times, rounds, history.entries[-1].time)
 
 
 def rounds_left(
-    labels: int, every: int, done: int, most: int | None, turns: int = 1
+    labels: int, every: int, done: int, limit: int | None, turns: int = 1
 ) -> int:
     """Return the number of rounds that remaining labels and the round limit allow.
 
     turns: rounds of MD for a training, 2 where each may have a refinement before it.
     """
     rounds = turns * math.ceil(max(0, labels) / every)
-    return rounds if most is None else min(rounds, max(0, most - done))
+    return rounds if limit is None else min(rounds, max(0, limit - done))
 
 
 def predict_seconds_left(

@@ -11,12 +11,14 @@ from alloop.history.label_entries import lost_labels
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
 from alloop.report.analysis.campaign_facts import level_title
-from alloop.report.analysis.label_facts import BUDGETED, label_totals, level_name
-from alloop.report.analysis.label_quality import (
+from alloop.report.analysis.label_facts import (
+    BUDGETED,
     LabelQuality,
     NoiseFloor,
     doubt_policy,
     label_qualities,
+    label_totals,
+    level_name,
     noise_floors,
     quarantined_labels,
 )
@@ -28,6 +30,7 @@ from alloop.report.sections.markup import (
     frame_link,
     missing_note,
     paragraph,
+    remainder_note,
     table_html,
 )
 from alloop.report.text.formatting import (
@@ -40,7 +43,7 @@ from alloop.report.text.formatting import (
     tiny_text,
 )
 
-_MOST = 200  # quarantined labels that the page lists, at most
+_MOST_LISTED = 200  # quarantined labels that the page lists, at most
 _NAMES = {
     "gap": "HOMO-LUMO gap, eV",
     "t1": "T1 diagnostic",
@@ -56,11 +59,13 @@ def label_section(history: History) -> Section:
         "Good labels passed every check of geometry and forces. Failed ones are in "
         "quarantine: they count against the budget and are never learned from."
     )
-    found = label_qualities(history)
-    sentences = [line for each in found for line in _quality_sentences(history, each)]
+    qualities = label_qualities(history)
+    sentences = [
+        line for quality in qualities for line in _quality_sentences(history, quality)
+    ]
     body = _label_counts(history) + paragraph(note)
     body += bullet_list(sentences) if sentences else Markup("")
-    body += _range_table(history, found) + _quarantine_html(history)
+    body += _range_table(history, qualities) + _quarantine_html(history)
     return Section("labels", "Labels and their quality", body)
 
 
@@ -84,59 +89,62 @@ def _without_zeros(
     head: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> tuple[list[str], list[list[str]]]:
     """Return the table without columns that hold only zeros."""
-    kept = [i for i in range(len(head)) if {row[i] for row in rows} != {"0"}]
-    return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
+    columns = [i for i in range(len(head)) if {row[i] for row in rows} != {"0"}]
+    return [head[i] for i in columns], [[row[i] for i in columns] for row in rows]
 
 
-def _quality_sentences(history: History, found: LabelQuality) -> Iterator[Text]:
-    what = f"{found.fidelity} label"
-    if found.rescued:
-        rungs = and_list(f"{n} by {rung}" for rung, n in found.rescued.items())
+def _quality_sentences(history: History, quality: LabelQuality) -> Iterator[Text]:
+    what = f"{quality.fidelity} label"
+    if quality.rescued:
+        rungs = and_list(f"{n} by {rung}" for rung, n in quality.rescued.items())
         yield (
-            f"{plural(sum(found.rescued.values()), what)} did not converge at once: "
+            f"{plural(sum(quality.rescued.values()), what)} did not converge at once: "
             f"{rungs} in the end."
         )
-    if found.followed:
-        yield f"{plural(found.followed, what)} had to be led down from a saddle point."
-    if found.lost_seconds:
+    if quality.followed:
+        labels = plural(quality.followed, what)
+        yield f"{labels} had to be led down from a saddle point."
+    if quality.lost_seconds:
         yield (
-            f"{duration_text(found.lost_seconds)} of the CPU time of {what}s went to "
+            f"{duration_text(quality.lost_seconds)} of the CPU time of {what}s went to "
             "attempts that failed."
         )
-    for doubt, frames in found.doubts.items():
+    for doubt, frames in quality.doubts.items():
         text = "{} in doubt: {}. Policy: {}. For example {}."
         yield Markup(text).format(
             plural(len(frames), what),
             doubt,
-            doubt_policy(history, found.fidelity, doubt),
+            doubt_policy(history, quality.fidelity, doubt),
             frame_link(frames[0]),
         )
 
 
-def _range_table(history: History, found: Sequence[LabelQuality]) -> Markup:
-    keys = [key for key in _NAMES if any(key in each.ranges for each in found)]
+def _range_table(history: History, qualities: Sequence[LabelQuality]) -> Markup:
+    keys = [
+        key for key in _NAMES if any(key in quality.ranges for quality in qualities)
+    ]
     if not keys:
         return Markup("")
     rows = [
         (level_title(history, x.fidelity), *(_range_text(x, key) for key in keys))
-        for x in found
+        for x in qualities
     ]
     return table_html(("least to most", *(_NAMES[key] for key in keys)), rows)
 
 
-def _range_text(found: LabelQuality, key: str) -> str:
-    if key not in found.ranges:
+def _range_text(quality: LabelQuality, key: str) -> str:
+    if key not in quality.ranges:
         return "–"
-    low, high, n = found.ranges[key]
+    low, high, n = quality.ranges[key]
     ends = dict.fromkeys((number_text(low), number_text(high)))
-    return " to ".join(ends) + f" (n = {n})" * (n < found.good)
+    return " to ".join(ends) + f" (n = {n})" * (n < quality.good)
 
 
 def _quarantine_html(history: History) -> Markup:
-    found = quarantined_labels(history)
-    if not found:
+    failures = quarantined_labels(history)
+    if not failures:
         return paragraph("No label failed.")
-    counts = Counter((x.fidelity, why.failure) for x, why in found)
+    counts = Counter((x.fidelity, why.failure) for x, why in failures)
     rows = [
         (failure_text(failure), fidelity, str(failure), str(count))
         for (fidelity, failure), count in sorted(counts.items())
@@ -145,7 +153,7 @@ def _quarantine_html(history: History) -> Markup:
     text += paragraph(
         f"{_retry_hint(history)}`alloop why STORE FRAME` shows the history of a frame."
     )
-    return text + folded_block("The frames in quarantine", _frame_list(found))
+    return text + folded_block("The frames in quarantine", _frame_list(failures))
 
 
 def _retry_hint(history: History) -> str:
@@ -154,27 +162,25 @@ def _retry_hint(history: History) -> str:
     return what if again else ""
 
 
-def _frame_list(found: Sequence[tuple[LabelEntry, Unlabelled]]) -> Markup:
+def _frame_list(failures: Sequence[tuple[LabelEntry, Unlabelled]]) -> Markup:
     rows = [
         (
             *(frame_link(x.frame.id), hill_formula(x.frame), x.fidelity),
             failure_text(why.failure),
             *(why.message, "no" if why.is_permanent else "yes"),
         )
-        for x, why in found[:_MOST]
+        for x, why in failures[:_MOST_LISTED]
     ]
     head = ("frame", "molecule", "level", "failure", "message", "retry")
-    more = len(found) - _MOST
-    shown = table_html(head, rows, words=len(head))
-    rest = paragraph(f"And {more} more; `alloop log STORE` lists all.")
-    return shown + rest if more > 0 else shown
+    rest = remainder_note(len(failures), _MOST_LISTED)
+    return table_html(head, rows, words=len(head)) + rest
 
 
 def noise_section(history: History) -> Section:
     """Return the section on the noise of labels beside the error of the model."""
     name = "Noise of the labels"
-    found = noise_floors(history)
-    if not found:
+    floors = noise_floors(history)
+    if not floors:
         why = "No label was made a second time: the labels' own noise is not known."
         return Section("noise", name, missing_note(why))
     head = (
@@ -187,13 +193,13 @@ def noise_section(history: History) -> Section:
         "of energies, RMS (largest) of force components. Beside it stand the last "
         "model's errors on the validation set, MAE of energies and RMSE of forces."
     )
-    sentences = bullet_list(each.sentence for each in found)
-    body = paragraph(caption) + table_html(head, map(_floor_row, found)) + sentences
+    sentences = bullet_list(floor.sentence for floor in floors)
+    body = paragraph(caption) + table_html(head, map(_floor_row, floors)) + sentences
     return Section("noise", name, body)
 
 
-def _floor_row(found: NoiseFloor) -> Sequence[str]:
-    energies = f"{tiny_text(found.energy_median)} ({tiny_text(found.energy_max)})"
-    forces = f"{tiny_text(found.force_rms)} ({tiny_text(found.force_max)})"
-    errors = milli_text(found.energy_error), milli_text(found.error)
-    return found.title, str(found.n), energies, forces, *errors
+def _floor_row(floor: NoiseFloor) -> Sequence[str]:
+    energies = f"{tiny_text(floor.energy_median)} ({tiny_text(floor.energy_max)})"
+    forces = f"{tiny_text(floor.force_rms)} ({tiny_text(floor.force_max)})"
+    errors = milli_text(floor.energy_error), milli_text(floor.error)
+    return floor.title, str(floor.n), energies, forces, *errors

@@ -57,14 +57,14 @@ class PointPlace:
 
 @cache
 def _templates() -> Environment:
-    found = Environment(
+    environment = Environment(
         loader=PackageLoader("alloop.report", "page"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_printable_text,
     )
-    found.filters["words"] = _with_code
-    return found
+    environment.filters["words"] = _with_code
+    return environment
 
 
 def _with_code(text: Text) -> Text:
@@ -110,9 +110,9 @@ def render_page(scripts: Sequence[str] = (), data: Any = None, **parts: Any) -> 
 
 def _security_policy(scripts: Sequence[str]) -> str:
     """Return the security policy: these scripts, inline styles and images only."""
-    known = [f"'sha256-{_script_digest(script)}'" for script in scripts] or ["'none'"]
+    sources = [f"'sha256-{_script_digest(script)}'" for script in scripts] or ["'none'"]
     return (
-        f"default-src 'none'; script-src {' '.join(known)}; "
+        f"default-src 'none'; script-src {' '.join(sources)}; "
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
         "form-action 'none'"
     )
@@ -196,6 +196,12 @@ def table_html(
 ) -> Markup:
     """Return a table whose first `words` columns are text, the others numbers."""
     return _render_piece("table", list(head), [list(row) for row in rows], words)
+
+
+def remainder_note(count: int, limit: int) -> Markup:
+    """Return a note on the rows beyond `limit` of `count`; empty without any."""
+    more = f"And {count - limit} more; `alloop log STORE` lists all."
+    return paragraph(more) if count > limit else Markup("")
 
 
 def outcome_tiles(facts: Iterable[tuple[str, str, str]]) -> Markup:

@@ -8,24 +8,29 @@ from typing import Any
 
 from markupsafe import Markup
 
-from alloop.core.atoms import chemical_symbol, hill_formula
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.text import local_time
 from alloop.files.targets import replace_atomically
 from alloop.history.reader import History
-from alloop.report.analysis.campaign_shifts import campaign_shifts
-from alloop.report.analysis.descriptor_map import DescriptorMap, descriptor_map
 from alloop.report.analysis.explorations import Explorations, read_explorations
-from alloop.report.analysis.label_quality import label_qualities, quarantined_labels
-from alloop.report.analysis.model_errors import error_groups
-from alloop.report.analysis.uncertainty import ErrorPoint, error_points, some_points
-from alloop.report.sections.acceptance_section import acceptance_section
+from alloop.report.analysis.label_facts import label_qualities, quarantined_labels
+from alloop.report.sections.descriptor_map import (
+    DescriptorMap,
+    descriptor_map,
+    descriptor_section,
+)
 from alloop.report.sections.error_sections import (
+    error_groups,
     error_section,
     examination_section,
     learning_section,
     parity_section,
+)
+from alloop.report.sections.generation_sections import (
+    acceptance_section,
+    bias_section,
+    residual_section,
 )
 from alloop.report.sections.label_sections import label_section, noise_section
 from alloop.report.sections.markup import (
@@ -35,23 +40,23 @@ from alloop.report.sections.markup import (
     render_page,
 )
 from alloop.report.sections.methods_sections import methods_section, reading_section
-from alloop.report.sections.residual_section import residual_section
 from alloop.report.sections.run_sections import (
     cost_section,
     timeline_section,
     walker_section,
 )
-from alloop.report.sections.shift_sections import shift_section
+from alloop.report.sections.shift_report import campaign_shifts, shift_section
 from alloop.report.sections.summary_sections import first_screen
 from alloop.report.sections.surprise_sections import (
-    bias_section,
-    descriptor_section,
+    ErrorPoint,
+    error_points,
     limits_section,
+    some_points,
     surprise_section,
 )
 from alloop.report.sections.svg import MOST_POINTS
-from alloop.report.text.frame_history import describe_frames
-from alloop.report.text.summary import NO_CONTROLS
+from alloop.report.status import NO_CONTROLS
+from alloop.report.text.frame_history import describe_frames, frame_card
 
 _MOST_LISTED = 200  # frames of stopped walkers, and of failed labels, at most
 
@@ -87,16 +92,16 @@ def render_report(
     history: History, controls: Mapping[str, History] = NO_CONTROLS
 ) -> str:
     """Return the page as text; the same history gives the same text."""
-    explored, found = read_explorations(history), descriptor_map(history)
-    known = error_points(history, explored)
+    explored, frame_map = read_explorations(history), descriptor_map(history)
+    points = error_points(history, explored)
     sections = tuple(
-        _page_sections(history, controls, _SharedFacts(explored, found, known))
+        _page_sections(history, controls, _SharedFacts(explored, frame_map, points))
     )
-    wanted = [
-        *_linked_frames(history, explored, known),
-        *(found.frames if found else ()),
+    links = [
+        *_linked_frames(history, explored, points),
+        *(frame_map.frames if frame_map else ()),
     ]
-    frames = embedded_frames(history, explored, wanted)
+    frames = embedded_frames(history, explored, links)
     lead = first_screen(history, controls)
     return render_page(
         scripts=[page_resource("3Dmol/3Dmol-min.js"), page_resource("page.js")]
@@ -107,7 +112,7 @@ def render_report(
         kind="campaign report",
         where=f"{history.path} · {_last_record(history)}",
         lead=lead,
-        note=_click_note(frames, wanted),
+        note=_click_note(frames, links),
         sections=sections,
         foot=f"Written from the store {history.path} alone; `alloop report` writes it "
         "anew.",
@@ -147,7 +152,7 @@ def _page_sections(
 
 
 def _linked_frames(
-    history: History, explored: Explorations, known: Sequence[ErrorPoint]
+    history: History, explored: Explorations, points: Sequence[ErrorPoint]
 ) -> Iterator[FrameId]:
     """Yield the frames that the page links to, the most important first."""
     groups = error_groups(history)
@@ -160,11 +165,11 @@ def _linked_frames(
     yield from (
         label.frame.id for label, _ in quarantined_labels(history)[:_MOST_LISTED]
     )
-    drawn = some_points([x for x in known if isfinite(x.error)], MOST_POINTS)
+    drawn = some_points([x for x in points if isfinite(x.error)], MOST_POINTS)
     yield from (x.frame for x in sorted(drawn, key=lambda point: -point.error))
 
 
-def _click_note(frames: Collection[FrameId], wanted: Iterable[FrameId]) -> Markup:
+def _click_note(frames: Collection[FrameId], links: Iterable[FrameId]) -> Markup:
     if not frames:
         return Markup("")
     text = (
@@ -172,7 +177,7 @@ def _click_note(frames: Collection[FrameId], wanted: Iterable[FrameId]) -> Marku
         "in 3D and its history; ‹ and › step through the points. Without a mouse: Tab "
         "goes to a figure, the arrow keys to its points, Enter shows one."
     )
-    count = len(set(wanted))
+    count = len(set(links))
     if len(frames) < count:
         text += (
             f" This page carries {len(frames)} of the {count} frames that are drawn; "
@@ -192,12 +197,12 @@ MOST_FRAMES, MOST_ATOMS, MOST_GENERATIONS = 1000, 30_000, 50
 
 
 def embedded_frames(
-    history: History, explored: Explorations, wanted: Iterable[FrameId]
+    history: History, explored: Explorations, links: Iterable[FrameId]
 ) -> dict[FrameId, Frame]:
-    """Return the structures of the wanted frames, in order, up to the page's limits."""
+    """Return the structures of the linked frames, in order, up to the page's limits."""
     out: dict[FrameId, Frame] = {}
     atoms = 0
-    for key in dict.fromkeys(wanted):
+    for key in dict.fromkeys(links):
         frame = history.label_index.frames.get(key) or explored.stopping.get(key)
         if frame is None:
             continue
@@ -222,14 +227,3 @@ def frame_cards(
     return {
         key[:12]: frame_card(frame, described[key]) for key, frame in frames.items()
     }
-
-
-def frame_card(frame: Frame, sentences: Sequence[str]) -> dict[str, Any]:
-    """Return the JSON values of one frame, see `frame_cards`."""
-    card = {
-        "t": f"{frame.id[:8]} · {hill_formula(frame)}",
-        "s": [chemical_symbol(int(number)) for number in frame.numbers],
-        "x": (1000.0 * frame.positions).round().astype(int).ravel().tolist(),
-        "w": list(sentences),
-    }
-    return {**card, "c": frame.cell.round(4).tolist()} if any(frame.pbc) else card

@@ -1,23 +1,27 @@
 """Comparison of several campaigns on one page: learning curves, costs and settings."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import yaml
 from markupsafe import Markup
+from matplotlib.axes import Axes
 
 from alloop.core.errors import InputError
+from alloop.history.measured_costs import PARTS
 from alloop.history.reader import History
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     generation_facts,
     level_title,
 )
-from alloop.report.analysis.comparison import TITLES, CampaignCurve, costed_generations
 from alloop.report.analysis.examination import last_examination
-from alloop.report.sections.error_figures import several_figures
+from alloop.report.analysis.outcome import TITLES
+from alloop.report.sections.error_sections import QUANTITIES
 from alloop.report.sections.markup import (
     Section,
     Text,
@@ -29,10 +33,19 @@ from alloop.report.sections.markup import (
     render_page,
     table_html,
 )
+from alloop.report.sections.svg import (
+    draw_svg,
+    log_axis,
+)
 from alloop.report.text.formatting import and_list, duration_text, milli_text, plural
 
 _COLOURS = ("#2f6fd0", "#e07b39", "#1a9e8f", "#8a7fe0", "#d1495b", "#8a9a2e", "#c2487f")
+
+
 _OWN = ("name", "store", "cache")  # sections that differ between any two campaigns
+
+
+_DASHES = {"": "-", "standard": "--", "random": ":"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +56,37 @@ class ComparedCampaign:
     controls: Mapping[str, History]
 
 
+@dataclass(frozen=True, slots=True)
+class CostedGeneration:
+    """A tested generation and the costs up to it.
+
+    expensive: labels that it learned from. label_cost, all_cost: CPU seconds of labels
+    and of everything so far, validation labels not included. force_mae: on the
+    validation set, eV/Å.
+    """
+
+    generation: int
+    expensive: int
+    label_cost: float
+    all_cost: float
+    force_mae: float
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignCurve:
+    """The generations of a campaign, or of the control named `control` if not empty."""
+
+    name: str
+    control: str
+    colour: str
+    generations: tuple[CostedGeneration, ...]
+
+    @property
+    def dash(self) -> str:
+        """The line style of the curve."""
+        return _DASHES.get(self.control, "-.")
+
+
 def comparison_page(compared: Sequence[ComparedCampaign]) -> str:
     """Return the page as text; raise InputError for fewer than two campaigns."""
     if len(compared) < 2:
@@ -50,18 +94,18 @@ def comparison_page(compared: Sequence[ComparedCampaign]) -> str:
             f"expected two stores or more to compare, got {len(compared)}; `alloop "
             "report STORE` reports on one"
         )
-    names = campaign_names([each.history for each in compared])
+    names = campaign_names([campaign.history for campaign in compared])
     curves = [
         curve
-        for number, (name, each) in enumerate(zip(names, compared, strict=True))
-        for curve in _campaign_curves(name, each, _COLOURS[number % len(_COLOURS)])
+        for number, (name, campaign) in enumerate(zip(names, compared, strict=True))
+        for curve in _campaign_curves(name, campaign, _COLOURS[number % len(_COLOURS)])
     ]
-    histories = [each.history for each in compared]
+    histories = [campaign.history for campaign in compared]
     return render_page(
         title=" · ".join(names),
         kind="campaigns compared",
-        where=and_list(str(each.path) for each in histories),
-        lead=_lead_list(histories),
+        where=and_list(str(history.path) for history in histories),
+        lead=bullet_list(_caveats(histories), "weak"),
         sections=(
             Section("learning", "Learning curves", _learning_figure(curves)),
             Section("errors", "Final errors and costs", _end_table(curves, compared)),
@@ -75,11 +119,11 @@ def comparison_page(compared: Sequence[ComparedCampaign]) -> str:
 
 def campaign_names(histories: Sequence[History]) -> list[str]:
     """Return the campaigns' names, with their stores where names are the same."""
-    names = [str(each.attrs["name"]) for each in histories]
+    names = [str(history.attrs["name"]) for history in histories]
     counts = Counter(names)
     return [
-        name if counts[name] == 1 else f"{name} ({each.path})"
-        for name, each in zip(names, histories, strict=True)
+        name if counts[name] == 1 else f"{name} ({history.path})"
+        for name, history in zip(names, histories, strict=True)
     ]
 
 
@@ -88,7 +132,9 @@ def differing_settings(histories: Sequence[History]) -> dict[str, list[str]]:
 
     Keys are their dotted names; a value is `–` where a campaign has none.
     """
-    trees = [dict(_flat_settings(yaml.safe_load(each.config))) for each in histories]
+    trees = [
+        dict(_flat_settings(yaml.safe_load(history.config))) for history in histories
+    ]
     keys = dict.fromkeys(key for tree in trees for key in tree)
     rows = {key: [tree.get(key, "–") for tree in trees] for key in keys}
     return {
@@ -107,32 +153,29 @@ def _flat_settings(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _campaign_curves(
-    name: str, each: ComparedCampaign, colour: str
+    name: str, campaign: ComparedCampaign, colour: str
 ) -> Iterator[CampaignCurve]:
-    yield CampaignCurve(name, "", colour, costed_generations(each.history))
-    for control, history in each.controls.items():
+    yield CampaignCurve(name, "", colour, costed_generations(campaign.history))
+    for control, history in campaign.controls.items():
         yield CampaignCurve(name, control, colour, costed_generations(history))
-
-
-def _lead_list(histories: Sequence[History]) -> Markup:
-    caveats = list(_caveats(histories))
-    return bullet_list(caveats, "weak") if caveats else Markup("")
 
 
 def _caveats(histories: Sequence[History]) -> Iterator[str]:
     """Yield the reasons why the errors may not be comparable."""
-    levels = {each.opened.levels["expensive"] for each in histories}
+    levels = {history.opened.levels["expensive"] for history in histories}
     if len(levels) > 1:
         named = and_list(
-            dict.fromkeys(level_title(each, "expensive") for each in histories)
+            dict.fromkeys(level_title(history, "expensive") for history in histories)
         )
         yield (
             f"The expensive levels differ ({named}): each campaign's error is against "
             "its own."
         )
-    tests = {frozenset(each.state.validation_frames()) for each in histories}
+    tests = {frozenset(history.state.validation_frames()) for history in histories}
     if len(tests) > 1:
-        sizes = and_list(str(len(each.state.validation_frames())) for each in histories)
+        sizes = and_list(
+            str(len(history.state.validation_frames())) for history in histories
+        )
         yield (
             f"The campaigns were tested on different frames (n = {sizes}): small "
             "differences between them say nothing."
@@ -165,12 +208,9 @@ def _learning_figure(curves: Sequence[CampaignCurve]) -> Markup:
 
 
 def _curve_label(curve: CampaignCurve) -> Markup:
-    return colour_swatch(curve.colour, _curve_name(curve))
-
-
-def _curve_name(curve: CampaignCurve) -> str:
     control = TITLES.get(curve.control, curve.control)
-    return f"{curve.name}: {control}" if control else curve.name
+    name = f"{curve.name}: {control}" if control else curve.name
+    return colour_swatch(curve.colour, name)
 
 
 def _end_table(
@@ -178,8 +218,8 @@ def _end_table(
 ) -> Markup:
     histories = [
         history
-        for each in compared
-        for history in (each.history, *each.controls.values())
+        for campaign in compared
+        for history in (campaign.history, *campaign.controls.values())
     ]
     rows = [_end_row(*both) for both in zip(curves, histories, strict=True)]
     head = (
@@ -215,18 +255,67 @@ def _end_row(curve: CampaignCurve, history: History) -> Sequence[Text]:
 
 
 def _examination_text(history: History) -> str:
-    found = last_examination(history)
-    if found is None or found.errors is None:
+    examination = last_examination(history)
+    if examination is None or examination.errors is None:
         return "–"
-    frames = plural(found.frames, "frame")
-    error = milli_text(found.errors.force_mae)
-    return f"{error} (generation {found.generation}, {frames})"
+    frames = plural(examination.frames, "frame")
+    error = milli_text(examination.errors.force_mae)
+    return f"{error} (generation {examination.generation}, {frames})"
 
 
 def _settings_table(names: Sequence[str], histories: Sequence[History]) -> Markup:
-    found = differing_settings(histories)
-    if not found:
+    settings = differing_settings(histories)
+    if not settings:
         return missing_note("All settings are the same, but for names and places.")
-    rows = [(key, *row) for key, row in found.items()]
-    note = f"{plural(len(found), 'setting')} in force; all others are the same."
+    rows = [(key, *row) for key, row in settings.items()]
+    note = f"{plural(len(settings), 'setting')} in force; all others are the same."
     return paragraph(note) + table_html(("setting", *names), rows, words=1 + len(names))
+
+
+def several_figures(curves: Sequence[CampaignCurve]) -> list[Markup]:
+    """Draw the test force error of several campaigns against labels and costs."""
+    return [_draw_several(curves, key, name) for key, name in QUANTITIES.items()]
+
+
+def _draw_several(curves: Sequence[CampaignCurve], what: str, name: str) -> Markup:
+    def paint(axes: list[Axes]) -> None:
+        (ax,) = axes
+        xs, ys = [], []
+        for curve in curves:
+            x = [float(getattr(facts, what)) for facts in curve.generations]
+            y = [1e3 * facts.force_mae for facts in curve.generations]
+            ax.plot(x, y, color=curve.colour, marker="o", ms=4.5, linestyle=curve.dash)
+            xs += x
+            ys += y
+        log_axis(ax, "x", xs)
+        log_axis(ax, "y", ys)
+        ax.margins(0.1)
+        ax.set_xlabel(name)
+        ax.set_ylabel("force MAE, validation set, meV/Å")
+
+    about = f"Learning curves: force error on the validation set against {name}"
+    return draw_svg(f"several-{what}", about, 3.0, paint)
+
+
+def costed_generations(history: History) -> tuple[CostedGeneration, ...]:
+    """Return the tested generations with all costs up to each."""
+    spent = [
+        (task.seq, task.timing.cpu_seconds)
+        for task in history.record_index.tasks
+        if task.kind in PARTS
+    ]
+    records = [seq for seq, _ in spent]
+    sums = [0.0, *accumulate(seconds for _, seconds in spent)]
+    return tuple(
+        CostedGeneration(
+            generation=facts.generation,
+            expensive=facts.expensive,
+            label_cost=facts.label_cost,
+            all_cost=facts.label_cost + sums[bisect_right(records, entry.seq)],
+            force_mae=facts.force_mae,
+        )
+        for facts, entry in zip(
+            generation_facts(history), history.generations, strict=True
+        )
+        if facts.force_mae is not None
+    )

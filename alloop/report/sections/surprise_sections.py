@@ -1,28 +1,34 @@
-"""Sections of the report on surprise, bias and the map of descriptors."""
+"""Surprise against true errors of frames, and limits of errors, in the report.
 
-from collections.abc import Sequence
+Predictions of proposed frames are in the journal before their labels come, so no label
+can have influenced them.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 
+from alloop.core.frame import FrameId
+from alloop.core.prediction_errors import largest_force_errors
+from alloop.core.units import Booleans, Floats
+from alloop.history.examination import force_error, labels_of_test
 from alloop.history.reader import History
-from alloop.report.analysis.campaign_facts import is_single
-from alloop.report.analysis.descriptor_map import DescriptorMap
-from alloop.report.analysis.explorations import Explorations
-from alloop.report.analysis.limit_coverage import limit_coverages, limit_sentences
-from alloop.report.analysis.model_errors import bias_data
-from alloop.report.analysis.uncertainty import (
-    ENOUGH,
-    WORST,
-    ErrorPoint,
-    ThresholdVerdict,
-    rank_correlations,
-    some_points,
-    threshold_verdict,
+from alloop.loop import events as e
+from alloop.report.analysis.campaign_facts import config_number
+from alloop.report.analysis.examination import (
+    counted_frames,
+    examination_request,
+    limit_coverages,
+    limit_sentences,
 )
-from alloop.report.sections.error_figures import (
-    bias_figure,
-    surprise_figure,
+from alloop.report.analysis.explorations import (
+    Explorations,
+    control_frames,
+    labels_by_frame,
 )
 from alloop.report.sections.markup import (
     Section,
@@ -33,11 +39,231 @@ from alloop.report.sections.markup import (
     paragraph,
     table_html,
 )
-from alloop.report.sections.run_figures import (
-    map_figure,
+from alloop.report.sections.svg import (
+    COLOURS,
+    INK,
+    MOST_POINTS,
+    Marks,
+    add_points,
+    draw_legend,
+    draw_svg,
+    log_axis,
 )
-from alloop.report.sections.svg import MOST_POINTS
 from alloop.report.text.formatting import number_text, plural
+
+WORST = 0.9  # a frame is bad if its error is above this quantile of the test errors
+ENOUGH = 10  # frames below which no rank correlation is given
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorPoint:
+    """A frame whose true error is known.
+
+    group: "test" (the validation set), "examination", "control" or "chosen" (for its
+    surprise or its bias). error: length of the largest force error on an atom, eV/Å.
+    bad: True if it is above `flag.error`, without that above the WORST quantile of the
+    same generation's test errors; None where there are none.
+    """
+
+    frame: FrameId
+    group: str
+    generation: int
+    surprise: float
+    error: float
+    threshold: float | None = None
+    bad: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankCorrelation:
+    """The rank correlation of surprise and error over n frames; nan if undefined."""
+
+    group: str
+    n: int
+    spearman: float
+    auroc: float
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdVerdict:
+    """The outcomes of the flag threshold on control frames.
+
+    hits: flagged and bad; misses: bad but not flagged; false_alarms: flagged but not
+    bad; quiet: neither.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    false_alarms: int = 0
+    quiet: int = 0
+    enrichment: float | None = None  # mean error of chosen over that of control frames
+
+    @property
+    def n(self) -> int:
+        """The number of control frames with a verdict."""
+        return self.hits + self.misses + self.false_alarms + self.quiet
+
+
+def error_points(history: History, explored: Explorations) -> tuple[ErrorPoint, ...]:
+    """Return the frames with surprise and true error.
+
+    They are the validation set under the best generation, the examination, and
+    every frame that got an expensive label after it was proposed.
+    """
+    limits = bad_errors(history)
+    thresholds = {x.generation: x.threshold for _, x in history.generations}
+    points = [
+        *_test_points(history),
+        *_examined_points(history),
+        *_proposed_points(history, explored),
+    ]
+    return tuple(
+        replace(
+            point,
+            threshold=thresholds.get(point.generation),
+            bad=_is_above(point.error, limits.get(point.generation)),
+        )
+        for point in points
+    )
+
+
+def _is_above(error: float, limit: float | None) -> bool | None:
+    return None if limit is None else error > limit
+
+
+def bad_errors(history: History) -> dict[int, float]:
+    """Return the force error above which a frame is bad, by generation, eV/Å."""
+    limit = config_number(history, "flag", "error")
+    if limit is not None:
+        return {x.generation: limit for _, x in history.generations}
+    errors = ((x.generation, _test_errors(history, x)) for _, x in history.generations)
+    return {
+        generation: float(np.quantile(values, WORST))
+        for generation, values in errors
+        if len(values)
+    }
+
+
+def _test_errors(history: History, trained: e.Trained) -> Floats:
+    labels = labels_of_test(history, trained)
+    if labels is None or trained.evaluation is None:
+        return np.zeros(0)
+    return largest_force_errors(labels.batch, trained.evaluation.forces, labels.forces)
+
+
+def _test_points(history: History) -> Iterator[ErrorPoint]:
+    for _, trained in history.best:
+        test = trained.evaluation
+        if test is None:
+            continue
+        errors = _test_errors(history, trained)
+        for frame, surprise, error in zip(
+            test.frames, test.surprise, errors, strict=True
+        ):
+            group, number = "test", trained.generation
+            yield ErrorPoint(frame, group, number, float(surprise), float(error))
+
+
+def _examined_points(history: History) -> Iterator[ErrorPoint]:
+    request = examination_request(history)
+    number = 0 if request is None else request.generation
+    for candidate, label in counted_frames(history):
+        frame, error = candidate.frame.id, force_error(candidate, label)
+        yield ErrorPoint(frame, "examination", number, float(candidate.surprise), error)
+
+
+def _proposed_points(history: History, explored: Explorations) -> Iterator[ErrorPoint]:
+    controls, labels = control_frames(history), labels_by_frame(history, "expensive")
+    for frame, origin in explored.origins.items():
+        if frame in labels:
+            group = "control" if frame in controls else "chosen"
+            _, error = origin.differences["expensive"]
+            yield ErrorPoint(frame, group, origin.generation, origin.surprise, error)
+
+
+def some_points(points: Sequence[ErrorPoint], limit: int) -> tuple[ErrorPoint, ...]:
+    """Return up to `limit` points: the largest errors, an even sample of the rest."""
+    if len(points) <= limit:
+        return tuple(points)
+    worst = sorted(points, key=lambda point: -point.error)[: limit // 4]
+    step = 1 + len(points) // (limit - len(worst))
+    return tuple(dict.fromkeys([*worst, *points[::step]]))
+
+
+def rank_correlations(points: Sequence[ErrorPoint]) -> tuple[RankCorrelation, ...]:
+    """Return rank correlations by group and of all proposed and labelled frames."""
+    groups = {
+        "validation set": [x for x in points if x.group == "test"],
+        "examination": [x for x in points if x.group == "examination"],
+        "control frames": [x for x in points if x.group == "control"],
+        "all labelled after being proposed": [
+            x for x in points if x.group in ("control", "chosen")
+        ],
+    }
+    return tuple(_rank_correlation(group, chosen) for group, chosen in groups.items())
+
+
+def _rank_correlation(group: str, points: Sequence[ErrorPoint]) -> RankCorrelation:
+    finite = [point for point in points if np.isfinite(point.surprise)]
+    if len(finite) < ENOUGH:
+        return RankCorrelation(group, len(finite), float("nan"), float("nan"))
+    surprise = np.array([point.surprise for point in finite])
+    errors = np.array([point.error for point in finite])
+    judged = [point for point in finite if point.bad is not None]
+    area = _auroc(
+        np.array([point.surprise for point in judged]),
+        np.array([bool(point.bad) for point in judged], dtype=np.bool_),
+    )
+    return RankCorrelation(group, len(finite), _spearman(surprise, errors), area)
+
+
+def _spearman(surprise: Floats, errors: Floats) -> float:
+    """Return Spearman's rank correlation; nan where either does not vary."""
+    from scipy.stats import spearmanr  # a second to import
+
+    if (surprise == surprise[0]).all() or (errors == errors[0]).all():
+        return float("nan")
+    return float(spearmanr(surprise, errors).statistic)
+
+
+def _auroc(scores: Floats, positive: Booleans) -> float:
+    """Return the chance that a positive one scores above a negative one.
+
+    Ties count half: Mann and Whitney's U over n₊ n₋; nan where either class is empty.
+    """
+    from scipy.stats import mannwhitneyu
+
+    above, below = scores[positive], scores[~positive]
+    if not len(above) or not len(below):
+        return float("nan")
+    u = mannwhitneyu(above, below, method="asymptotic").statistic
+    return float(u) / (len(above) * len(below))
+
+
+def threshold_verdict(points: Sequence[ErrorPoint]) -> ThresholdVerdict:
+    """Return the outcomes of the thresholds that applied to each frame."""
+    counts = Counter(
+        (point.surprise > point.threshold, point.bad)
+        for point in points
+        if point.group == "control"
+        and point.threshold is not None
+        and point.bad is not None
+    )
+    return ThresholdVerdict(
+        hits=counts[True, True],
+        misses=counts[False, True],
+        false_alarms=counts[True, False],
+        quiet=counts[False, False],
+        enrichment=_error_enrichment(points),
+    )
+
+
+def _error_enrichment(points: Sequence[ErrorPoint]) -> float | None:
+    chosen = [x.error for x in points if x.group == "chosen"]
+    control = [x.error for x in points if x.group == "control"]
+    if not chosen or not control:
+        return None
+    return float(np.mean(chosen) / np.mean(control))
 
 
 def surprise_section(points: Sequence[ErrorPoint]) -> Section:
@@ -46,8 +272,8 @@ def surprise_section(points: Sequence[ErrorPoint]) -> Section:
     It includes the hits and misses of the flag threshold.
     """
     name = "Surprise against error"
-    found = tuple(x for x in points if np.isfinite(x.surprise))
-    if not found:
+    finite = tuple(x for x in points if np.isfinite(x.surprise))
+    if not finite:
         why = (
             "No frame has both a surprise and a true error yet: that takes a "
             "generation with a scorer, and a validation set or labels of proposed "
@@ -56,32 +282,31 @@ def surprise_section(points: Sequence[ErrorPoint]) -> Section:
         return Section("surprise", name, missing_note(why))
     caption = (
         "Surprise is alloop's measure of uncertainty: how far a frame lies outside of "
-        "what the model learned from. "
-        "Each point is a frame whose true error is known: its surprise for the model "
-        "that proposed it (for the validation set, the best one), and the largest "
-        "error of that model's force on one of its atoms, predicted before the label "
-        "came. A useful surprise rises with the error; frames high on the left were "
-        "missed. Control frames were drawn at random: only they show how often that "
-        "happens."
+        "what the model learned from. Each point is a frame whose true error is known: "
+        "its surprise for the model that proposed it (for the validation set, the best "
+        "one), and the largest error of that model's force on one of its atoms, "
+        "predicted before the label came. A useful surprise rises with the error; "
+        "frames high on the left were missed. Control frames were drawn at random: "
+        "only they show how often that happens."
     )
-    drawn = some_points(found, MOST_POINTS)
-    if len(drawn) < len(found):
+    drawn = some_points(finite, MOST_POINTS)
+    if len(drawn) < len(finite):
         caption += (
-            f" Of {len(found)} frames {len(drawn)} are drawn: those with the largest "
+            f" Of {len(finite)} frames {len(drawn)} are drawn: those with the largest "
             "errors, and an even sample of the others."
         )
     body = (
         figure_block(surprise_figure(drawn), caption)
-        + _ranking_table(found)
-        + _verdict_text(found)
+        + _ranking_table(finite)
+        + _verdict_text(finite)
     )
     return Section("surprise", name, body)
 
 
-def _ranking_table(found: tuple[ErrorPoint, ...]) -> Markup:
+def _ranking_table(points: tuple[ErrorPoint, ...]) -> Markup:
     rows = [
         (x.group, str(x.n), number_text(x.spearman, 2), number_text(x.auroc, 2))
-        for x in rank_correlations(found)
+        for x in rank_correlations(points)
     ]
     head = ("frames", "n", "Spearman's ρ", "AUROC")
     note = paragraph(
@@ -94,31 +319,29 @@ def _ranking_table(found: tuple[ErrorPoint, ...]) -> Markup:
     return table_html(head, rows) + note
 
 
-def _verdict_text(found: tuple[ErrorPoint, ...]) -> Markup:
-    outcome = threshold_verdict(found)
-    title_ = heading("Hits and misses of the flag threshold")
+def _verdict_text(points: tuple[ErrorPoint, ...]) -> Markup:
+    outcome = threshold_verdict(points)
+    title = heading("Hits and misses of the flag threshold")
     if outcome.n == 0:
         why = (
             "No control frame was proposed under a threshold and a validation set yet."
         )
-        return title_ + missing_note(why) + _enrichment_text(outcome)
+        return title + missing_note(why) + _enrichment_text(outcome)
     rows = [
         ("flagged", str(outcome.hits), str(outcome.false_alarms)),
         ("not flagged", str(outcome.misses), str(outcome.quiet)),
     ]
     words = (
         f"On {plural(outcome.n, 'random control frame')}: "
-        f"{_were(outcome.hits)} flagged and {_were(outcome.misses)} missed."
+        f"{_count_text(outcome.hits)} flagged and {_count_text(outcome.misses)} missed."
     )
     if outcome.n < 3 * ENOUGH:
         words += f" n = {outcome.n} is too few for a rate."
     head = ("control frames", "bad", "good")
-    return (
-        title_ + table_html(head, rows) + paragraph(words) + _enrichment_text(outcome)
-    )
+    return title + table_html(head, rows) + paragraph(words) + _enrichment_text(outcome)
 
 
-def _were(count: int) -> str:
+def _count_text(count: int) -> str:
     return f"{plural(count, 'bad frame')} {'was' if count == 1 else 'were'}"
 
 
@@ -153,54 +376,59 @@ def limits_section(history: History) -> Section:
     return Section("limits", name, bullet_list(sentences) + table)
 
 
-def bias_section(history: History, explored: Explorations) -> Section:
-    """Return the section on the bias of cheap labels."""
-    name = "Bias of the cheap labels"
-    found = bias_data(history, explored)
-    if is_single(history):
-        why = (
-            "This campaign has one fidelity only: there is no cheap label to be biased."
-        )
-        return Section("bias", name, missing_note(why))
-    if not found.generation and not len(found.levels):
-        why = "No bias is known yet: no model has been compared with a cheap label."
-        return Section("bias", name, missing_note(why))
-    source = (
-        "as its training found it after the first stage, and weighed cheap labels by it"
-        if found.trained
-        else "of the frames it proposed, taken when their cheap labels came"
-    )
-    caption = (
-        "B is the mean absolute difference between the model's forces and the cheap "
-        f"label of a frame, {source}; the line is the median. The last row needs no "
-        "model: it compares cheap and expensive labels of the same frames. B well "
-        "above that row is the model's own error, B near it is the cheap level's."
-    )
-    return Section("bias", name, figure_block(bias_figure(found), caption))
+GROUPS = {
+    "test": ("validation set", "dot", COLOURS["test"]),
+    "examination": ("examination", "square", COLOURS["examination"]),
+    "chosen": ("chosen for surprise or bias", "triangle", COLOURS["training"]),
+    "control": ("random control frames", "diamond", COLOURS["cheap"]),
+}
 
 
-def descriptor_section(found: DescriptorMap | None) -> Section:
-    """Return the section with the map of descriptors."""
-    name = "Map of descriptors"
-    if found is None:
-        why = (
-            "Nothing to draw: there is no generation yet, or neither the store nor "
-            "its models hold descriptors."
-        )
-        return Section("map", name, missing_note(why))
-    caption = (
-        f"Each point is a frame: its descriptors by generation {found.generation}, "
-        "averaged over its atoms, in the plane in which they differ most (principal "
-        "components). Neighbours look alike to the model. Flagged frames should lie "
-        "at the rim of the first labels, the validation set should cover all "
-        "regions: its frames far from all others, or regions without any, are where "
-        "the error is not known."
+def surprise_figure(points: Sequence[ErrorPoint]) -> Markup:
+    """Draw the largest force error against surprise, with the flag threshold.
+
+    Frames are marked by their group.
+    """
+    shown = [x for x in points if np.isfinite(x.surprise) and np.isfinite(x.error)]
+
+    def paint(axes: list[Axes]) -> list[Marks]:
+        (ax,) = axes
+        marks = [
+            add_points(
+                Marks(
+                    axes=ax,
+                    x=np.array([x.surprise for x in chosen]),
+                    y=np.array([1e3 * x.error for x in chosen]),
+                    colour=colour,
+                    shape=shape,
+                    frames=[x.frame for x in chosen],
+                    label=f"{label} ({len(chosen)})",
+                ),
+            )
+            for group, (label, shape, colour) in GROUPS.items()
+            if (chosen := [x for x in shown if x.group == group])
+        ]
+        log_axis(ax, "y", [1e3 * x.error for x in shown])
+        log_axis(ax, "x", [x.surprise for x in shown])
+        _draw_threshold(ax, points)
+        ax.set_xlabel("surprise (uncertainty) before the label came")
+        ax.set_ylabel("largest force error, meV/Å")
+        draw_legend(ax, ncols=1)
+        return marks
+
+    return draw_svg("surprise", "Surprise against true force error", 3.9, paint)
+
+
+def _draw_threshold(axes: Axes, points: Sequence[ErrorPoint]) -> None:
+    finite = [x for x in points if x.threshold is not None and np.isfinite(x.threshold)]
+    if not finite:
+        return
+    last = max(finite, key=lambda point: point.generation)
+    axes.axvline(float(last.threshold or 0.0), color=INK, linewidth=1.0, dashes=(4, 3))
+    axes.annotate(
+        f" threshold, generation {last.generation}",
+        (float(last.threshold or 0.0), 0.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(2, 4),
+        textcoords="offset points",
     )
-    if not found.complete:
-        caption += (
-            " The model could not be opened here: drawn are the frames that it "
-            "proposed, as the journal describes them; it holds no others."
-        )
-    if len(found.frames) < found.of:
-        caption += f" {len(found.frames)} of {found.of} frames are drawn, evenly."
-    return Section("map", name, figure_block(map_figure(found), caption))

@@ -7,7 +7,7 @@ links to its frame: 2000 of them take 130 kB with links, matplotlib's 220 kB wit
 
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -88,6 +88,7 @@ _STYLE: dict[Any, Any] = {
     "lines.markersize": 6.0,
 }
 
+# Ticks of a logarithmic axis: largest ratio of its ends, first digits of the ticks.
 _SUBS = ((8.0, (1.0, 2.0, 3.0, 5.0, 7.0)), (1000.0, (1.0, 2.0, 5.0)))
 
 _FONT = r"font: (?:(\w+) )?([\d.]+)px [^;\"]*"
@@ -124,13 +125,13 @@ def draw_svg(
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.patch.set_alpha(0.0)
         axes = figure.subplots(rows, 1, squeeze=False).ravel().tolist()
-        for each in axes:
-            each.patch.set_alpha(0.0)
+        for item in axes:
+            item.patch.set_alpha(0.0)
         marks = list(paint(axes) or ())
         _lay_out(figure)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata=_NO_METADATA)
-        points = [_point_group(figure, each) for each in marks if len(each.x)]
+        points = [_point_group(figure, item) for item in marks if len(item.x)]
     box, body = _inline_parts(out.getvalue(), name)
     return svg_element(about, box, Markup(body), points)
 
@@ -143,11 +144,11 @@ def _lay_out(figure: Figure) -> None:
         figure.set_layout_engine("none")
 
 
-def add_points(axes: Axes, points: Marks) -> Marks:
+def add_points(points: Marks) -> Marks:
     """Reserve room for points on their axes, and add their label to the legend."""
-    axes.plot(points.x, points.y, linestyle="none", marker="none")
+    points.axes.plot(points.x, points.y, linestyle="none", marker="none")
     if points.label:
-        axes.scatter(
+        points.axes.scatter(
             [],
             [],
             s=24,
@@ -212,7 +213,7 @@ def log_axis(axes: Axes, which: str, values: Sequence[float]) -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     span = max(positive) / min(positive)
-    subs = next((subs for most, subs in _SUBS if span < most), (1.0,))
+    subs = next((subs for limit, subs in _SUBS if span < limit), (1.0,))
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(_plain_number))
@@ -232,6 +233,12 @@ def draw_legend(axes: Axes, **options: Any) -> None:
 
 
 MOST_POINTS = 2000  # points drawn in one figure, at most
+
+
+def thinning_step(points: Sized) -> int:
+    """Return the step between points of which at most `MOST_POINTS` are drawn."""
+    return 1 + len(points) // MOST_POINTS
+
 
 _ROWS = 6  # generations in the bias figure, at most
 

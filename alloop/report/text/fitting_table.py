@@ -46,7 +46,7 @@ class FittingTable(Table):
         omitted: list[str] = []
         while len(shown) > _LEAST and self._spare_width(console, options, shown) < 0:
             column = self._least_important(shown)
-            shown = [each for each in shown if each is not column]
+            shown = [item for item in shown if item is not column]
             omitted.append(" ".join(str(column.header).split()))
         yield from Table.__rich_console__(
             self._with_columns(self._fitted_columns(console, options, shown)),
@@ -83,10 +83,10 @@ class FittingTable(Table):
         room = max(0, self._spare_width(console, options, columns))
         out = []
         for column in columns:
-            wanted = _column_widths(console, column)
-            more = min(room, wanted.maximum - wanted.minimum)
+            widths = _column_widths(console, column)
+            more = min(room, widths.maximum - widths.minimum)
             room -= more
-            out.append(replace(column, width=wanted.minimum + more))
+            out.append(replace(column, width=widths.minimum + more))
         return out
 
 
@@ -95,8 +95,8 @@ def _column_widths(console: Console, column: Column) -> Measurement:
     if column.width is not None:
         return Measurement(column.width, column.width)
     texts = [console.render_str(str(x)) for x in (column.header, *column.cells)]
-    each = [Measurement.get(console, console.options, text) for text in texts]
-    widest = max(x.maximum for x in each)
+    widths = [Measurement.get(console, console.options, text) for text in texts]
+    widest = max(x.maximum for x in widths)
     return Measurement(
-        widest if column.no_wrap else max(x.minimum for x in each), widest
+        widest if column.no_wrap else max(x.minimum for x in widths), widest
     )

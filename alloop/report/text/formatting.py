@@ -36,14 +36,14 @@ def duration_text(seconds: float | None) -> str:
         return f"{1e3 * seconds:.2g} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < _MINUTE:
-        return f"{whole} s"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
-    if whole < _DAY:
-        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
-    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+    rounded = round(seconds)
+    if rounded < _MINUTE:
+        return f"{rounded} s"
+    if rounded < _HOUR:
+        return f"{rounded // _MINUTE} min {rounded % _MINUTE} s"
+    if rounded < _DAY:
+        return f"{rounded // _HOUR} h {rounded % _HOUR // _MINUTE} min"
+    return f"{rounded // _DAY} d {rounded % _DAY // _HOUR} h"
 
 
 def rough_duration(seconds: float | None) -> str:
@@ -130,14 +130,12 @@ def guard_text(stop: str) -> str:
     return stop
 
 
-def refinement_text(found: Refinement) -> str:
+def refinement_text(refinement: Refinement) -> str:
     """Return a test-time training as a phrase: what was kept, and what it changed."""
-    kept = f"{found.share:.0%} of the step kept" if found.share else "rolled back"
+    share, frames = refinement.share, plural(refinement.frames, "cheap label")
+    outcome = f"{share:.0%} of the step kept" if share else "rolled back"
     cheap, held = (
         f"{milli_text(before)} → {milli_text(after)} meV/Å"
-        for before, after in (found.cheap, found.held)
+        for before, after in (refinement.cheap, refinement.held)
     )
-    return (
-        f"{kept}: {plural(found.frames, 'cheap label')} {cheap}, held-out expensive "
-        f"labels {held}"
-    )
+    return f"{outcome}: {frames} {cheap}, held-out expensive labels {held}"

@@ -1,21 +1,22 @@
-"""The history of single frames, from the journal."""
+"""The history of single frames, from the journal: origin, labels, errors and use."""
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from alloop.core.atoms import hill_formula
+from alloop.core.atoms import chemical_symbol, hill_formula
+from alloop.core.doubts import doubts_of_details
 from alloop.core.frame import Frame, FrameId
-from alloop.core.levels import FIDELITIES
-from alloop.core.records import Candidate, Label, Noise
+from alloop.core.levels import FIDELITIES, Fidelity
+from alloop.core.records import Candidate, Detail, Label, Noise, Unlabelled
 from alloop.core.text import local_time
 from alloop.history.frame_search import FoundFrame, find_frame
 from alloop.history.label_entries import label_entries
-from alloop.history.reader import History
+from alloop.history.reader import History, JournalEntry
 from alloop.history.record_index import LabelEntry
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import level_title, training_commands
@@ -25,22 +26,231 @@ from alloop.report.analysis.explorations import (
     Proposal,
     control_frames,
     exploration_proposals,
+    force_differences,
     labels_by_frame,
     origin_of,
 )
-from alloop.report.analysis.label_facts import latest_labels
-from alloop.report.analysis.label_quality import noise_by_label
-from alloop.report.text.frame_text import (
-    error_lines,
-    exclusion_text,
-    frame_heading,
-    generation_text,
-    inclusion_text,
-    label_error_text,
-    label_lines,
-    proposal_text,
-    surprise_text,
+from alloop.report.analysis.label_facts import (
+    doubt_policy,
+    latest_labels,
+    noise_by_label,
+    rescuing_rung,
 )
+from alloop.report.text.event_log import noise_text
+from alloop.report.text.formatting import (
+    duration_text,
+    failure_text,
+    number_text,
+    plural,
+    span_text,
+)
+
+
+def frame_heading(frame: Frame) -> str:
+    """Return the id, formula, charge and spin of a frame as a sentence."""
+    charge = f", charge {frame.charge:+d}" if frame.charge else ""
+    spin = f", spin {frame.spin} (2S)" if frame.spin else ""
+    size = plural(len(frame), "atom")
+    return f"Frame {frame.id}: {hill_formula(frame)}, {size}{charge}{spin}."
+
+
+def label_error_text(
+    history: History, who: str, fidelity: Fidelity, mean: float, worst: float
+) -> str:
+    """Return the errors of a generation on a frame, eV/Å, as a sentence."""
+    return (
+        f"{who} was wrong by {mean:.4f} eV/Å on average and by {worst:.4f} eV/Å at the "
+        f"worst atom, against {level_title(history, fidelity)}."
+    )
+
+
+def proposal_text(origin: Origin, control: bool) -> str:
+    """Return the origin of a frame that MD proposed, as a sentence."""
+    source = "control" if control else origin.origin
+    why = {
+        "surprise": "among the most surprising frames there",
+        "control": "drawn at random, whatever its surprise",
+    }.get(source, f"just before the guard rail `{source}` stopped it")
+    return (
+        f"Proposed by MD on walker {origin.walker} at step {origin.step}, in round "
+        f"{origin.round} on generation {origin.generation}, {why}."
+    )
+
+
+def surprise_text(surprise: float, basis: tuple[float, str] | None) -> str:
+    """Return a frame's surprise beside the threshold, as a sentence.
+
+    basis: the threshold, and in words what it rests on; None without one.
+    """
+    if basis is None:
+        return f"Its surprise was {surprise:.3g}; there was no threshold."
+    threshold, words = basis
+    side = "above" if surprise > threshold else "not above"
+    return (
+        f"Its surprise was {surprise:.3g}, {side} the threshold of {threshold:.3g}, "
+        f"which is {words}."
+    )
+
+
+def error_lines(history: History, origin: Origin) -> Iterator[str]:
+    """Yield the errors of the generation that proposed the frame, by its labels."""
+    who = f"Generation {origin.generation}"
+    for fidelity, (mean, worst) in origin.differences.items():
+        if fidelity == "cheap":
+            yield f"{who} differed from the cheap label by B = {mean:.4f} eV/Å."
+        else:
+            yield label_error_text(history, who, fidelity, mean, worst)
+
+
+def generation_text(numbers: list[int]) -> str:
+    """Return generations by number: `generations 1–4, 7`."""
+    return f"generation{'s' * (len(numbers) > 1)} {span_text(numbers)}"
+
+
+def inclusion_text(entry: JournalEntry, event: e.Included) -> str:
+    """Return the end of an exclusion, as a sentence."""
+    what = f" of its {event.fidelity} label" if event.fidelity else ""
+    why = f": {event.reason}" if event.reason else ""
+    when = local_time(entry.time)
+    return f"The exclusion{what} was undone by hand on {when}{why}."
+
+
+def exclusion_text(entry: JournalEntry, event: e.Excluded) -> str:
+    """Return an exclusion by hand, as a sentence."""
+    what = f"Its {event.fidelity} label was" if event.fidelity else "It was"
+    return f"{what} excluded by hand on {local_time(entry.time)}: {event.reason}."
+
+
+_UNITS = {
+    "gap": " eV",
+    "peak_mb": " MB",
+    "internal": " hartree",
+    "external": " hartree",
+}
+
+_DETAILS = {
+    "cycles": "cycles",
+    "gap": "gap",
+    "s2": "<S²>",
+    "t1": "T1",
+    "internal": "internal stability",
+    "external": "external stability",
+    "program": "program",
+    "peak_mb": "peak memory",
+}
+
+
+def label_lines(
+    history: History,
+    label: LabelEntry,
+    last: bool,
+    noise: Mapping[tuple[str, str], Noise],
+) -> Iterator[str]:
+    """Yield the history of a label, in sentences.
+
+    last: True if the label was not tried again since; noise: the results of making
+    labels again, by level and frame.
+    """
+    if not label.is_given:
+        yield _selection_text(history, label)
+    record = label.record
+    if isinstance(record, Unlabelled):
+        yield _failure_text(label, record)
+        yield from _quarantine_lines(record) if last else ()
+    else:
+        yield _made_text(label, record)
+        yield from _rescue_lines(record)
+        yield from _doubt_lines(history, label)
+        yield from _recheck_lines(label, noise)
+
+
+def _selection_text(history: History, label: LabelEntry) -> str:
+    when = f"in round {label.round}" if label.round else "before the first round"
+    if label.retry:
+        return f"Tried again {when}."
+    return (
+        f"Chosen {when} for the {label.fidelity} label "
+        f"({level_title(history, label.fidelity)}) as `{label.purpose}`: "
+        f"{label.reason or 'no reason given'}."
+    )
+
+
+def _made_text(label: LabelEntry, record: Label) -> str:
+    source = (
+        "supplied" if label.is_given else "from a cache" if label.cached else "made"
+    )
+    cost = "" if label.is_given else f", {duration_text(label.cpu_seconds)} of CPU time"
+    largest = float(np.linalg.norm(record.forces, axis=1).max())
+    return (
+        f"{label.fidelity.capitalize()} label {source}: {record.energy:.6f} eV, "
+        f"largest force {largest:.3f} eV/Å{cost}{_detail_text(record.details)}."
+    )
+
+
+def _failure_text(label: LabelEntry, record: Unlabelled) -> str:
+    message = f" ({record.message})" if record.message else ""
+    return (
+        f"No {label.fidelity} label, {failure_text(record.failure)}: {record.failure}"
+        f"{message}; {duration_text(record.cpu_seconds)} of CPU time"
+        f"{_detail_text(record.details)}."
+    )
+
+
+def _quarantine_lines(record: Unlabelled) -> Iterator[str]:
+    if record.is_permanent:
+        yield "It is in quarantine; another try would fail in the same way."
+    else:
+        yield "It is in quarantine; `alloop resume STORE --retry` tries it again."
+
+
+def _rescue_lines(record: Label) -> Iterator[str]:
+    if record.details.get("followed"):
+        yield "The SCF ended on a saddle point at first and was led downhill from it."
+    rung = rescuing_rung(record.details)
+    if rung is None:
+        return
+    tried = str(record.details.get("rungs") or "").replace(",", ", ")
+    lost = record.details.get("lost_seconds")
+    cost = (
+        f"; {duration_text(lost)} went to the others" if isinstance(lost, float) else ""
+    )
+    yield f"Rescued by the rung `{rung}`{f' ({tried})' * bool(tried)}{cost}."
+
+
+def _doubt_lines(history: History, label: LabelEntry) -> Iterator[str]:
+    for doubt in sorted(doubts_of_details(label.record.details)):
+        yield (
+            f"Doubtful: {doubt}. It is {doubt_policy(history, label.fidelity, doubt)}."
+        )
+
+
+def _recheck_lines(
+    label: LabelEntry, noise: Mapping[tuple[str, str], Noise]
+) -> Iterator[str]:
+    remade = noise.get((label.level, label.frame.id))
+    if remade is not None:
+        yield f"The {label.fidelity} label {noise_text(remade)}."
+
+
+def _detail_text(values: Mapping[str, Detail]) -> str:
+    details = (
+        f"{name} {_value_text(values[key])}{_unit_text(key, values[key])}"
+        for key, name in _DETAILS.items()
+        if values.get(key) is not None
+    )
+    text = ", ".join(details)
+    return f" ({text})" if text else ""
+
+
+def _unit_text(key: str, value: Detail) -> str:
+    return _UNITS.get(key, "") if not isinstance(value, bool | str) else ""
+
+
+def _value_text(value: Detail) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number_text(value) if isinstance(value, float) else str(value)
+
 
 _BY_HAND = ("Excluded", "Included", "Retried")
 
@@ -93,8 +303,8 @@ def describe_frame(history: History, prefix: str) -> list[str]:
 
     Raises InputError where no frame, or several, have such an id.
     """
-    found = find_frame(history, prefix)
-    frame, proposal = found.frame, _frame_proposal(history, found)
+    match = find_frame(history, prefix)
+    frame, proposal = match.frame, _frame_proposal(history, match)
     labels = {
         fidelity: labels_by_frame(history, fidelity).get(frame.id)
         for fidelity in FIDELITIES
@@ -107,17 +317,17 @@ def describe_frames(
     history: History,
     frames: Iterable[Frame],
     origins: Mapping[FrameId, Origin],
-    most: int | None = None,
+    limit: int | None = None,
 ) -> dict[FrameId, list[str]]:
     """Return the histories of these frames by id, as lists of sentences.
 
-    origins: of the frames that MD proposed. most: the number of last generations whose
-    training sets are searched for the frames, all by default; a training names each of
-    its frames.
+    origins: of the frames that MD proposed. limit: the number of last generations whose
+    training sets are searched for the frames, all by default, since a training names
+    every frame.
     """
-    wanted = {frame.id: frame for frame in frames}
-    records = _FrameRecords.of(history, wanted, most)
-    return {key: records.describe(x, origins.get(key)) for key, x in wanted.items()}
+    by_id = {frame.id: frame for frame in frames}
+    records = _FrameRecords.of(history, by_id, limit)
+    return {key: records.describe(x, origins.get(key)) for key, x in by_id.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +336,8 @@ class _FrameRecords:
 
     labels: requested labels, in order; last: those that no retry replaced;
     first_origins: of frames that no exploration proposed; trainings: generations that
-    used a frame, by frame and role; manual: exclusions and other actions by people.
+    used a frame, by frame and role, of the `limit` last ones; manual: exclusions and
+    other actions by people.
     """
 
     history: History
@@ -137,19 +348,19 @@ class _FrameRecords:
     thresholds: Mapping[int, tuple[float, str]]
     first_origins: Mapping[FrameId, str]
     trainings: Mapping[FrameId, Mapping[str, list[int]]]
-    most: int | None
+    limit: int | None
     manual: Mapping[FrameId, list[str]]
 
     @classmethod
     def of(
-        cls, history: History, frames: Container[FrameId], most: int | None
+        cls, history: History, frames: Container[FrameId], limit: int | None
     ) -> "_FrameRecords":
         """Collect the records of these frames."""
         labels: dict[FrameId, list[LabelEntry]] = defaultdict(list)
         for label in label_entries(history):
             if label.frame.id in frames:
                 labels[label.frame.id].append(label)
-        last = latest_labels(x for each in labels.values() for x in each)
+        last = latest_labels(x for entries in labels.values() for x in entries)
         return cls(
             history=history,
             labels=labels,
@@ -158,8 +369,8 @@ class _FrameRecords:
             controls=control_frames(history),
             thresholds=_known_thresholds(history),
             first_origins=_first_origins(history, frames),
-            trainings=_training_roles(history, frames, most),
-            most=most if most and most < len(history.generations) else None,
+            trainings=_training_roles(history, frames, limit),
+            limit=limit if limit and limit < len(history.generations) else None,
             manual=_manual_actions(history, frames),
         )
 
@@ -181,16 +392,16 @@ class _FrameRecords:
         return lines + self.manual.get(frame.id, [])
 
     def _training_text(self, numbers: list[int]) -> str:
-        looked = f" (of the last {self.most} searched)" if self.most else ""
-        return f"{generation_text(numbers)}{looked}"
+        note = f" (of the last {self.limit} searched)" if self.limit else ""
+        return f"{generation_text(numbers)}{note}"
 
     def _origin_lines(
         self, frame: FrameId, origin: Origin | None, labels: list[LabelEntry]
     ) -> Iterator[str]:
         if origin is not None:
             yield proposal_text(origin, frame in self.controls)
-            known = self.thresholds.get(origin.generation)
-            yield surprise_text(origin.surprise, known)
+            basis = self.thresholds.get(origin.generation)
+            yield surprise_text(origin.surprise, basis)
             return
         if any(label.is_given for label in labels):
             yield "Supplied by the user."
@@ -198,11 +409,11 @@ class _FrameRecords:
             yield self.first_origins[frame]
 
 
-def _frame_proposal(history: History, found: FoundFrame) -> Proposal | None:
-    if found.explored is None:
+def _frame_proposal(history: History, match: FoundFrame) -> Proposal | None:
+    if match.explored is None:
         return None
-    made = exploration_proposals(history, found.explored)
-    return next(x for x in made if x.candidate.frame.id == found.frame.id)
+    made = exploration_proposals(history, match.explored)
+    return next(x for x in made if x.candidate.frame.id == match.frame.id)
 
 
 def _first_origins(history: History, frames: Container[FrameId]) -> dict[FrameId, str]:
@@ -224,12 +435,12 @@ def _first_origins(history: History, frames: Container[FrameId]) -> dict[FrameId
 
 def _examination_text(history: History, event: e.Examined, candidate: Candidate) -> str:
     number = event.number
-    asked = history.record_index.examinations[number]
+    command = history.record_index.examinations[number]
     surprise = surprise_text(
-        candidate.surprise, _known_thresholds(history).get(asked.generation)
+        candidate.surprise, _known_thresholds(history).get(command.generation)
     )
     text = (
-        f"Taken by examination {number} of generation {asked.generation}, on its "
+        f"Taken by examination {number} of generation {command.generation}, on its "
         f"walker {candidate.walker} at step {candidate.step}, whatever its surprise; "
         f"nothing learns from it. {surprise}"
     )
@@ -238,10 +449,9 @@ def _examination_text(history: History, event: e.Examined, candidate: Candidate)
     )
     if not isinstance(label, Label):
         return text
-    differences = candidate.forces - label.forces
-    mean, worst = np.abs(differences).mean(), np.linalg.norm(differences, axis=1).max()
-    who = f"Generation {asked.generation}"
-    sentence = label_error_text(history, who, "expensive", float(mean), float(worst))
+    mean, worst = force_differences(candidate, label)
+    who = f"Generation {command.generation}"
+    sentence = label_error_text(history, who, "expensive", mean, worst)
     return f"{text} {sentence}"
 
 
@@ -255,18 +465,20 @@ def _known_thresholds(history: History) -> dict[int, tuple[float, str]]:
 
 
 def _training_roles(
-    history: History, frames: Container[FrameId], most: int | None
+    history: History, frames: Container[FrameId], limit: int | None
 ) -> dict[FrameId, dict[str, list[int]]]:
     """Return the generations trained with or tested on each frame, by role."""
     done = {event.name for _, event in history.generations}
     trainings = [x for x in history.record_index.trainings if x.name in done]
     out: dict[FrameId, dict[str, list[int]]] = {}
-    for asked in training_commands(history, trainings[-most:] if most else trainings):
+    for training in training_commands(
+        history, trainings[-limit:] if limit else trainings
+    ):
         for role in _ROLES:
-            for frame in getattr(asked, role):
+            for frame in getattr(training, role):
                 if frame in frames:
                     roles = out.setdefault(frame, {})
-                    roles.setdefault(role, []).append(asked.generation)
+                    roles.setdefault(role, []).append(training.generation)
     return out
 
 
@@ -289,3 +501,14 @@ def _manual_actions(
                         line = f"{what} by hand on {local_time(entry.time)}."
                         out[command.frame.id].append(line)
     return dict(out)
+
+
+def frame_card(frame: Frame, sentences: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON values of one frame, see `frame_cards`."""
+    card = {
+        "t": f"{frame.id[:8]} · {hill_formula(frame)}",
+        "s": [chemical_symbol(int(number)) for number in frame.numbers],
+        "x": (1000.0 * frame.positions).round().astype(int).ravel().tolist(),
+        "w": list(sentences),
+    }
+    return {**card, "c": frame.cell.round(4).tolist()} if any(frame.pbc) else card

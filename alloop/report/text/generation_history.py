@@ -14,7 +14,7 @@ from alloop.report.analysis.campaign_facts import (
     generation_facts,
 )
 from alloop.report.analysis.examination import threshold_basis
-from alloop.report.text.event_text import check_text
+from alloop.report.text.event_log import check_text
 from alloop.report.text.formatting import (
     duration_text,
     milli_text,
@@ -34,14 +34,14 @@ def generation_details(history: History, number: int) -> dict[str, Any]:
 
     Errors in eV and eV/Å, times in CPU seconds.
     """
-    event, facts = _event(history, number), _facts(history, number)
+    event, facts = _training_event(history, number), _number_facts(history, number)
     checks = [check_values(x) for x in event.checks]
     return {
         **asdict(facts),
         "model": event.model,
         "checks": checks,
         "accepted": number in history.state.accepted,
-        "explored_in_rounds": _rounds(history, number),
+        "explored_in_rounds": _explored_rounds(history, number),
         "best": history.state.best == number,
     }
 
@@ -54,9 +54,9 @@ def check_values(check: ModelCheck) -> dict[str, Any]:
 
 def describe_generation(history: History, number: int) -> Iterator[str]:
     """Yield the history of a generation, line by line."""
-    event, facts = _event(history, number), _facts(history, number)
+    event, facts = _training_event(history, number), _number_facts(history, number)
     yield (
-        f"Generation {number}, {_making(facts)} in "
+        f"Generation {number}, {_training_text(facts)} in "
         f"{duration_text(facts.cpu_seconds)} CPU; model {event.model}."
     )
     if event.refinement is not None:
@@ -71,10 +71,10 @@ def describe_generation(history: History, number: int) -> Iterator[str]:
         yield f"Its flag threshold is {number_text(event.threshold)}, {basis}."
     for check in event.checks:
         yield f"{'Passed' if check.passed else 'Failed'}: {check_text(check)}."
-    yield from _use(history, event)
+    yield from _use_sentences(history, event)
 
 
-def _making(facts: GenerationFacts) -> str:
+def _training_text(facts: GenerationFacts) -> str:
     if facts.refinement is not None:
         many = plural(facts.refinement.frames, "flagged frame")
         return f"the one before it refined on cheap labels of {many}"
@@ -84,7 +84,7 @@ def _making(facts: GenerationFacts) -> str:
     )
 
 
-def _use(history: History, event: e.Trained) -> Iterator[str]:
+def _use_sentences(history: History, event: e.Trained) -> Iterator[str]:
     number, state = event.generation, history.state
     if number in state.rejected:
         instead = state.usable_until(number)
@@ -97,7 +97,7 @@ def _use(history: History, event: e.Trained) -> Iterator[str]:
             "It is not accepted, since it failed a check. It is used for exploration, "
             f"since none before it was accepted, and exported only by `--at {number}`."
         )
-    rounds = _rounds(history, number)
+    rounds = _explored_rounds(history, number)
     if rounds:
         which = ", ".join(map(str, rounds))
         yield f"MD ran on it in {'round' if len(rounds) == 1 else 'rounds'} {which}."
@@ -106,15 +106,15 @@ def _use(history: History, event: e.Trained) -> Iterator[str]:
         yield f"It is the best one, which is {also}examined."
 
 
-def _rounds(history: History, number: int) -> list[int]:
+def _explored_rounds(history: History, number: int) -> list[int]:
     """Return the rounds that the generation explored."""
-    asked = history.record_index.explorations.values()
-    return sorted({x.round for x in asked if x.generation == number})
+    requests = history.record_index.explorations.values()
+    return sorted({x.round for x in requests if x.generation == number})
 
 
-def _event(history: History, number: int) -> e.Trained:
+def _training_event(history: History, number: int) -> e.Trained:
     return next(x.event for x in history.generations if x.event.generation == number)
 
 
-def _facts(history: History, number: int) -> GenerationFacts:
+def _number_facts(history: History, number: int) -> GenerationFacts:
     return next(x for x in generation_facts(history) if x.generation == number)

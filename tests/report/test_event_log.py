@@ -7,7 +7,7 @@ import pytest
 from alloop.core.errors import InputError
 from alloop.loop.reducer import next_state
 from alloop.loop.state import LoopState
-from alloop.report.text.logfile import LogFile
+from alloop.report.text.event_log import LogFile
 
 
 def _log(path, history, turns):

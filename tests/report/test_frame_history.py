@@ -1,4 +1,4 @@
-"""One frame's story, the log and the status of a campaign."""
+"""The history of one frame, the log and the status of a campaign."""
 
 import json
 from dataclasses import replace
@@ -14,7 +14,7 @@ from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame
 from alloop.report.status import campaign_status
-from alloop.report.text.event_text import log_lines
+from alloop.report.text.event_log import log_lines
 from alloop.report.text.frame_history import describe_frame, describe_frames
 
 _LOST = Failure.LOST
@@ -59,7 +59,7 @@ def test_the_story_of_a_failure_gives_the_reason_and_the_advice(finished):
 
 def test_a_story_may_look_at_the_last_trainings_alone_and_says_so(finished):
     frame = finished.label_index.frames[_of(finished, "bias")]
-    lines = describe_frames(finished, [frame], {}, most=2)[frame.id]
+    lines = describe_frames(finished, [frame], {}, limit=2)[frame.id]
     said = (
         "Its expensive label was learned by generations 2–3 (of the last 2 searched)."
     )

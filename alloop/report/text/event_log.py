@@ -1,18 +1,30 @@
-"""Phrases for events, and lines of the log. Pure functions."""
+"""Phrases for events, and lines of the log.
 
+The log file has a line for each committed event, through standard `logging`.
+"""
+
+import contextlib
+import logging
+import os
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from io import TextIOWrapper
 from math import isfinite
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 from alloop.core.atoms import hill_formula
 from alloop.core.doubts import doubts_of_details
+from alloop.core.errors import InputError
 from alloop.core.levels import Fidelity, LevelId
 from alloop.core.records import Label, ModelCheck, Noise, Unlabelled, Walker
 from alloop.core.text import local_time, printable_line
 from alloop.history.reader import History, JournalEntry
 from alloop.loop import events as e
 from alloop.loop.commands import Command, LabelFrame, Stop, Train, TrainPart
+from alloop.loop.state import LoopState
 from alloop.report.text.formatting import (
     and_list,
     duration_text,
@@ -28,9 +40,9 @@ from alloop.report.text.formatting import (
 
 def turn_text(turn: e.Turn, levels: Mapping[Fidelity, LevelId]) -> str:
     """Return one journal record as a line; levels: level id by fidelity."""
-    asked = _command_text(turn.commands)
+    tasks = _command_text(turn.commands)
     line = event_text(turn.event, levels)
-    return f"{line} → {asked}" if asked else line
+    return f"{line} → {tasks}" if tasks else line
 
 
 def event_text(event: e.Event, levels: Mapping[Fidelity, LevelId]) -> str:
@@ -107,8 +119,10 @@ def training_text(event: e.Trained | e.PartTrained) -> str:
 
 
 def _made_text(event: e.Trained) -> str:
-    found = event.refinement
-    return "trained" if found is None else f"refined ({refinement_text(found)})"
+    refinement = event.refinement
+    return (
+        "trained" if refinement is None else f"refined ({refinement_text(refinement)})"
+    )
 
 
 def _check_text(event: e.Trained) -> str:
@@ -134,27 +148,23 @@ def _limit_text(event: e.Trained) -> str:
     limits = event.error_limits
     if limits is None:
         return ""
-    usual = milli_text(limits.limit(limits.centre))
-    return f", {limits.coverage:.0%} of errors below {usual} meV/Å at median surprise"
+    median = milli_text(limits.limit(limits.centre))
+    return f", {limits.coverage:.0%} of errors below {median} meV/Å at median surprise"
 
 
 def _error_text(test: e.Evaluation) -> str:
+    energies = energy_errors_text(test.energy_mae, test.energy_absolute)
     return (
         f"validation set: forces {milli_text(test.force_mae)} meV/Å (RMSE "
-        f"{milli_text(test.force_rmse)}), energies {evaluation_energy_text(test)} on "
+        f"{milli_text(test.force_rmse)}), energies {energies} on "
         f"{plural(len(test.frames), 'frame')}"
     )
 
 
-def evaluation_energy_text(test: e.Evaluation) -> str:
-    """Return the MAE of energies without and, where known, with its mean offset."""
-    return energy_errors_text(test.energy_mae, test.energy_absolute)
-
-
 def energy_errors_text(removed: float | None, absolute: float | None) -> str:
     """Return both errors: `0.31 meV (MAE, mean offset removed; 2.4 with it)`."""
-    whole = "" if absolute is None else f"; {milli_text(absolute)} with it"
-    return f"{milli_text(removed)} meV (MAE, mean offset removed{whole})"
+    offset = "" if absolute is None else f"; {milli_text(absolute)} with it"
+    return f"{milli_text(removed)} meV (MAE, mean offset removed{offset})"
 
 
 def _opening_text(event: e.Opened) -> str:
@@ -222,21 +232,21 @@ def _part_text(event: e.PartTrained) -> str:
 
 
 def _price_text(event: e.Priced, levels: Mapping[Fidelity, LevelId]) -> str:
-    known = sorted(
+    counts = sorted(
         f"{_level_fidelity(level, levels)} from {plural(cost.labels, 'label')}"
         for level, cost in event.costs.items()
     )
-    return f"prices of labels fitted: {and_list(known) or 'none known'}"
+    return f"prices of labels fitted: {and_list(counts) or 'none known'}"
 
 
 def _exploration_text(event: e.Explored) -> str:
-    found = len(event.candidates)
     stopped = stopped_walkers(event.walkers)
     return (
         f"round {event.round}, batch {event.batch}, piece {event.piece}: "
         f"{plural(len(event.walkers), 'walker')}, "
         f"{plural(event.scored, 'frame')} scored, "
-        f"{plural(found, 'candidate')}, {plural(len(event.controls), 'control frame')}"
+        f"{plural(len(event.candidates), 'candidate')}, "
+        f"{plural(len(event.controls), 'control frame')}"
         f"{stopped}{f'; {event.note}' if event.note else ''}"
     )
 
@@ -317,3 +327,108 @@ def log_entry(
         "event": type(entry.turn.event).__name__,
         "text": turn_text(entry.turn, levels),
     }
+
+
+LOGGER = logging.getLogger("alloop")
+_FORM = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+class _Formatter(logging.Formatter):
+    """A formatter that writes times as the rest of alloop does, with zone offset."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Return the local time of a record."""
+        del datefmt
+        return local_time(record.created)
+
+
+class _Handler(logging.FileHandler):
+    """A handler that drops lines that cannot be written, since the journal has all."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Ignore a failure to write a line; report other errors."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def _open(self) -> "TextIOWrapper[Any]":
+        """Open the file to append to it, never through a link."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        handle = os.open(self.baseFilename, flags, 0o666)
+        return os.fdopen(handle, "a", encoding=self.encoding)
+
+    def close(self) -> None:
+        """Close the file, even where its last lines cannot be written."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+class LogFile:
+    """A log file at `path`, open while its context is; lines are appended.
+
+    All other messages to the `alloop` logger are written to it too. Raises InputError
+    where the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._handler = _Handler(self.path, encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"expected a log file that can be written at {self.path} ({error}); "
+                "choose another place for the store"
+            ) from error
+        self._handler.setFormatter(_Formatter(_FORM))
+        self._level = LOGGER.level
+        LOGGER.setLevel(logging.INFO)
+        LOGGER.addHandler(self._handler)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        LOGGER.removeHandler(self._handler)
+        LOGGER.setLevel(self._level)
+        self._handler.close()
+
+    def observe(self, state: LoopState, turn: e.Turn) -> None:
+        """Log a turn that has been committed."""
+        bad = isinstance(turn.event, e.NotLabelled | e.TaskLost)
+        LOGGER.log(
+            logging.WARNING if bad else logging.INFO,
+            "%s",
+            printable_line(turn_text(turn, state.levels)),
+        )
+
+
+@contextlib.contextmanager
+def log_observer(
+    path: Path, warn: Callable[[str], None]
+) -> Iterator[Callable[[LoopState, e.Turn], None]]:
+    """Yield an observer of turns that writes a log file, opened at the first turn.
+
+    warn: called with the reason if the file cannot be written.
+    """
+    opened: list[LogFile | None] = []
+    with contextlib.ExitStack() as stack:
+
+        def open_file() -> LogFile | None:
+            try:
+                return stack.enter_context(LogFile(path))
+            except InputError as error:
+                warn(f"no log is written: {error}")
+                return None
+
+        def observe(state: LoopState, turn: e.Turn) -> None:
+            if not opened:
+                opened.append(open_file())
+            if opened[0] is not None:
+                opened[0].observe(state, turn)
+
+        yield observe
