@@ -12,7 +12,7 @@ import numpy as np
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import FIDELITIES, Fidelity
-from alloop.core.records import Candidate, Label, Walker
+from alloop.core.records import Candidate, Explorer, Label, Walker
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.md.integrate import body_constants, velocity_temperature
@@ -67,6 +67,10 @@ def control_frames(history: History) -> frozenset[FrameId]:
     )
 
 
+EXPLORERS: Mapping[Explorer, str] = {  # in words
+    "md": "MD",
+    "shapes": "turned and stretched bonds",
+}
 _OTHERS = ("surprise", "control")  # origins of frames whose walker continued
 
 _MOST_STOPS = 300  # frames of stopped walkers that are kept
@@ -78,9 +82,9 @@ _MOST_POINTS = 20_000  # moments, and energies, that are kept
 class Origin:
     """The origin of a frame in MD and the prediction for it before any label came.
 
-    origin as in `Candidate`. differences: by fidelity of the labels that came, the mean
-    absolute difference of the forces' components and the largest length of a difference
-    on an atom, eV/Å.
+    origin and explorer as in `Candidate`. differences: by fidelity of the labels that
+    came, the mean absolute difference of the forces' components and the largest length
+    of a difference on an atom, eV/Å.
     """
 
     frame: FrameId
@@ -91,6 +95,7 @@ class Origin:
     surprise: float
     round: int
     generation: int
+    explorer: Explorer = "md"
     differences: Mapping[Fidelity, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -133,7 +138,8 @@ class Explorations:
 
     origins: of labelled frames, and of those returned by stopped walkers; stopping: the
     latter, with their structures. left_out: number of moments that were left out
-    because there were too many; all stops are kept.
+    because there were too many; all stops are kept. energies: of frames of MD alone.
+    scored: the number of frames that each explorer scored.
     """
 
     origins: Mapping[FrameId, Origin] = field(default_factory=dict)
@@ -141,6 +147,56 @@ class Explorations:
     moments: tuple[WalkerMoment, ...] = ()
     energies: tuple[WalkerEnergy, ...] = ()
     left_out: int = 0
+    scored: Mapping[Explorer, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ExplorerYield:
+    """What an explorer brought: frames scored, labels of those chosen, their errors.
+
+    errors: by fidelity, the mean absolute difference between the model's forces and the
+    label's components, mean over frames, eV/Å; NaN without labels. seconds: CPU time of
+    these labels.
+    """
+
+    explorer: Explorer
+    scored: int
+    labels: Mapping[Fidelity, int]
+    errors: Mapping[Fidelity, float]
+    seconds: float
+
+
+def explorer_yields(history: History, explored: Explorations) -> list[ExplorerYield]:
+    """Return the yield of each explorer, without frames that were drawn at random."""
+    chosen = [
+        (explored.origins[label.frame.id], label)
+        for label in history.record_index.labels
+        if label.purpose in ("flagged", "bias") and label.frame.id in explored.origins
+    ]
+    yields = []
+    for explorer, scored in explored.scored.items():
+        labels = [(x, label) for x, label in chosen if x.explorer == explorer]
+        errors = {
+            fidelity: [
+                origin.differences[fidelity][0]
+                for origin, label in labels
+                if label.fidelity == fidelity and fidelity in origin.differences
+            ]
+            for fidelity in FIDELITIES
+        }
+        yields.append(
+            ExplorerYield(
+                explorer,
+                scored,
+                labels={k: len(values) for k, values in errors.items()},
+                errors={
+                    k: float(np.mean(values)) if values else float("nan")
+                    for k, values in errors.items()
+                },
+                seconds=sum(label.cpu_seconds for _, label in labels),
+            )
+        )
+    return yields
 
 
 def read_explorations(history: History) -> Explorations:
@@ -154,8 +210,10 @@ def read_explorations(history: History) -> Explorations:
     count = sum(task.kind == "Explored" for task in history.record_index.tasks)
     stopped: set[tuple[int, int, int]] = set()
     left_out = 0
+    scored: dict[Explorer, int] = {}
     for number, (_, event) in enumerate(history.of_kind(e.Explored)):
         proposals = list(exploration_proposals(history, event))
+        scored[event.explorer] = scored.get(event.explorer, 0) + event.scored
         for proposal in proposals:
             _add_origin(proposal, requested, origins, stopping, labels)
         piece = list(_walker_moments(history, event, stopped))
@@ -163,8 +221,12 @@ def read_explorations(history: History) -> Explorations:
         moments += piece if keep else [x for x in piece if x.stopped]
         left_out += 0 if keep else len(piece)
         if _is_sampled(number, count, len(proposals)):
-            energies += [_walker_energy(x) for x in proposals]
-    return Explorations(origins, stopping, tuple(moments), tuple(energies), left_out)
+            energies += [
+                _walker_energy(x) for x in proposals if x.candidate.explorer == "md"
+            ]
+    return Explorations(
+        origins, stopping, tuple(moments), tuple(energies), left_out, scored
+    )
 
 
 def _is_sampled(number: int, count: int, points: int) -> bool:
@@ -204,6 +266,7 @@ def origin_of(proposal: Proposal, labels: Mapping[Fidelity, Label | None]) -> Or
         surprise=float(candidate.surprise),
         round=proposal.round,
         generation=proposal.generation,
+        explorer=candidate.explorer,
         differences={
             at: force_differences(candidate, x)
             for at, x in labels.items()

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from alloop.core.atoms import hill_formula
+from alloop.core.levels import FIDELITIES
 from alloop.history.measured_costs import cpu_seconds_by_part, worker_utilisation
 from alloop.history.reader import History
 from alloop.report.analysis.campaign_facts import (
@@ -19,10 +20,12 @@ from alloop.report.analysis.campaign_facts import (
     split_sentences,
 )
 from alloop.report.analysis.explorations import (
+    EXPLORERS,
     Explorations,
     Origin,
     WalkerEnergy,
     WalkerMoment,
+    explorer_yields,
 )
 from alloop.report.analysis.label_facts import LabelCost, label_costs
 from alloop.report.analysis.timeline import (
@@ -65,6 +68,7 @@ from alloop.report.sections.svg import (
 from alloop.report.text.formatting import (
     duration_text,
     guard_text,
+    milli_text,
     number_text,
     plural,
 )
@@ -366,7 +370,8 @@ def walker_section(history: History, explored: Explorations) -> Section:
     if not explored.moments:
         return Section("walkers", name, missing_note("No walker has moved yet."))
     body = paragraph(_overview_text(history, explored))
-    body += _walker_figures(history, explored) + _stop_table(history, explored)
+    body += _walker_figures(history, explored) + _explorer_table(history, explored)
+    body += _stop_table(history, explored)
     return Section("walkers", name, body)
 
 
@@ -422,6 +427,33 @@ def _walker_figures(history: History, explored: Explorations) -> Markup:
     if max(len(explored.moments), len(explored.energies)) > MOST_POINTS:
         caption += " An even sample of the points is drawn, and all stops."
     return figure_block(drawn, caption)
+
+
+def _explorer_table(history: History, explored: Explorations) -> Markup:
+    """Return what each explorer brought; empty where MD alone proposed frames."""
+    yields = explorer_yields(history, explored)
+    if {x.explorer for x in yields} <= {"md"}:
+        return Markup("")
+    text = (
+        "What each explorer brought, without control frames: the error is that of the "
+        "model which proposed a frame, before it was labelled."
+    )
+    head = ["explorer", "scored", "cheap labels", "error, meV/Å"]
+    head += ["expensive labels", "error, meV/Å", "labels, CPU s"]
+    rows = [
+        [
+            EXPLORERS[x.explorer],
+            str(x.scored),
+            *(
+                cell
+                for fidelity in FIDELITIES
+                for cell in (str(x.labels[fidelity]), milli_text(x.errors[fidelity]))
+            ),
+            f"{x.seconds:.3g}",
+        ]
+        for x in yields
+    ]
+    return paragraph(text) + table_html(head, rows)
 
 
 def _stop_table(history: History, explored: Explorations) -> Markup:

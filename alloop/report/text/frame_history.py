@@ -22,6 +22,7 @@ from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import level_title, training_commands
 from alloop.report.analysis.examination import threshold_basis
 from alloop.report.analysis.explorations import (
+    EXPLORERS,
     Origin,
     Proposal,
     control_frames,
@@ -66,14 +67,15 @@ def label_error_text(
 
 def proposal_text(origin: Origin, control: bool) -> str:
     """Return the origin of a frame that MD proposed, as a sentence."""
-    source = "control" if control else origin.origin
+    choice = "control" if control else origin.origin
     why = {
         "surprise": "among the most surprising frames there",
         "control": "drawn at random, whatever its surprise",
-    }.get(source, f"just before the guard rail `{source}` stopped it")
+    }.get(choice, f"just before the guard rail `{choice}` stopped it")
+    source = EXPLORERS[origin.explorer]
     return (
-        f"Proposed by MD on walker {origin.walker} at step {origin.step}, in round "
-        f"{origin.round} on generation {origin.generation}, {why}."
+        f"Proposed by {source} on walker {origin.walker} at step {origin.step}, in "
+        f"round {origin.round} on generation {origin.generation}, {why}."
     )
 
 
