@@ -40,6 +40,20 @@ FramesFile: TypeAlias = Annotated[
     typer.Argument(help="file that ASE reads; `file.xyz@0:10` reads frames 0 to 9"),
 ]
 
+TrainingFrames: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="file of the frames that the model was trained on  [default: those "
+        "of the store]"
+    ),
+]
+
+CacheFolder: TypeAlias = Annotated[
+    Path | None, typer.Option(help="label cache, a folder that commands share")
+]
+
+Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="seed of all random numbers")]
+
 Force: TypeAlias = Annotated[
     bool, typer.Option("--force", help="replace an existing output file")
 ]

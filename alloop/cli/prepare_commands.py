@@ -4,7 +4,6 @@ import json
 import os
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
@@ -22,6 +21,7 @@ from alloop.cli.console import (
 )
 from alloop.cli.init_templates import (
     EXAMPLES,
+    Beginning,
     campaign_template,
     job_script,
     script_name,
@@ -40,51 +40,61 @@ else:
 File = Annotated[Path, typer.Argument(help="YAML file of a campaign")]
 
 
+Name: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(
+        help="name of the campaign  [default: that of the structure file, or campaign]"
+    ),
+]
+ExampleName: TypeAlias = Annotated[
+    Literal["water", "methanol", "toy"],
+    typer.Option(help="example to start from; toy needs no quantum chemistry"),
+]
+StartFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", help="file with the structures to start from, of any ASE format"
+    ),
+]
+CheapLevel: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="cheap level, such as `b3lyp/def2-svp`  [default: the example's]"
+    ),
+]
+ExpensiveLevel: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="expensive level, such as `ccsd(t)/cc-pvdz`  [default: the example's]"
+    ),
+]
+Charge: TypeAlias = Annotated[
+    int | None,
+    typer.Option(help="charge, e, with --from  [default: the file's, or 0]"),
+]
+Spin: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=0, help="2S, with --from  [default: the file's, or 0]"),
+]
+Multiplicity: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="2S + 1, in place of --spin")
+]
+BatchSystem: TypeAlias = Annotated[
+    BatchKind | None,
+    typer.Option(help="also write a job script for this batch system"),
+]
+
+
 def init(  # noqa: PLR0913 - one for each option
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            help="name of the campaign  [default: that of the structure file, or "
-            "campaign]"
-        ),
-    ] = None,
-    example: Annotated[
-        Literal["water", "methanol", "toy"],
-        typer.Option(help="example to start from; toy needs no quantum chemistry"),
-    ] = "water",
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "--from", help="file with the structures to start from, of any ASE format"
-        ),
-    ] = None,
-    cheap: Annotated[
-        str | None,
-        typer.Option(
-            help="cheap level, such as `b3lyp/def2-svp`  [default: the example's]"
-        ),
-    ] = None,
-    expensive: Annotated[
-        str | None,
-        typer.Option(
-            help="expensive level, such as `ccsd(t)/cc-pvdz`  [default: the example's]"
-        ),
-    ] = None,
-    charge: Annotated[
-        int | None,
-        typer.Option(help="charge, e, with --from  [default: the file's, or 0]"),
-    ] = None,
-    spin: Annotated[
-        int | None,
-        typer.Option(min=0, help="2S, with --from  [default: the file's, or 0]"),
-    ] = None,
-    multiplicity: Annotated[
-        int | None, typer.Option(min=1, help="2S + 1, in place of --spin")
-    ] = None,
-    cluster: Annotated[
-        BatchKind | None,
-        typer.Option(help="also write a job script for this batch system"),
-    ] = None,
+    name: Name = None,
+    example: ExampleName = "water",
+    source: StartFile = None,
+    cheap: CheapLevel = None,
+    expensive: ExpensiveLevel = None,
+    charge: Charge = None,
+    spin: Spin = None,
+    multiplicity: Multiplicity = None,
+    cluster: BatchSystem = None,
 ) -> None:
     """Write a commented campaign file, NAME.yaml, for an example or your molecule."""
     from alloop.config import parse_campaign
@@ -95,24 +105,34 @@ def init(  # noqa: PLR0913 - one for each option
             "expected --from FILE beside --charge, --spin or --multiplicity, got none; "
             "name the file of the structure"
         )
-    name = name or ("campaign" if source is None else source.stem)
+    file = _campaign_file(name or ("campaign" if source is None else source.stem))
+    default = EXAMPLES[example]
+    start = "" if source is None else _start(source, charge, unpaired)
+    beginning = Beginning(
+        start=start or default.start,
+        cheap=_level_text(cheap) or default.cheap,
+        expensive=_level_text(expensive) or default.expensive,
+    )
+    if beginning != default:
+        parse_campaign(campaign_template(file.stem, beginning), "", str(file))
+    _write_campaign(file, beginning, cluster)
+
+
+def _campaign_file(name: str) -> Path:
+    """Return the file of a campaign; raise InputError for a name that cannot be one."""
     file = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if not re.fullmatch(r"[\w.][\w.-]*", file.stem):
         raise InputError(
             "expected a name of letters, digits, `.`, `_` and `-`, without `-` at its "
             f"beginning, got `{file.stem}`"
         )
-    beginning = EXAMPLES[example]
-    beginning = replace(
-        beginning,
-        start=beginning.start if source is None else _start(source, charge, unpaired),
-        cheap=_level_text(cheap) or beginning.cheap,
-        expensive=_level_text(expensive) or beginning.expensive,
-    )
-    if beginning != EXAMPLES[example]:
-        parse_campaign(campaign_template(file.stem, beginning), "", str(file))
-    script = None if cluster is None else Path(script_name(cluster, file.stem))
+    return file
+
+
+def _write_campaign(file: Path, beginning: Beginning, cluster: str | None) -> None:
+    """Write the campaign file, and a job script if there is a batch system."""
     texts = {file: campaign_template(file.stem, beginning, cluster)}
+    script = None if cluster is None else Path(script_name(cluster, file.stem))
     if cluster is not None and script is not None:
         texts[script] = job_script(cluster, file.name, sys.executable)
     _write_new_files(texts)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import isinf, isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -36,27 +36,33 @@ _ROW = "{:>7} {:<14} {:>14} {:>10} {:>11}  {}"
 _BUSY = 100  # frames between two changes of the progress line
 
 
+StoreOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="score with the best model of this store or campaign file"),
+]
+ModelOption: TypeAlias = Annotated[
+    Path | None, typer.Option(help="score with this model file")
+]
+ErrorLimit: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        min=1e-6,
+        help="flag frames whose largest force error may be above this, eV/Å  "
+        "[default: those above the surprise threshold]",
+    ),
+]
+ScoredFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="extxyz file to write: the frames with their scores"),
+]
+
+
 def score(  # noqa: PLR0913 - one for each option
     frames: FramesFile,
-    store: Annotated[
-        Path | None,
-        typer.Option(help="score with the best model of this store or campaign file"),
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="score with this model file")
-    ] = None,
-    error: Annotated[
-        float | None,
-        typer.Option(
-            min=1e-6,
-            help="flag frames whose largest force error may be above this, eV/Å  "
-            "[default: those above the surprise threshold]",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="extxyz file to write: the frames with their scores"),
-    ] = None,
+    store: StoreOption = None,
+    model: ModelOption = None,
+    error: ErrorLimit = None,
+    out: ScoredFile = None,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -75,21 +81,19 @@ def score(  # noqa: PLR0913 - one for each option
     place = _one_place(store, model)
     if out is not None:
         refuse_target(out, _KINDS, force=force)
-    found, domain = load_generation(place)
-    scores = FrameScores(found, domain, error)
+    generation, domain = load_generation(place)
+    scores = FrameScores(generation, domain, error)
     if domain is None:
         print_error(f"warning: {UNKNOWN}")
     scored = scores.score(iterate_frames(frames))
     if as_json:
         shown = _print_objects(scored)
-    elif quiet:
-        shown = _show_progress(scored)
     else:
-        shown = _print_rows(scored)
+        shown = _show_progress(scored) if quiet else _print_rows(scored)
     with _written(out, shown) as all_frames:
-        counts = Counter(each.verdict for each in all_frames)
+        counts = Counter(frame.verdict for frame in all_frames)
     if not as_json:
-        print_text(_sums(counts, found))
+        print_text(_sums(counts, generation))
         if out is not None:
             print_text(f"frames: {short_path(out)}")
 
