@@ -173,9 +173,9 @@ def existing_path(place: Path) -> Path:
 
 def short_path(path: Path) -> str:
     """Return the path relative to the working directory if it lies inside."""
-    here = Path.cwd()
+    folder = Path.cwd()
     full = path.resolve()
-    return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
+    return str(full.relative_to(folder)) if full.is_relative_to(folder) else str(full)
 
 
 def _missing_path(place: Path) -> str:

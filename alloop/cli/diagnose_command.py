@@ -123,13 +123,13 @@ def load_with_training(
     from alloop.jobs.training_set import file_frames, store_training_set
 
     if not is_campaign(model):
-        found = load(model)
+        generation_of_file = load(model)
         if training is None:
             raise InputError(
                 f"expected the frames that {model} was trained on, a model file does "
                 "not hold them: give `--training FILE`"
             )
-        return found, file_frames([training])
+        return generation_of_file, file_frames([training])
     campaign = open_campaign(model)
     generation = campaign.model()
     tell_generation(campaign)
@@ -140,7 +140,7 @@ def load_with_training(
 
 
 def _level_with_training(
-    level: "Level", training: str | None, given: "Sequence[GivenStructure]"
+    level: "Level", training: str | None, structures: "Sequence[GivenStructure]"
 ) -> "tuple[Generation, KnownFrames]":
     """Return a level as a model, with frames of a file to compare with."""
     from alloop.jobs.level_model import level_model
@@ -151,10 +151,13 @@ def _level_with_training(
             f"expected frames to compare with, {level.title} has no training set of "
             "its own: give `--training FILE`"
         )
-    known = file_frames([training])
-    frames = [*known.batch.frames(), *(each.frame for each in given)]
-    elements = [int(z) for z in {*known.batch.numbers.tolist()}]
-    return level_model(level, frames, elements), known
+    training_frames = file_frames([training])
+    frames = [
+        *training_frames.batch.frames(),
+        *(structure.frame for structure in structures),
+    ]
+    elements = [int(z) for z in {*training_frames.batch.numbers.tolist()}]
+    return level_model(level, frames, elements), training_frames
 
 
 def is_campaign(model: Path) -> bool:
@@ -169,14 +172,14 @@ def _beside(frames: str) -> Path:
     return file.with_suffix(".shifts.html")
 
 
-def _print_objects(found: "Diagnosis") -> None:
-    for frame in range(len(found.formulas)):
-        print_json(found.frame_facts(frame), indent=None)
+def _print_objects(diagnosis: "Diagnosis") -> None:
+    for frame in range(len(diagnosis.formulas)):
+        print_json(diagnosis.frame_facts(frame), indent=None)
         if output_closed():
             return
 
 
-def _print_rows(found: "Diagnosis") -> None:
+def _print_rows(diagnosis: "Diagnosis") -> None:
     from alloop.jobs.diagnose_job import deviation_texts
     from alloop.refine.shifts import SHIFTS
 
@@ -185,31 +188,31 @@ def _print_rows(found: "Diagnosis") -> None:
         .replace("connectivity, σ", "connect., σ")
         .rstrip()
     )
-    for frame, formula in enumerate(found.formulas):
-        texts = deviation_texts(found.shifts, frame)
-        by = ", ".join(found.shifts.out_by(frame)) or "–"
+    for frame, formula in enumerate(diagnosis.formulas):
+        texts = deviation_texts(diagnosis.shifts, frame)
+        by = ", ".join(diagnosis.shifts.out_by(frame)) or "–"
         print_text(_ROW.format(frame, formula, *texts, by))
         if output_closed():
             return
 
 
-def _print_sums(found: "Diagnosis", page: Path) -> None:
+def _print_sums(diagnosis: "Diagnosis", page: Path) -> None:
     from alloop.core.atoms import chemical_symbol
     from alloop.report.sections.shift_sections import shift_sentence
 
-    for note in found.notes():
+    for note in diagnosis.notes():
         print_error(f"note: {note}")
-    print_text(shift_sentence(found))
+    print_text(shift_sentence(diagnosis))
     parts = (
         f"{chemical_symbol(x.number)} {x.out:.0%}"
-        for x in found.shifts.elements
+        for x in diagnosis.shifts.elements
         if x.out > 0.0
     )
     atoms = ", ".join(parts)
     if atoms:
         print_text(f"atoms out by features: {atoms}")
     print_text(
-        f"compared with {found.training.trained} training frames; forces of the "
-        f"{found.source}, graphs within {found.radius:g} Å"
+        f"compared with {diagnosis.training.trained} training frames; forces of the "
+        f"{diagnosis.source}, graphs within {diagnosis.radius:g} Å"
     )
     print_text(f"page: {short_path(page)}")

@@ -94,8 +94,15 @@ def label(  # noqa: PLR0913 - one for each option
         for line in _state_lines([x.atoms for x in structures], charge, unpaired):
             print_text(line)
         limits = Limits(seconds=time_limit, memory_mb=memory_limit)
-        theory = parse_level(level)
-        job = LabelJob(structures, theory, out, limits, workers, cache, force=force)
+        job = LabelJob(
+            given=structures,
+            level=parse_level(level),
+            out=out,
+            limits=limits,
+            workers=workers,
+            cache=cache,
+            force=force,
+        )
         try:
             _label_with_display(job, stopping, retry, quiet)
         except (KeyboardInterrupt, Interrupted) as stop:
@@ -143,12 +150,12 @@ def atoms(
 
     with IsolatedLabeller(parse_level(level)) as labeller:
         energies = free_atom_energies(labeller, atomic_numbers_of(elements))
-    each = ", ".join(f"{name}: {energy:.6f}" for name, energy in energies.items())
-    print_text(f"{{{each}}}")
+    pairs = ", ".join(f"{name}: {energy:.6f}" for name, energy in energies.items())
+    print_text(f"{{{pairs}}}")
 
 
 def _label_with_display(
-    job: "LabelJob", asked: Event, retry: bool, quiet: bool
+    job: "LabelJob", stopping: Event, retry: bool, quiet: bool
 ) -> None:
     from alloop.cli import job_displays
     from alloop.core.records import Label
@@ -170,7 +177,7 @@ def _label_with_display(
             done = progress.known + progress.made
             text = job_displays.label_progress_text(progress)
             display.show_progress(title, done, progress.frames, text)
-            if asked.is_set():
+            if stopping.is_set():
                 raise Interrupted("stopped")
 
         records = job.run(observe)

@@ -112,39 +112,39 @@ def _one_place(store: Path | None, model: Path | None) -> Path:
 
 def _print_rows(scored: "Iterable[ScoredFrame]") -> "Iterator[ScoredFrame]":
     head = ("frame", "formula", "energy, eV", "surprise", "limit, eV/Å", "verdict")
-    for number, each in enumerate(scored):
+    for number, frame in enumerate(scored):
         if number == 0:
             print_text(_ROW.format(*head))
-        numbers = ((each.energy, ".4f"), (each.surprise, ".3g"))
-        known = ["–" if isnan(x) else format(x, form) for x, form in numbers]
-        values = (*known, _limit_text(each))
-        print_text(_ROW.format(each.number, each.formula, *values, each.verdict))
-        yield each
+        numbers = ((frame.energy, ".4f"), (frame.surprise, ".3g"))
+        texts = ["–" if isnan(x) else format(x, form) for x, form in numbers]
+        values = (*texts, _limit_text(frame))
+        print_text(_ROW.format(frame.number, frame.formula, *values, frame.verdict))
+        yield frame
         if output_closed():
             return
 
 
-def _limit_text(each: "ScoredFrame") -> str:
-    limit = each.error_limit
+def _limit_text(frame: "ScoredFrame") -> str:
+    limit = frame.error_limit
     if isinf(limit):
         return "none"
     return "–" if isnan(limit) else f"{limit:.3g}"
 
 
 def _print_objects(scored: "Iterable[ScoredFrame]") -> "Iterator[ScoredFrame]":
-    for each in scored:
-        print_json(each.facts(), indent=None)
-        yield each
+    for frame in scored:
+        print_json(frame.facts(), indent=None)
+        yield frame
         if output_closed():
             return
 
 
 def _show_progress(scored: "Iterable[ScoredFrame]") -> "Iterator[ScoredFrame]":
     with busy_line("reading the first frames") as update:
-        for number, each in enumerate(scored, 1):
+        for number, frame in enumerate(scored, 1):
             if number % _BUSY == 0:
                 update(f"{number} frames scored")
-            yield each
+            yield frame
 
 
 @contextmanager
@@ -165,9 +165,9 @@ def _written(
     ):
 
         def writing() -> "Iterator[ScoredFrame]":
-            for each in scored:
-                write(file, each.scored_atoms(), format="extxyz")
-                yield each
+            for frame in scored:
+                write(file, frame.scored_atoms(), format="extxyz")
+                yield frame
 
         yield writing()
 

@@ -185,4 +185,11 @@ def _pseudo_inverse(matrix: Floats) -> Floats:
 def _make_curve(theta: Floats, covariance: Floats, scatter: float) -> Curve:
     base, crossing, power, open_shell = (float(x) for x in np.exp(theta))
     spreads = tuple(tuple(row) for row in covariance.tolist())
-    return Curve(base, crossing, power, open_shell, scatter, spreads)
+    return Curve(
+        base=base,
+        crossing=crossing,
+        power=power,
+        open_shell=open_shell,
+        scatter=scatter,
+        covariance=spreads,
+    )

@@ -136,12 +136,12 @@ def _row_frame(row: Mapping[str, Any]) -> tuple[Frame, int] | None:
     if not {*_PLACES, "molecule"} - {"offsets"} <= row.keys():
         return None
     frame = Frame(
-        row["numbers"].astype(np.int64),
-        row["positions"],
-        int(row["charge"]),
-        int(row["spin"]),
-        row["cell"],
-        tuple(map(bool, row["pbc"])),  # type: ignore[arg-type]
+        numbers=row["numbers"].astype(np.int64),
+        positions=row["positions"],
+        charge=int(row["charge"]),
+        spin=int(row["spin"]),
+        cell=row["cell"],
+        pbc=tuple(map(bool, row["pbc"])),  # type: ignore[arg-type]
     )
     same = frame.id.encode() == bytes(row["id"])
     return (frame, int(row["molecule"])) if same else None

@@ -232,4 +232,11 @@ def label_command(
 ) -> LabelFrame:
     """Return the command to label a frame; why: one phrase for people."""
     level = state.levels[fidelity]
-    return LabelFrame(frame, level, fidelity, purpose, molecule, why)
+    return LabelFrame(
+        frame=frame,
+        level=level,
+        fidelity=fidelity,
+        purpose=purpose,
+        molecule=molecule,
+        reason=why,
+    )

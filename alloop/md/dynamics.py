@@ -11,24 +11,24 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from alloop.core.arrays import to_numpy
+from alloop.core.arrays import Place, to_numpy
+from alloop.core.batch import Batch
 from alloop.core.errors import InputError
-from alloop.core.records import Candidate, Walker
-from alloop.core.roles import FittedScorer, Potential
+from alloop.core.records import Candidate, Predictions, Walker
+from alloop.core.roles import (
+    Arrays,
+    DevicePotential,
+    DeviceScorer,
+    FittedScorer,
+    Potential,
+)
 from alloop.core.settings import COUNT, setting
 from alloop.core.units import Booleans, Floats
 from alloop.md.barostat import Barostat, Draws, draw_changes, require_cells
 from alloop.md.frame_collector import FrameCollector, ScoredFrames
 from alloop.md.guards import Guards, GuardTrip
 from alloop.md.integrate import Integrator, Langevin, StepConditions, draw_noise
-from alloop.md.md_state import MDState, Thermostats
-from alloop.md.walker_batch import WalkerBatch
-from alloop.md.walker_frames import (
-    placed_scorer,
-    predicted_frames,
-    scored_frames,
-    surprise_at,
-)
+from alloop.md.walker_batch import MDState, Thermostats, WalkerBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +126,13 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
         ]
     )
     simulation = _Simulation(
-        system,
-        dynamics,
-        Thermostats.of(kelvin, system.here.owner, system.place),
-        placed_scorer(scorer, potential),
-        threshold,
-        collector,
-        observe,
+        system=system,
+        dynamics=dynamics,
+        thermostats=Thermostats.of(kelvin, system.here.owner, system.place),
+        scorer=placed_scorer(scorer, potential),
+        threshold=threshold,
+        collector=collector,
+        observe=observe,
     )
     barostat = dynamics.barostat
     changes: Iterator[Draws] = iter(())
@@ -286,4 +286,93 @@ def _walker_batch(
 ) -> WalkerBatch:
     return WalkerBatch.of(
         walkers, potential, dynamics.integrator, dynamics.centre, biases
+    )
+
+
+def placed_scorer(
+    scorer: FittedScorer | None, potential: Potential
+) -> FittedScorer | None:
+    """Return the scorer in the form that takes this potential's arrays.
+
+    Predictions on a device are copied for a scorer that takes numpy's arrays only.
+    """
+    if scorer is None or not isinstance(potential, DevicePotential):
+        return scorer
+    if isinstance(scorer, DeviceScorer):
+        return scorer.placed(potential.place)
+    return _HostScorer(scorer, potential.place)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _HostScorer:
+    """A scorer that takes numpy's arrays only, for predictions on a device."""
+
+    scorer: FittedScorer
+    place: Place
+
+    def score(self, batch: Batch, predictions: Predictions) -> Floats:
+        on_host = predictions.moved(to_numpy)
+        surprise: Floats = self.place(self.scorer.score(host_batch(batch), on_host))
+        return surprise
+
+    def arrays(self) -> Arrays:
+        return self.scorer.arrays()
+
+
+def host_batch(batch: Batch) -> Batch:
+    """Return the batch in numpy's arrays."""
+    return batch.with_cells(to_numpy(batch.positions), to_numpy(batch.cells))
+
+
+def surprise_at(
+    system: WalkerBatch,
+    scorer: FittedScorer | None,
+    state: MDState,
+    predictions: Predictions | None = None,
+) -> Floats:
+    """Return the surprise (walkers,), where arrays are kept; 0 without a scorer.
+
+    predictions: those at the state with descriptors, the state's own by default.
+    """
+    if scorer is None:
+        none: Floats = system.place(np.zeros(len(system.batch)))
+        return none
+    return scorer.score(system.frames_at(state), predictions or state.phase.predictions)
+
+
+def predicted_frames(
+    system: WalkerBatch, scorer: FittedScorer | None, state: MDState, moving: Booleans
+) -> ScoredFrames:
+    """Return the frames of a state, predicted and scored anew.
+
+    Eligible are those of the wanted walkers (walkers,) whose values are finite.
+    """
+    batch = system.frames_at(state)
+    predictions = system.predict(batch, descriptors=scorer is not None)
+    surprise = surprise_at(system, scorer, state, predictions)
+    eligible = moving & np.isfinite(to_numpy(surprise))
+    eligible = eligible & np.isfinite(to_numpy(predictions.energies))
+    return scored_frames(system, state, predictions, surprise, eligible)
+
+
+def scored_frames(
+    system: WalkerBatch,
+    state: MDState,
+    predictions: Predictions,
+    surprise: Floats,
+    eligible: Booleans,
+) -> ScoredFrames:
+    """Return the frames of a state with these values, descriptors left where they are.
+
+    Only those of candidates are wanted, and they are by far the largest.
+    """
+    on_host = replace(predictions, descriptors=None).moved(to_numpy)
+    return ScoredFrames(
+        walkers=system.walkers,
+        batch=host_batch(system.frames_at(state)),
+        predictions=replace(on_host, descriptors=predictions.descriptors),
+        surprise=to_numpy(surprise),
+        eligible=eligible,
+        step=state.step,
+        velocities=to_numpy(state.phase.velocities),
     )

@@ -1,14 +1,15 @@
 """The training tasks: a generation with its scorer, and short trainings on parts."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from alloop.acceptance import TrainedWith, check_model
 from alloop.core.batch import Batch, frame_means, pack_frames
+from alloop.core.errors import InputError
 from alloop.core.prediction_errors import largest_force_errors, prediction_errors
-from alloop.core.records import LabelSet, ModelCheck, Predictions
+from alloop.core.records import LabelSet, ModelCheck, Predictions, Refinement
 from alloop.core.roles import Potential, Trainer
 from alloop.core.seeds import torch_seed
 from alloop.core.units import Floats
@@ -22,11 +23,22 @@ from alloop.evaluation import (
 from alloop.generation import Generation, potential_from_bytes, to_bytes
 from alloop.loop import events as e
 from alloop.loop.commands import Train, TrainPart
+from alloop.models.checkpoint import checkpoint_to_bytes
 from alloop.refine.settings import TestTimeSettings
+from alloop.training.label_changes import select_labels
 from alloop.training.replay_trainer import replaying_trainer
-from alloop.workers.refinement import refined_member
+from alloop.training.state_folder import StateFolder
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.spool import training_folder
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RefinedMember:
+    """A refined potential, what became of it, and the check that it had to pass."""
+
+    member: TrainedMember
+    refinement: Refinement
+    check: ModelCheck
 
 
 def perform_training(
@@ -55,12 +67,12 @@ def perform_training(
             task_data.test.batch, evaluation.forces, task_data.test.forces
         )
         trained = calibrate(
-            trained,
-            evaluation.surprise,
-            errors,
-            settings.scoring,
-            task_data.ratios,
-            task_data.test.batch,
+            trained=trained,
+            surprise=evaluation.surprise,
+            errors=errors,
+            scoring=settings.scoring,
+            ratios=task_data.ratios,
+            batch=task_data.test.batch,
         )
     generation = _with_facts(trained.generation, command, evaluation)
     model, blob = to_bytes(generation)
@@ -78,7 +90,12 @@ def perform_training(
         checks=(
             *(() if refined is None else (refined.check,)),
             *_model_checks(
-                generation, command, inputs, task_data, evaluation, settings
+                generation=generation,
+                command=command,
+                inputs=inputs,
+                task_data=task_data,
+                evaluation=evaluation,
+                settings=settings,
             ),
         ),
         refinement=None if refined is None else refined.refinement,
@@ -258,3 +275,64 @@ def _with_facts(
         facts["test_force_mae_eV_per_A"] = evaluation.force_mae
         facts["test_frames"] = len(evaluation.frames)
     return replace(generation, facts=facts)
+
+
+_MILLI = 1e3
+
+
+def refined_member(
+    command: Train,
+    inputs: TrainingInputs,
+    test: LabelSet | None,
+    settings: TestTimeSettings,
+) -> RefinedMember | None:
+    """Train the parent at test time on the cheap labels of `command.refine`.
+
+    The other cheap labels are replayed, the expensive head is fitted again, and the
+    validation set must not get worse. Where no share of the step may be kept, the
+    smallest one comes back with a failed check. None where the parent cannot be
+    refined: it has no cheap head, as before a change of `training:`, or an element is
+    new to it.
+    """
+    from alloop.refine.test_time import (  # torch, which drivers do without
+        TestTimeLabels,
+        require_elements,
+        require_two_heads,
+        thinned_labels,
+        train_at_test_time,
+    )
+
+    if inputs.parent is None or test is None:
+        raise TypeError("a refinement needs a model and a validation set in its data")
+    cheap = inputs.data.cheap
+    chosen = set(command.refine)
+    new = np.array([frame.id in chosen for frame in cheap.batch.frames()])
+    labels = TestTimeLabels(
+        cheap=select_labels(cheap, np.flatnonzero(new)),
+        held_out=test,
+        replay=None if new.all() else thinned_labels(_others(cheap, new)),
+        expensive=inputs.data.expensive,
+    )
+    try:
+        potential = require_two_heads(inputs.parent)
+        require_elements(potential, cheap.batch)
+    except InputError:
+        return None
+    seeded = replace(settings, seed=torch_seed(inputs.seed, command.name))
+    keeper = None if inputs.folder is None else StateFolder(inputs.folder)
+    refined = train_at_test_time(potential, labels, seeded, keeper)
+    blob = checkpoint_to_bytes(refined.potential.checkpoint())
+    return RefinedMember(
+        TrainedMember(0, blob, {}),
+        Refinement(len(labels.cheap), refined.share, refined.cheap, refined.held),
+        ModelCheck(
+            "force error on held-out expensive labels",
+            refined.held[1] * _MILLI,
+            refined.limit * _MILLI,
+            "meV/Å",
+        ),
+    )
+
+
+def _others(labels: LabelSet, chosen: np.ndarray) -> LabelSet:
+    return select_labels(labels, np.flatnonzero(~chosen))
