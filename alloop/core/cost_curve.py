@@ -159,8 +159,8 @@ def _model_and_derivatives(theta: Floats, where: Floats) -> tuple[Floats, Floats
     power = np.exp(log_power)
     height = power * (where[:, 0] - crossing)
     share = 1 / (1 + np.exp(-height))  # of the part that grows
-    one = np.ones_like(height)
-    slopes = (one, -power * share, height * share, where[:, 1])
+    ones = np.ones_like(height)
+    slopes = (ones, -power * share, height * share, where[:, 1])
     logs = base + np.logaddexp(0.0, height) + open_shell * where[:, 1]
     return logs, np.stack(slopes, axis=1)
 

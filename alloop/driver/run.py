@@ -208,7 +208,9 @@ def open_run(
     driver runs it, StoreError where it cannot be written.
     """
     cache = setup.cache
-    own = () if cache is None else (TolerantCache(LabelCache(cache), observer.warn),)
+    stored_labels = (
+        () if cache is None else (TolerantCache(LabelCache(cache), observer.warn),)
+    )
     time_limit = run_limit(setup.plan.limits.walltime)
     refuse_machine(setup)
     observer.begin("opening the store")
@@ -220,7 +222,11 @@ def open_run(
         observer.begin("starting the workers")
         pool = _open_pool(setup, parts, spool)
         try:
-            caches = (*own, *parts.caches, *set_aside_labels(keeper.history()))
+            caches = (
+                *stored_labels,
+                *parts.caches,
+                *set_aside_labels(keeper.history()),
+            )
             yield CampaignRun(
                 *(setup, archive, keeper, pool, observer, caches, spool, time_limit),
                 posed=parts.posed,

@@ -486,8 +486,8 @@ def examine_commands(
     There are none where it had one, or where none is wanted. reason: why the campaign
     ends.
     """
-    wanted = len(state.posed) or rules.examining.frames
-    if not state.models or wanted == 0 or _frames_examined(state) >= wanted:
+    count = len(state.posed) or rules.examining.frames
+    if not state.models or count == 0 or _frames_examined(state) >= count:
         return ()
     walkers = (
         _posed_walkers(state, rules) if state.posed else _fresh_walkers(state, rules)
@@ -502,7 +502,7 @@ def examine_commands(
             model=state.models[state.best - 1],
             walkers=tuple(walkers[start : start + size]),
             steps=0 if state.posed else rules.examining.spacing,
-            wanted=wanted,
+            wanted=count,
             reason=reason,
         )
         for batch, start in enumerate(range(0, len(walkers), size))
@@ -522,8 +522,8 @@ def next_examine_piece(state: LoopState, event: e.Examined) -> tuple[Examine, ..
     last, after = state.examination, event.piece + 1
     if last is None or last.number != event.number or last.steps == 0:
         return ()
-    wanted = last.wanted - after * _walker_count(last.wanted, len(state.start))
-    going = [x for x in event.walkers if x.stopped is None and x.index < wanted]
+    count = last.wanted - after * _walker_count(last.wanted, len(state.start))
+    going = [x for x in event.walkers if x.stopped is None and x.index < count]
     if not going:
         return ()
     return (replace(last, batch=event.batch, piece=after, walkers=tuple(going)),)
