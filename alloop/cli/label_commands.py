@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -91,14 +91,12 @@ def label(  # noqa: PLR0913 - one for each option
     with stop_event() as stopping:
         unpaired = spin_option(spin, multiplicity)
         structures = tuple(read_frames(frames, charge, unpaired))
-        for line in _state_lines([x.atoms for x in structures], charge, unpaired):
-            print_text(line)
-        limits = Limits(seconds=time_limit, memory_mb=memory_limit)
+        _print_states([x.atoms for x in structures], charge, unpaired)
         job = LabelJob(
             given=structures,
             level=parse_level(level),
             out=out,
-            limits=limits,
+            limits=Limits(seconds=time_limit, memory_mb=memory_limit),
             workers=workers,
             cache=cache,
             force=force,
@@ -121,18 +119,18 @@ def spin_option(spin: int | None, multiplicity: int | None) -> int | None:
     return spin if multiplicity is None else multiplicity - 1
 
 
-def _state_lines(
+def _print_states(
     structures: "Sequence[Atoms]", charge: int | None, spin: int | None
-) -> Iterator[str]:
-    """Yield the charges and multiplicities that were read, and of how many frames."""
+) -> None:
+    """Print the charges and multiplicities that were read, and of how many frames."""
     from alloop.core.atoms import electronic_state
     from alloop.core.text import plural
 
     states = Counter(str(electronic_state(x, charge, spin)) for x in structures)
     for state, count in states.most_common(_STATES):
-        yield f"{plural(count, 'frame')}: {state}"
+        print_text(f"{plural(count, 'frame')}: {state}")
     if len(states) > _STATES:
-        yield f"and {len(states) - _STATES} more charges and multiplicities"
+        print_text(f"and {len(states) - _STATES} more charges and multiplicities")
 
 
 def atoms(

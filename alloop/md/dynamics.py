@@ -119,26 +119,16 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
         return Exploration((), (), (), 0, 0.0)
     collector = FrameCollector(0 if scorer is None else keep, controls, control_rng)
     system = _walker_batch(walkers, potential, dynamics, biases)
-    kelvin = np.array(
-        [
-            dynamics.temperature if walker.temperature is None else walker.temperature
-            for walker in walkers
-        ]
-    )
     simulation = _Simulation(
         system=system,
         dynamics=dynamics,
-        thermostats=Thermostats.of(kelvin, system.here.owner, system.place),
+        thermostats=_thermostats(system, dynamics),
         scorer=placed_scorer(scorer, potential),
         threshold=threshold,
         collector=collector,
         observe=observe,
     )
-    barostat = dynamics.barostat
-    changes: Iterator[Draws] = iter(())
-    if barostat is not None:
-        require_cells(system.batch)
-        changes = draw_changes(barostat, steps, rngs)
+    changes = _cell_changes(system, dynamics, steps, rngs)
     sizes = [len(walker.frame) for walker in walkers]
     noises = draw_noise(dynamics.integrator, sizes, steps, rngs, system.place)
     last, temperature = simulation.run(noises, changes)
@@ -149,6 +139,30 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
         scored=collector.scored,
         temperature=temperature,
     )
+
+
+def _thermostats(system: WalkerBatch, dynamics: DynamicsSettings) -> Thermostats:
+    """Return the thermostats of the walkers, at their own temperatures if they have."""
+    kelvin = [
+        dynamics.temperature if walker.temperature is None else walker.temperature
+        for walker in system.walkers
+    ]
+    return Thermostats.of(np.array(kelvin), system.here.owner, system.place)
+
+
+def _cell_changes(
+    system: WalkerBatch,
+    dynamics: DynamicsSettings,
+    steps: int,
+    rngs: Sequence[np.random.Generator],
+) -> Iterator[Draws]:
+    """Return the random numbers of the cells' changes, none at constant cells."""
+    if dynamics.barostat is None:
+        return iter(())
+    require_cells(system.batch)
+    # They are drawn when the first is asked for, in the walkers' streams: whoever draws
+    # them earlier or later changes the noise, and with it the bits of a run.
+    return draw_changes(dynamics.barostat, steps, rngs)
 
 
 def snapshot(

@@ -150,7 +150,7 @@ def expected_cost(
 ) -> float:
     """Return the CPU seconds that a label is expected to take.
 
-    Without a measured cost for its level (in `costs`), the prior of that level is used; 0
+    Without a measured cost of its level in `costs`, the prior of that level is used; 0
     for any other command.
     """
     match command:

@@ -14,6 +14,7 @@ from alloop.core.roles import Potential, Trainer
 from alloop.core.seeds import torch_seed
 from alloop.core.units import Floats
 from alloop.evaluation import (
+    TrainedGeneration,
     TrainedMember,
     TrainingInputs,
     calibrate,
@@ -55,27 +56,19 @@ def perform_training(
     if command.refine:
         refinement = settings.refine or TestTimeSettings()
         refined = refined_member(command, inputs, task_data.test, refinement)
-    apart = task_data.trained if refined is None else (refined.member,)
-    if refined is None:
-        trainer = _task_trainer(task_data, settings, command.length)
-    else:
-        trainer = settings.trainer  # which a refinement does not use
-    trained = train_generation(trainer, inputs, apart, settings.restore_on_device)
+    trained = _trained_generation(command, task_data, settings, inputs, refined)
     evaluation = _evaluate_test(trained.generation, task_data.test)
-    if evaluation is not None and task_data.test is not None:
-        errors = largest_force_errors(
-            task_data.test.batch, evaluation.forces, task_data.test.forces
-        )
-        trained = calibrate(
-            trained=trained,
-            surprise=evaluation.surprise,
-            errors=errors,
-            scoring=settings.scoring,
-            ratios=task_data.ratios,
-            batch=task_data.test.batch,
-        )
+    trained = _calibrated(trained, evaluation, task_data, settings)
     generation = _with_facts(trained.generation, command, evaluation)
     model, blob = to_bytes(generation)
+    checks = _model_checks(
+        generation=generation,
+        command=command,
+        inputs=inputs,
+        task_data=task_data,
+        evaluation=evaluation,
+        settings=settings,
+    )
     event = e.Trained(
         name=command.name,
         generation=command.generation,
@@ -87,20 +80,47 @@ def perform_training(
         calibrated_on=trained.fitted.calibrated_on,
         error_limits=generation.error_limits,
         threshold_from=trained.fitted.source,
-        checks=(
-            *(() if refined is None else (refined.check,)),
-            *_model_checks(
-                generation=generation,
-                command=command,
-                inputs=inputs,
-                task_data=task_data,
-                evaluation=evaluation,
-                settings=settings,
-            ),
-        ),
+        checks=(*(() if refined is None else (refined.check,)), *checks),
         refinement=None if refined is None else refined.refinement,
     )
     return event, blob
+
+
+def _trained_generation(
+    command: Train,
+    task_data: TaskData,
+    settings: WorkerSettings,
+    inputs: TrainingInputs,
+    refined: RefinedMember | None,
+) -> TrainedGeneration:
+    if refined is None:
+        apart = task_data.trained
+        trainer = _task_trainer(task_data, settings, command.length)
+    else:
+        apart = (refined.member,)
+        trainer = settings.trainer  # which a refinement does not use
+    return train_generation(trainer, inputs, apart, settings.restore_on_device)
+
+
+def _calibrated(
+    trained: TrainedGeneration,
+    evaluation: e.Evaluation | None,
+    task_data: TaskData,
+    settings: WorkerSettings,
+) -> TrainedGeneration:
+    """Return the generation with its surprise calibrated on the test set, if any."""
+    test = task_data.test
+    if evaluation is None or test is None:
+        return trained
+    errors = largest_force_errors(test.batch, evaluation.forces, test.forces)
+    return calibrate(
+        trained=trained,
+        surprise=evaluation.surprise,
+        errors=errors,
+        scoring=settings.scoring,
+        ratios=task_data.ratios,
+        batch=test.batch,
+    )
 
 
 def _model_checks(
