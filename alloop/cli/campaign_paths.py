@@ -125,7 +125,7 @@ def load_generation(place: Path) -> "tuple[Generation, Domain | None]":
 
 
 def tell_generation(campaign: "Campaign") -> None:
-    """Print which generation of a campaign is taken, where nobody asked for one."""
+    """Print which generation of a campaign is used, since the user named none."""
     from alloop.history.acceptance import generation_sentence
 
     sentence = generation_sentence(campaign.history().state)

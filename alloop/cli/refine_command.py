@@ -287,7 +287,7 @@ def _training_labels(
 
 
 def _file_labels(path: Path, units: "FileUnits") -> "LabelSet":
-    """Return the labels of a file; print what does not seem right about its units."""
+    """Return the labels of a file; print a warning where its units seem wrong."""
     from alloop.jobs.refine_job import file_labels
 
     labels, doubts = file_labels(path, units)
@@ -299,7 +299,7 @@ def _file_labels(path: Path, units: "FileUnits") -> "LabelSet":
 def _print_warnings(
     batch: "Batch", held: "LabelSet", learned: "LabelSet | None"
 ) -> None:
-    """Print what the held-out labels will not show."""
+    """Print warnings of what the held-out labels cannot show."""
     from alloop.refine.test_time import element_warnings, truth_warning
 
     unknown = truth_warning(batch, held)
@@ -343,7 +343,7 @@ def _shown_steps(display: "ProgressDisplay") -> "Progress":
 def _outcome_lines(
     model: "Generation", labels: "TestTimeLabels", outcome: "TestTimeOutcome"
 ) -> list[str]:
-    """Return the errors before and after, and what was kept."""
+    """Return the lines of errors before and after, and of the share that was kept."""
     from alloop.core.prediction_errors import prediction_errors
     from alloop.refine.test_time import known_truth
     from alloop.report.text.formatting import milli_text, plural

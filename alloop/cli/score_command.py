@@ -151,7 +151,7 @@ def _show_progress(scored: "Iterable[ScoredFrame]") -> "Iterator[ScoredFrame]":
 def _written(
     out: Path | None, scored: "Iterable[ScoredFrame]"
 ) -> "Iterator[Iterator[ScoredFrame]]":
-    """Yield the frames; those that were taken are in the file at the end."""
+    """Yield the frames; write each to the file once it has been taken."""
     from alloop.files.targets import replace_atomically
 
     if out is None:

@@ -35,11 +35,10 @@ from alloop.md.walker_batch import MDState, Thermostats, WalkerBatch
 class DynamicsSettings:
     """The settings by which walkers move.
 
-    temperature in K: the thermostat's where `run_dynamics` is given no others. centre:
-    centres of mass are
-    held where the integrator wants it; False for a potential that depends on the
-    absolute position. barostat: None for constant cells. Raises InputError for values
-    that make no sense, and for a barostat without a thermostat.
+    temperature in K: of the thermostat, for walkers without one of their own. centre:
+    hold centres of mass where the integrator fixes them; False for a potential that
+    depends on the absolute position. barostat: None for constant cells. Raises
+    InputError for values that make no sense, and for a barostat without a thermostat.
     """
 
     integrator: Integrator = field(default_factory=Langevin)
@@ -142,7 +141,7 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
 
 
 def _thermostats(system: WalkerBatch, dynamics: DynamicsSettings) -> Thermostats:
-    """Return the thermostats of the walkers, at their own temperatures if they have."""
+    """Return the walkers' thermostats; `dynamics.temperature` is for those without one."""
     kelvin = [
         dynamics.temperature if walker.temperature is None else walker.temperature
         for walker in system.walkers
@@ -183,7 +182,7 @@ def snapshot(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Simulation:
-    """A piece of MD of a batch of walkers, with all that looks at its frames."""
+    """A piece of MD, with the scorer, collector and observer of its frames."""
 
     system: WalkerBatch
     dynamics: DynamicsSettings
@@ -376,9 +375,10 @@ def scored_frames(
     surprise: Floats,
     eligible: Booleans,
 ) -> ScoredFrames:
-    """Return the frames of a state with these values, descriptors left where they are.
+    """Return the frames of a state with their predictions and surprise, on the host.
 
-    Only those of candidates are wanted, and they are by far the largest.
+    Descriptors stay on their device: only those of candidates are read, and they are by
+    far the largest arrays.
     """
     on_host = replace(predictions, descriptors=None).moved(to_numpy)
     return ScoredFrames(

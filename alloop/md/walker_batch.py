@@ -80,7 +80,7 @@ class Thermostats:
 
     @classmethod
     def of(cls, kelvin: Floats, owner: Integers, place: Place) -> "Thermostats":
-        """Return those of walkers with these temperatures (walkers,).
+        """Return the thermostats of walkers at temperatures (walkers,) in K.
 
         owner (atoms,): the walker of each atom. place: where other arrays are kept.
         """
@@ -90,7 +90,7 @@ class Thermostats:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WalkerBatch:
-    """Walkers packed into one batch, and all that is constant while they move.
+    """Walkers packed into one batch, with the constants of their motion.
 
     batch: positions and cells are kept where the potential wants them, and so are the
     constants `bodies` and `geometry`; here: constants in numpy's arrays. place: brings

@@ -241,7 +241,7 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
             await self.scale_down(self._idle_jobs(jobs)[:spare])
 
     def _idle_jobs(self, names: Iterable[str]) -> list[str]:
-        """Return the jobs that wait in the queue, then those that have been idle."""
+        """Return the jobs that wait in the queue, then the idle ones."""
         now, waiting, idle = time.monotonic(), [], []
         for name in names:
             workers = [

@@ -140,7 +140,7 @@ class OpenTrainings:
         return self._whole(training, training.task)
 
     def is_news(self, lost: Task) -> bool:
-        """Return False for a loss in an attempt of which one was reported already."""
+        """Return False for a loss in an attempt whose loss was reported before."""
         if not lost.is_split:
             return True
         training = self._open.get(lost.command.name)

@@ -35,7 +35,7 @@ from alloop.workers.spool import training_folder
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RefinedMember:
-    """A refined potential, what became of it, and the check that it had to pass."""
+    """A refined potential, the record of its refinement, and the check it had to pass."""
 
     member: TrainedMember
     refinement: Refinement
@@ -169,10 +169,10 @@ def _original(task_data: TaskData, settings: WorkerSettings) -> Potential | None
 
 @runtime_checkable
 class PretrainedTrainer(Protocol):
-    """A trainer that starts from a potential which others trained."""
+    """A trainer that starts from a pretrained potential."""
 
     def original(self) -> Potential:
-        """Return the potential as it comes, without reference energies."""
+        """Return the pretrained potential, without reference energies."""
         ...
 
 
