@@ -177,10 +177,10 @@ def _open_model(path: Path) -> tuple[bytes, dict[str, Any], str]:
     settings = inner_checkpoint(checkpoint).settings
     if checkpoint.kind in KINDS:
         potential_from_bytes(blob)  # refuses unusable models before any label is made
-    own = {"kind": checkpoint.kind, "settings": dict(settings.get("network") or {})}
+    network = {"kind": checkpoint.kind, "settings": dict(settings.get("network") or {})}
     if "repulsion" in settings:
-        own["repulsion"] = settings["repulsion"]
-    return blob, own, content_id(checkpoint)
+        network["repulsion"] = settings["repulsion"]
+    return blob, network, content_id(checkpoint)
 
 
 def store_path(path: str | Path) -> Path:

@@ -246,15 +246,15 @@ def _too_short(state: LoopState) -> str:
 
 
 def _open_pool(setup: Setup, parts: CallerParts, spool: Spool) -> Pool:
-    settings, own = replace(setup.worker_settings, spool=spool.folder), parts.own
-    if own.potential is not None:
-        potential = own.potential
+    settings, user_parts = replace(setup.worker_settings, spool=spool.folder), parts.own
+    if user_parts.potential is not None:
+        potential = user_parts.potential
         settings = replace(
             settings, make_trainer=potential.get_trainer, restore=potential.restore
         )
-    if own.scorer is not None:
+    if user_parts.scorer is not None:
         settings = replace(
-            settings, scoring=replace(settings.scoring, scorer=own.scorer)
+            settings, scoring=replace(settings.scoring, scorer=user_parts.scorer)
         )
     folder = setup.store.absolute()
     folder = folder.with_name(folder.name + ".jobs")

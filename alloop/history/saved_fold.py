@@ -293,7 +293,11 @@ def _label_index(saved: _SavedFold) -> LabelIndex:
         (level, frame): Label(frame, level, *next(facts)) if good else next(failures)
         for (level, frame), good in zip(keys, columns["good"], strict=True)
     }
-    computed = {key for key, own in zip(keys, columns["computed"], strict=True) if own}
+    computed = {
+        key
+        for key, is_computed in zip(keys, columns["computed"], strict=True)
+        if is_computed
+    }
     return LabelIndex({x.id: x for x in saved.frames.frames()}, labels, computed)
 
 

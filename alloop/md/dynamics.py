@@ -141,7 +141,7 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
 
 
 def _thermostats(system: WalkerBatch, dynamics: DynamicsSettings) -> Thermostats:
-    """Return the walkers' thermostats; `dynamics.temperature` is for those without one."""
+    """Return the walkers' thermostats, by default at `dynamics.temperature`."""
     kelvin = [
         dynamics.temperature if walker.temperature is None else walker.temperature
         for walker in system.walkers

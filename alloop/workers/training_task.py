@@ -35,7 +35,7 @@ from alloop.workers.spool import training_folder
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RefinedMember:
-    """A refined potential, the record of its refinement, and the check it had to pass."""
+    """A refined potential, the record of its refinement, and the check on it."""
 
     member: TrainedMember
     refinement: Refinement
