@@ -50,8 +50,8 @@ def _with_exit_code(command: Callable[..., int | None]) -> Callable[..., None]:
     return exiting
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         doctor_command.version()
         raise typer.Exit
 

@@ -40,6 +40,20 @@ FramesFile: TypeAlias = Annotated[
     typer.Argument(help="file that ASE reads; `file.xyz@0:10` reads frames 0 to 9"),
 ]
 
+TrainingFrames: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="file of the frames that the model was trained on  [default: those "
+        "of the store]"
+    ),
+]
+
+CacheFolder: TypeAlias = Annotated[
+    Path | None, typer.Option(help="label cache, a folder that commands share")
+]
+
+Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="seed of all random numbers")]
+
 Force: TypeAlias = Annotated[
     bool, typer.Option("--force", help="replace an existing output file")
 ]
@@ -111,7 +125,7 @@ def load_generation(place: Path) -> "tuple[Generation, Domain | None]":
 
 
 def tell_generation(campaign: "Campaign") -> None:
-    """Print which generation of a campaign is taken, where nobody asked for one."""
+    """Print which generation of a campaign is used, since the user named none."""
     from alloop.history.acceptance import generation_sentence
 
     sentence = generation_sentence(campaign.history().state)
@@ -159,9 +173,9 @@ def existing_path(place: Path) -> Path:
 
 def short_path(path: Path) -> str:
     """Return the path relative to the working directory if it lies inside."""
-    here = Path.cwd()
+    folder = Path.cwd()
     full = path.resolve()
-    return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
+    return str(full.relative_to(folder)) if full.is_relative_to(folder) else str(full)
 
 
 def _missing_path(place: Path) -> str:

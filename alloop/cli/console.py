@@ -142,8 +142,8 @@ def output_error() -> str | None:
 def _console(stream: IO[str] | None, width: int | None = None) -> Console:
     if stream is None:  # it was closed before Python began
         return PlainConsole(quiet=True)
-    kept = cast(IO[str], _TolerantStream(stream))
-    return PlainConsole(file=kept, highlight=False, width=width)
+    tolerant = cast(IO[str], _TolerantStream(stream))
+    return PlainConsole(file=tolerant, highlight=False, width=width)
 
 
 def _transliterate(error: UnicodeError) -> tuple[str, int]:

@@ -20,46 +20,53 @@ from alloop.core.errors import InputError
 Fidelity: TypeAlias = Literal["cheap", "expensive"]
 
 
+OutPath: TypeAlias = Annotated[
+    Path | None,
+    typer.Argument(
+        help="file to write: .extxyz, .xyz or .db (ASE); a new folder with --for"
+    ),
+]
+ModelFile: TypeAlias = Annotated[
+    Path | None, typer.Option(help="write a standalone model to this file")
+]
+LabelLevel: TypeAlias = Annotated[
+    Literal["cheap", "expensive", "both"],
+    typer.Option(help="level of the labels; both writes OUT-cheap and OUT-expensive"),
+]
+Split: TypeAlias = Annotated[
+    Literal["train", "validation", "test", "all"],
+    typer.Option(
+        help="train: learned from; validation: steers the campaign; test: "
+        "the examination"
+    ),
+]
+AtGeneration: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="state at this generation  [default: the last]"),
+]
+WithoutDoubts: TypeAlias = Annotated[
+    str,
+    typer.Option(help="leave out labels with these doubts, separated by commas"),
+]
+ForProgram: TypeAlias = Annotated[
+    Literal["mace", "nequip"] | None,
+    typer.Option(
+        "--for",
+        help="write OUT as a folder that this program trains on: files of all "
+        "splits with energies of free atoms, and the line to call it",
+    ),
+]
+
+
 def export(  # noqa: PLR0913 - one for each option
     place: StorePath,
-    out: Annotated[
-        Path | None,
-        typer.Argument(
-            help="file to write: .extxyz, .xyz or .db (ASE); a new folder with --for"
-        ),
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="write a standalone model to this file")
-    ] = None,
-    level: Annotated[
-        Literal["cheap", "expensive", "both"],
-        typer.Option(
-            help="level of the labels; both writes OUT-cheap and OUT-expensive"
-        ),
-    ] = "expensive",
-    split: Annotated[
-        Literal["train", "validation", "test", "all"],
-        typer.Option(
-            help="train: learned from; validation: steers the campaign; test: "
-            "the examination"
-        ),
-    ] = "train",
-    at: Annotated[
-        int | None,
-        typer.Option(min=1, help="state at this generation  [default: the last]"),
-    ] = None,
-    without: Annotated[
-        str,
-        typer.Option(help="leave out labels with these doubts, separated by commas"),
-    ] = "",
-    program: Annotated[
-        Literal["mace", "nequip"] | None,
-        typer.Option(
-            "--for",
-            help="write OUT as a folder that this program trains on: files of all "
-            "splits with energies of free atoms, and the line to call it",
-        ),
-    ] = None,
+    out: OutPath = None,
+    model: ModelFile = None,
+    level: LabelLevel = "expensive",
+    split: Split = "train",
+    at: AtGeneration = None,
+    without: WithoutDoubts = "",
+    program: ForProgram = None,
     force: Force = False,
 ) -> None:
     """Write labels or a model to a file for other programs.

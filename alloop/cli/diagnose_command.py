@@ -1,7 +1,7 @@
 """The command `diagnose`: how far frames lie from what a model was trained on."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -9,6 +9,7 @@ from alloop.cli.campaign_paths import (
     Force,
     FramesFile,
     ModelOrLevel,
+    TrainingFrames,
     existing_path,
     open_campaign,
     short_path,
@@ -36,37 +37,35 @@ if TYPE_CHECKING:
 _ROW = "{:>7} {:<14} {:>12} {:>12} {:>12}  {}"
 
 
+Radius: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        max=20.0,
+        help="distance of neighbours in the graphs, Å  [default: the model's cutoff]",
+    ),
+]
+Quantile: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        min=0.5,
+        max=0.9999,
+        help="quantile of the training frames beyond which a frame is out",
+    ),
+]
+PageFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="HTML file to write  [default: FRAMES with .shifts.html]"),
+]
+
+
 def diagnose(  # noqa: PLR0913 - one for each option
     model: ModelOrLevel,
     frames: FramesFile,
-    training: Annotated[
-        str | None,
-        typer.Option(
-            help="file of the frames that the model was trained on  [default: those "
-            "of the store]"
-        ),
-    ] = None,
-    radius: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1,
-            max=20.0,
-            help="distance of neighbours in the graphs, Å  [default: the model's "
-            "cutoff]",
-        ),
-    ] = None,
-    quantile: Annotated[
-        float,
-        typer.Option(
-            min=0.5,
-            max=0.9999,
-            help="quantile of the training frames beyond which a frame is out",
-        ),
-    ] = 0.99,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="HTML file to write  [default: FRAMES with .shifts.html]"),
-    ] = None,
+    training: TrainingFrames = None,
+    radius: Radius = None,
+    quantile: Quantile = 0.99,
+    out: PageFile = None,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -79,32 +78,38 @@ def diagnose(  # noqa: PLR0913 - one for each option
     """
     from alloop.files.frames import read_sound_frames
     from alloop.files.targets import PAGES, refuse_target
-    from alloop.jobs.diagnose_job import diagnose as found_shifts
-    from alloop.jobs.level_model import named_level
+    from alloop.jobs.diagnose_job import diagnose as diagnosed_shifts
     from alloop.jobs.training_set import known_frames
     from alloop.report.sections.page import write_page
     from alloop.report.sections.shift_report import shift_page
 
     page = out or _beside(frames)
     refuse_target(page, PAGES, force=force or out is None)
-    given = read_sound_frames([frames])
+    structures = read_sound_frames([frames])
+    generation, compared = _compared_model(model, training, structures)
+    diagnosis = diagnosed_shifts(
+        generation.potential, compared, known_frames(structures), radius, quantile
+    )
+    if as_json:
+        _print_objects(diagnosis)
+    elif not quiet:
+        _print_rows(diagnosis)
+    drawn = tuple(x.frame for x in structures)
+    write_page(shift_page(diagnosis, drawn, Path(frames).name), page)
+    if not as_json:
+        _print_sums(diagnosis, page)
+
+
+def _compared_model(
+    model: str, training: str | None, structures: "Sequence[GivenStructure]"
+) -> "tuple[Generation, KnownFrames]":
+    """Return a model or a level, with the frames to compare with."""
+    from alloop.jobs.level_model import named_level
+
     level = named_level(model)
     if level is None:
-        generation, known = load_with_training(Path(model), training)
-    else:
-        generation, known = _level_with_training(level, training, given)
-    potential = generation.potential
-    found = found_shifts(potential, known, known_frames(given), radius, quantile)
-    if as_json:
-        _print_objects(found)
-    elif not quiet:
-        _print_rows(found)
-    write_page(
-        shift_page(found, tuple(x.frame for x in given), Path(frames).name), page
-    )
-    if not as_json:
-        _print_sums(found)
-        print_text(f"page: {short_path(page)}")
+        return load_with_training(Path(model), training)
+    return _level_with_training(level, training, structures)
 
 
 def load_with_training(
@@ -118,13 +123,13 @@ def load_with_training(
     from alloop.jobs.training_set import file_frames, store_training_set
 
     if not is_campaign(model):
-        found = load(model)
+        generation_of_file = load(model)
         if training is None:
             raise InputError(
                 f"expected the frames that {model} was trained on, a model file does "
                 "not hold them: give `--training FILE`"
             )
-        return found, file_frames([training])
+        return generation_of_file, file_frames([training])
     campaign = open_campaign(model)
     generation = campaign.model()
     tell_generation(campaign)
@@ -135,7 +140,7 @@ def load_with_training(
 
 
 def _level_with_training(
-    level: "Level", training: str | None, given: "Sequence[GivenStructure]"
+    level: "Level", training: str | None, structures: "Sequence[GivenStructure]"
 ) -> "tuple[Generation, KnownFrames]":
     """Return a level as a model, with frames of a file to compare with."""
     from alloop.jobs.level_model import level_model
@@ -146,10 +151,13 @@ def _level_with_training(
             f"expected frames to compare with, {level.title} has no training set of "
             "its own: give `--training FILE`"
         )
-    known = file_frames([training])
-    frames = [*known.batch.frames(), *(each.frame for each in given)]
-    elements = [int(z) for z in {*known.batch.numbers.tolist()}]
-    return level_model(level, frames, elements), known
+    training_frames = file_frames([training])
+    frames = [
+        *training_frames.batch.frames(),
+        *(structure.frame for structure in structures),
+    ]
+    elements = [int(z) for z in {*training_frames.batch.numbers.tolist()}]
+    return level_model(level, frames, elements), training_frames
 
 
 def is_campaign(model: Path) -> bool:
@@ -164,14 +172,14 @@ def _beside(frames: str) -> Path:
     return file.with_suffix(".shifts.html")
 
 
-def _print_objects(found: "Diagnosis") -> None:
-    for frame in range(len(found.formulas)):
-        print_json(found.frame_facts(frame), indent=None)
+def _print_objects(diagnosis: "Diagnosis") -> None:
+    for frame in range(len(diagnosis.formulas)):
+        print_json(diagnosis.frame_facts(frame), indent=None)
         if output_closed():
             return
 
 
-def _print_rows(found: "Diagnosis") -> None:
+def _print_rows(diagnosis: "Diagnosis") -> None:
     from alloop.jobs.diagnose_job import deviation_texts
     from alloop.refine.shifts import SHIFTS
 
@@ -180,30 +188,31 @@ def _print_rows(found: "Diagnosis") -> None:
         .replace("connectivity, σ", "connect., σ")
         .rstrip()
     )
-    for frame, formula in enumerate(found.formulas):
-        texts = deviation_texts(found.shifts, frame)
-        by = ", ".join(found.shifts.out_by(frame)) or "–"
+    for frame, formula in enumerate(diagnosis.formulas):
+        texts = deviation_texts(diagnosis.shifts, frame)
+        by = ", ".join(diagnosis.shifts.out_by(frame)) or "–"
         print_text(_ROW.format(frame, formula, *texts, by))
         if output_closed():
             return
 
 
-def _print_sums(found: "Diagnosis") -> None:
+def _print_sums(diagnosis: "Diagnosis", page: Path) -> None:
     from alloop.core.atoms import chemical_symbol
     from alloop.report.sections.shift_report import shift_sentence
 
-    for note in found.notes():
+    for note in diagnosis.notes():
         print_error(f"note: {note}")
-    print_text(shift_sentence(found))
+    print_text(shift_sentence(diagnosis))
     parts = (
         f"{chemical_symbol(x.number)} {x.out:.0%}"
-        for x in found.shifts.elements
+        for x in diagnosis.shifts.elements
         if x.out > 0.0
     )
     atoms = ", ".join(parts)
     if atoms:
         print_text(f"atoms out by features: {atoms}")
     print_text(
-        f"compared with {found.training.trained} training frames; forces of the "
-        f"{found.source}, graphs within {found.radius:g} Å"
+        f"compared with {diagnosis.training.trained} training frames; forces of the "
+        f"{diagnosis.source}, graphs within {diagnosis.radius:g} Å"
     )
+    print_text(f"page: {short_path(page)}")

@@ -62,7 +62,7 @@ def _json_report(store: Path | None) -> int:
         return InputError.exit_code if problem else 0
     from alloop.history.column_check import check_columns
 
-    findings = [asdict(each) for each in check_columns(store)]
+    findings = [asdict(finding) for finding in check_columns(store)]
     print_json({"ok": not findings, "store": str(store), "findings": findings})
     return DAMAGED if findings else 0
 

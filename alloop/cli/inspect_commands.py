@@ -162,7 +162,10 @@ def _write_comparison(histories: Sequence["History"], out: Path | None) -> Path:
     from alloop.report.sections.side_by_side import ComparedCampaign, comparison_page
 
     page = comparison_page(
-        [ComparedCampaign(each, _control_histories(each)) for each in histories]
+        [
+            ComparedCampaign(history, _control_histories(history))
+            for history in histories
+        ]
     )
     return write_page(page, out or histories[0].path.with_name("comparison.html"))
 
@@ -248,9 +251,13 @@ def _label_table(values: dict[str, dict[str, Any]]) -> "Table":
 
     head = ("labels", "level", "good", "doubtful", "failed", "of budget", "CPU s")
     table = FittingTable(*head, box=None, first_out=("CPU s", "level", "doubtful"))
-    for kind, each in values.items():
-        budget = "" if each["budget"] is None else f"{each['used']}/{each['budget']}"
-        counts = (str(each[key]) for key in ("good", "doubtful", "failed"))
-        spent = f"{each['cpu_seconds']:.1f}"
-        table.add_row(kind, each["level"], *counts, budget, spent)
+    for kind, counted in values.items():
+        budget = (
+            ""
+            if counted["budget"] is None
+            else f"{counted['used']}/{counted['budget']}"
+        )
+        counts = (str(counted[key]) for key in ("good", "doubtful", "failed"))
+        spent = f"{counted['cpu_seconds']:.1f}"
+        table.add_row(kind, counted["level"], *counts, budget, spent)
     return table

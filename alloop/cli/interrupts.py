@@ -32,8 +32,8 @@ def stop_event() -> Iterator[Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-    before = {number: signal.signal(number, request) for number in wanted}
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    before = {number: signal.signal(number, request) for number in signals}
     try:
         yield stop
     finally:

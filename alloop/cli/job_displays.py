@@ -127,7 +127,7 @@ def label_summary(
     where = f" in {short_path(job.out)}" if good else ""
     yield f"{plural(len(good), 'label')} at {job.level.title}{where}; {spent}"
     signs = Counter(
-        doubt for each in good for doubt in doubts.doubts_of_details(each.details)
+        doubt for label in good for doubt in doubts.doubts_of_details(label.details)
     )
     for doubt, count in signs.most_common():
         yield f"{plural(count, 'label')} in doubt: {doubt}"
@@ -210,10 +210,10 @@ def train_summary(job: "TrainJob", trained: "TrainedModel") -> Iterator[Any]:
     )
     limits = trained.generation.error_limits
     if limits is not None:
-        usual = milli_text(limits.limit(limits.centre))
+        median = milli_text(limits.limit(limits.centre))
         yield (
             f"limits of force errors hold for {limits.coverage:.0%} of frames like "
-            f"these: {usual} meV/Å at the median surprise (`alloop score`)"
+            f"these: {median} meV/Å at the median surprise (`alloop score`)"
         )
     yield f"model: {short_path(job.out)}; history: {short_path(job.history_file)}"
 
@@ -223,15 +223,15 @@ def _error_table(title: str, rows: Mapping[str, ErrorSummary]) -> Table:
     table.add_column(title, no_wrap=True)
     for column in _COLUMNS:
         table.add_column(column, justify="right")
-    for name, found in rows.items():
+    for name, errors in rows.items():
         same = name != "cheap"  # each level has its own zero of energy
         energies = (
-            (found.energy_mae, found.energy_rmse, found.energy_spread)
+            (errors.energy_mae, errors.energy_rmse, errors.energy_spread)
             if same
             else (None, None, None)
         )
-        values = (*energies, found.force_mae, found.force_rmse)
-        table.add_row(_TITLES[name], str(found.frames), *map(milli_text, values))
+        values = (*energies, errors.force_mae, errors.force_rmse)
+        table.add_row(_TITLES[name], str(errors.frames), *map(milli_text, values))
     return table
 
 
@@ -251,15 +251,16 @@ def md_progress_text(progress: "MDProgress") -> str:
     return ", ".join([*parts, f"{duration_text(left)} left"])
 
 
-def md_summary(md_run: "MDRun", found: "list[Walker]") -> Iterator[str]:
+def md_summary(md_run: "MDRun", walkers: "list[Walker]") -> Iterator[str]:
     """Yield the lines to print at the end of MD."""
     from alloop.md.guards import transfer_note
 
     yield from md_run.notes
     if md_run.transfers:
         yield transfer_note(md_run.transfers)
-    stopped = [walker for walker in found if walker.stopped is not None]
+    stopped = [walker for walker in walkers if walker.stopped is not None]
     for walker in stopped:
         yield f"walker {walker.index} stopped at step {walker.step}: {walker.stopped}"
-    whole = plural(len(found) - len(stopped), "walker")
-    yield f"{short_path(md_run.out)}: {whole} of {len(found)} reached the last step"
+    unstopped = plural(len(walkers) - len(stopped), "walker")
+    file, total = short_path(md_run.out), len(walkers)
+    yield f"{file}: {unstopped} of {total} reached the last step"

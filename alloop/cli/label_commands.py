@@ -2,14 +2,14 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from alloop.cli.campaign_paths import Force
+from alloop.cli.campaign_paths import CacheFolder, Force
 from alloop.cli.console import Quiet, print_text
 from alloop.cli.exit_codes import RESUMABLE
 from alloop.cli.interrupts import stop_event
@@ -23,52 +23,58 @@ if TYPE_CHECKING:
 _STATES = 5  # different charges and multiplicities that are listed
 
 
+FramesFiles: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(help="files that ASE reads; `file.xyz@0:10` reads frames 0 to 9"),
+]
+LevelText: TypeAlias = Annotated[
+    str,
+    typer.Option(help="level: `b3lyp/def2-svp`, a YAML file, or a YAML mapping"),
+]
+LabelFile: TypeAlias = Annotated[
+    Path, typer.Option(help="file to write: .extxyz, .xyz or .db (ASE)")
+]
+Workers: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="number of processes  [default: one per core]"),
+]
+TimeLimit: TypeAlias = Annotated[
+    float, typer.Option(min=1e-3, help="wall seconds for one label")
+]
+MemoryLimit: TypeAlias = Annotated[
+    float, typer.Option(min=1.0, help="MB for one label")
+]
+Charge: TypeAlias = Annotated[
+    int | None,
+    typer.Option(help="charge of every frame, e  [default: from the files]"),
+]
+Spin: TypeAlias = Annotated[
+    int | None,
+    typer.Option(help="spin of every frame, 2S  [default: from the files]"),
+]
+Multiplicity: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="2S + 1 of every frame, in place of --spin"),
+]
+Retry: TypeAlias = Annotated[
+    bool,
+    typer.Option("--retry", help="try labels again that failed by a limit or a crash"),
+]
+
+
 def label(  # noqa: PLR0913 - one for each option
     context: typer.Context,
-    frames: Annotated[
-        list[str],
-        typer.Argument(
-            help="files that ASE reads; `file.xyz@0:10` reads frames 0 to 9"
-        ),
-    ],
-    level: Annotated[
-        str,
-        typer.Option(help="level: `b3lyp/def2-svp`, a YAML file, or a YAML mapping"),
-    ],
-    out: Annotated[
-        Path, typer.Option(help="file to write: .extxyz, .xyz or .db (ASE)")
-    ],
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="number of processes  [default: one per core]"),
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="label cache, a folder that commands share")
-    ] = None,
-    time_limit: Annotated[
-        float, typer.Option(min=1e-3, help="wall seconds for one label")
-    ] = 3600.0,
-    memory_limit: Annotated[
-        float, typer.Option(min=1.0, help="MB for one label")
-    ] = 8000.0,
-    charge: Annotated[
-        int | None,
-        typer.Option(help="charge of every frame, e  [default: from the files]"),
-    ] = None,
-    spin: Annotated[
-        int | None,
-        typer.Option(help="spin of every frame, 2S  [default: from the files]"),
-    ] = None,
-    multiplicity: Annotated[
-        int | None,
-        typer.Option(min=1, help="2S + 1 of every frame, in place of --spin"),
-    ] = None,
-    retry: Annotated[
-        bool,
-        typer.Option(
-            "--retry", help="try labels again that failed by a limit or a crash"
-        ),
-    ] = False,
+    frames: FramesFiles,
+    level: LevelText,
+    out: LabelFile,
+    workers: Workers = None,
+    cache: CacheFolder = None,
+    time_limit: TimeLimit = 3600.0,
+    memory_limit: MemoryLimit = 8000.0,
+    charge: Charge = None,
+    spin: Spin = None,
+    multiplicity: Multiplicity = None,
+    retry: Retry = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> int:
@@ -82,20 +88,24 @@ def label(  # noqa: PLR0913 - one for each option
     from alloop.jobs.label_job import LabelJob
     from alloop.labels.child.labeller import Limits
 
-    with stop_event() as asked:
+    with stop_event() as stopping:
         unpaired = spin_option(spin, multiplicity)
-        given = tuple(read_frames(frames, charge, unpaired))
-        for line in _state_lines([x.atoms for x in given], charge, unpaired):
-            print_text(line)
-        limits = Limits(seconds=time_limit, memory_mb=memory_limit)
-        job = LabelJob(given, parse_level(level), out, limits, workers, cache, force)
+        structures = tuple(read_frames(frames, charge, unpaired))
+        _print_states([x.atoms for x in structures], charge, unpaired)
+        job = LabelJob(
+            given=structures,
+            level=parse_level(level),
+            out=out,
+            limits=Limits(seconds=time_limit, memory_mb=memory_limit),
+            workers=workers,
+            cache=cache,
+            force=force,
+        )
         try:
-            _label_with_display(job, asked, retry, quiet)
+            _label_with_display(job, stopping, retry, quiet)
         except (KeyboardInterrupt, Interrupted) as stop:
-            print_text(
-                f"{str(stop) or 'stopped'}; continue with: "
-                f"{shlex.join(['alloop', *context.obj])}"
-            )
+            again = shlex.join(["alloop", *context.obj])
+            print_text(f"{str(stop) or 'stopped'}; continue with: {again}")
             return RESUMABLE
     return 0
 
@@ -109,26 +119,23 @@ def spin_option(spin: int | None, multiplicity: int | None) -> int | None:
     return spin if multiplicity is None else multiplicity - 1
 
 
-def _state_lines(
+def _print_states(
     structures: "Sequence[Atoms]", charge: int | None, spin: int | None
-) -> Iterator[str]:
-    """Yield the charges and multiplicities that were read, and of how many frames."""
+) -> None:
+    """Print the charges and multiplicities that were read, and of how many frames."""
     from alloop.core.atoms import electronic_state
     from alloop.core.text import plural
 
     states = Counter(str(electronic_state(x, charge, spin)) for x in structures)
     for state, count in states.most_common(_STATES):
-        yield f"{plural(count, 'frame')}: {state}"
+        print_text(f"{plural(count, 'frame')}: {state}")
     if len(states) > _STATES:
-        yield f"and {len(states) - _STATES} more charges and multiplicities"
+        print_text(f"and {len(states) - _STATES} more charges and multiplicities")
 
 
 def atoms(
     elements: Annotated[list[str], typer.Argument(help="chemical symbols: H C O")],
-    level: Annotated[
-        str,
-        typer.Option(help="level: `b3lyp/def2-svp`, a YAML file, or a YAML mapping"),
-    ],
+    level: LevelText,
 ) -> None:
     """Print energies of free atoms, eV.
 
@@ -141,12 +148,12 @@ def atoms(
 
     with IsolatedLabeller(parse_level(level)) as labeller:
         energies = free_atom_energies(labeller, atomic_numbers_of(elements))
-    each = ", ".join(f"{name}: {energy:.6f}" for name, energy in energies.items())
-    print_text(f"{{{each}}}")
+    pairs = ", ".join(f"{name}: {energy:.6f}" for name, energy in energies.items())
+    print_text(f"{{{pairs}}}")
 
 
 def _label_with_display(
-    job: "LabelJob", asked: Event, retry: bool, quiet: bool
+    job: "LabelJob", stopping: Event, retry: bool, quiet: bool
 ) -> None:
     from alloop.cli import job_displays
     from alloop.core.records import Label
@@ -168,7 +175,7 @@ def _label_with_display(
             done = progress.known + progress.made
             text = job_displays.label_progress_text(progress)
             display.show_progress(title, done, progress.frames, text)
-            if asked.is_set():
+            if stopping.is_set():
                 raise Interrupted("stopped")
 
         records = job.run(observe)

@@ -3,13 +3,14 @@
 import shlex
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from alloop.cli.campaign_paths import (
     Force,
     ModelOrLevel,
+    Seed,
     existing_path,
     load_model_or_level,
     short_path,
@@ -26,69 +27,84 @@ if TYPE_CHECKING:
     from alloop.jobs.train_job import TrainJob
 
 
+ModelFile: TypeAlias = Annotated[
+    Path, typer.Option(help="model file to write; OUT.json holds the history")
+]
+ConfigFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Argument(help="YAML file (`start:`, `training:`, ...), or a store"),
+]
+ExpensiveFiles: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option(help="expensive labels: extxyz, npz or ASE database"),
+]
+CheapFiles: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option(help="cheap labels: extxyz, npz or ASE database"),
+]
+TestFile: TypeAlias = Annotated[
+    Path | None, typer.Option(help="test set: labels that are never learned from")
+]
+TestShare: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=0.9,
+        help="share of the expensive labels to test on, without --test",
+    ),
+]
+ValidationShare: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=0.9,
+        help="chance of each expensive label to be held out for validation"
+        "  [default: 0.1]",
+    ),
+]
+EnergyUnit: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="unit of energies in the files: eV, hartree, kcal/mol, ..."),
+]
+LengthUnit: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="unit of lengths in the files: angstrom, bohr, nm"),
+]
+PotentialText: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="potential: `painn`, a YAML mapping, or a YAML file"),
+]
+TrainingText: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="training: `asteroid`, a YAML mapping, or a YAML file"),
+]
+Preset: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="steps, batch and learning rates that are not given: `quick`, "
+        "`standard` or `best`  [default: by the number of labels]"
+    ),
+]
+SeedOrNone: TypeAlias = Annotated[
+    int | None, typer.Option(min=0, help="seed of all random numbers")
+]
+
+
 def train(  # noqa: PLR0913 - one for each option
     context: typer.Context,
-    out: Annotated[
-        Path, typer.Option(help="model file to write; OUT.json holds the history")
-    ],
-    config: Annotated[
-        Path | None,
-        typer.Argument(help="YAML file (`start:`, `training:`, ...), or a store"),
-    ] = None,
-    expensive: Annotated[
-        list[Path] | None,
-        typer.Option(help="expensive labels: extxyz, npz or ASE database"),
-    ] = None,
-    cheap: Annotated[
-        list[Path] | None,
-        typer.Option(help="cheap labels: extxyz, npz or ASE database"),
-    ] = None,
-    test: Annotated[
-        Path | None, typer.Option(help="test set: labels that are never learned from")
-    ] = None,
-    test_share: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=0.9,
-            help="share of the expensive labels to test on, without --test",
-        ),
-    ] = 0.0,
-    validation: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=0.9,
-            help="chance of each expensive label to be held out for validation"
-            "  [default: 0.1]",
-        ),
-    ] = None,
-    energy_unit: Annotated[
-        str | None,
-        typer.Option(help="unit of energies in the files: eV, hartree, kcal/mol, ..."),
-    ] = None,
-    length_unit: Annotated[
-        str | None,
-        typer.Option(help="unit of lengths in the files: angstrom, bohr, nm"),
-    ] = None,
-    potential: Annotated[
-        str | None,
-        typer.Option(help="potential: `painn`, a YAML mapping, or a YAML file"),
-    ] = None,
-    training: Annotated[
-        str | None,
-        typer.Option(help="training: `asteroid`, a YAML mapping, or a YAML file"),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="steps, batch and learning rates that are not given: `quick`, "
-            "`standard` or `best`  [default: by the number of labels]"
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="seed of all random numbers")
-    ] = None,
+    out: ModelFile,
+    config: ConfigFile = None,
+    expensive: ExpensiveFiles = None,
+    cheap: CheapFiles = None,
+    test: TestFile = None,
+    test_share: TestShare = 0.0,
+    validation: ValidationShare = None,
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = None,
+    potential: PotentialText = None,
+    training: TrainingText = None,
+    preset: Preset = None,
+    seed: SeedOrNone = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> int:
@@ -102,25 +118,20 @@ def train(  # noqa: PLR0913 - one for each option
 
     files = LabelFiles(expensive or [], cheap or [], test, energy_unit, length_unit)
     sections = _section_tree(config, potential, training, seed)
-    with stop_event() as asked:
+    with stop_event() as stopping:
         try:
-            job = prepare_training(
-                {**sections, **files.tree()}, out, validation, test_share, preset
-            )
-            if job.done():
-                print_text(
-                    f"{short_path(out)} exists already, made from these labels and "
-                    "options"
-                )
-                return 0
-            job.check_request(force)
-            _train_with_display(job, asked, quiet)
+            sections |= files.tree()
+            job = prepare_training(sections, out, validation, test_share, preset)
+            _train_if_needed(job, stopping, force=force, quiet=quiet)
         except KeyboardInterrupt:
-            print_text(
-                f"stopped; continue with: {shlex.join(['alloop', *context.obj])}"
-            )
-            return RESUMABLE
+            return _stopped(context)
     return 0
+
+
+def _stopped(context: typer.Context) -> int:
+    again = shlex.join(["alloop", *context.obj])
+    print_text(f"stopped; continue with: {again}")
+    return RESUMABLE
 
 
 def _section_tree(
@@ -130,7 +141,7 @@ def _section_tree(
     from alloop.config.train_sections import parse_section
     from alloop.jobs.train_job import read_sections
 
-    found: dict[str, Any] = (
+    sections: dict[str, Any] = (
         {} if config is None else read_sections(existing_path(config))
     )
     overrides = [
@@ -138,12 +149,26 @@ def _section_tree(
         *([] if training is None else [parse_section("training", training)]),
         *([] if seed is None else [{"seed": seed}]),
     ]
-    extends = [x for part in (found, *overrides) for x in part.get("extends", [])]
-    whole = {key: value for part in (found, *overrides) for key, value in part.items()}
-    return {**whole, "extends": extends}
+    parts = (sections, *overrides)
+    extends = [x for part in parts for x in part.get("extends", [])]
+    tree = {key: value for part in parts for key, value in part.items()}
+    return {**tree, "extends": extends}
 
 
-def _train_with_display(job: "TrainJob", asked: Event, quiet: bool) -> None:
+def _train_if_needed(
+    job: "TrainJob", stopping: Event, *, force: bool, quiet: bool
+) -> None:
+    """Train with a live display, unless the model file is there already."""
+    if job.done():
+        print_text(
+            f"{short_path(job.out)} exists already, made from these labels and options"
+        )
+        return
+    job.check_request(force)
+    _train_with_display(job, stopping, quiet)
+
+
+def _train_with_display(job: "TrainJob", stopping: Event, quiet: bool) -> None:
     from alloop.cli.job_displays import ProgressDisplay, train_outline, train_summary
     from alloop.report.text.formatting import number_text
 
@@ -157,7 +182,7 @@ def _train_with_display(job: "TrainJob", asked: Event, quiet: bool) -> None:
         def observe(stage: str, step: int, steps: int, loss: float) -> None:
             text = f"{step} of {steps}, loss {number_text(loss)}"
             display.show_progress(stage, step, steps, text)
-            if asked.is_set():
+            if stopping.is_set():
                 raise KeyboardInterrupt
 
         trained = job.run(observe)
@@ -168,76 +193,90 @@ def _train_with_display(job: "TrainJob", asked: Event, quiet: bool) -> None:
 _LONG = 5000  # MD steps from which compiling pays
 
 
+StartFrames: TypeAlias = Annotated[
+    str,
+    typer.Argument(help="file that ASE reads; `a.xyz@0:10` reads frames 0 to 9"),
+]
+TrajectoryFile: TypeAlias = Annotated[
+    Path,
+    typer.Option(help="trajectory to write: .extxyz, .xyz, .traj or .db (ASE)"),
+]
+Steps: TypeAlias = Annotated[int, typer.Option(min=1, help="MD steps of each walker")]
+Temperature: TypeAlias = Annotated[
+    float,
+    typer.Option(min=0.0, help="temperature of thermostat and first velocities, K"),
+]
+Timestep: TypeAlias = Annotated[float, typer.Option(help="time step of MD, fs")]
+WalkerCount: TypeAlias = Annotated[
+    int,
+    typer.Option(min=1, help="number of walkers, on the start structures in turn"),
+]
+Every: TypeAlias = Annotated[
+    int, typer.Option(min=1, help="MD steps between two written frames")
+]
+IntegratorKind: TypeAlias = Annotated[
+    str, typer.Option(help="integrator: langevin (thermostat) or verlet (NVE)")
+]
+Friction: TypeAlias = Annotated[
+    float, typer.Option(help="friction of the thermostat, 1/fs")
+]
+Pressure: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="pressure of cells, GPa  [default: constant cells]"),
+]
+CellShape: TypeAlias = Annotated[
+    Literal["isotropic", "anisotropic"],
+    typer.Option(help="with --pressure: keep the cell's shape, or change it too"),
+]
+Surprise: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="stop a walker above this multiple of the surprise threshold"),
+]
+GuardsText: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="limits at which a walker stops, as in campaign files: "
+        "`{bond: null, force: 50}`"
+    ),
+]
+Compile: TypeAlias = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option("--compile", help=f"compile force calls; auto: from {_LONG} steps on"),
+]
+Device: TypeAlias = Annotated[
+    Literal["cpu", "cuda", "auto"],
+    typer.Option(help="where a trained model and its walkers are; auto: a card"),
+]
+Outside: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--outside",
+        help="allow charges, spins and compositions outside the training set",
+    ),
+]
+
+
 def md(  # noqa: PLR0913 - one for each option
     context: typer.Context,
     model: ModelOrLevel,
-    start: Annotated[
-        str,
-        typer.Argument(help="file that ASE reads; `a.xyz@0:10` reads frames 0 to 9"),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(help="trajectory to write: .extxyz, .xyz, .traj or .db (ASE)"),
-    ],
-    steps: Annotated[int, typer.Option(min=1, help="MD steps of each walker")] = 10000,
-    temperature: Annotated[
-        float,
-        typer.Option(min=0.0, help="temperature of thermostat and first velocities, K"),
-    ] = 300.0,
-    timestep: Annotated[float, typer.Option(help="time step of MD, fs")] = 0.5,
-    walkers: Annotated[
-        int,
-        typer.Option(min=1, help="number of walkers, on the start structures in turn"),
-    ] = 1,
-    every: Annotated[
-        int, typer.Option(min=1, help="MD steps between two written frames")
-    ] = 10,
-    kind: Annotated[
-        str, typer.Option(help="integrator: langevin (thermostat) or verlet (NVE)")
-    ] = "langevin",
-    friction: Annotated[
-        float, typer.Option(help="friction of the thermostat, 1/fs")
-    ] = 0.01,
-    pressure: Annotated[
-        float | None,
-        typer.Option(help="pressure of cells, GPa  [default: constant cells]"),
-    ] = None,
-    cell: Annotated[
-        Literal["isotropic", "anisotropic"],
-        typer.Option(help="with --pressure: keep the cell's shape, or change it too"),
-    ] = "isotropic",
-    surprise: Annotated[
-        float | None,
-        typer.Option(
-            help="stop a walker above this multiple of the surprise threshold"
-        ),
-    ] = None,
-    guards: Annotated[
-        str | None,
-        typer.Option(
-            help="limits at which a walker stops, as in campaign files: "
-            "`{bond: null, force: 50}`"
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="seed of all random numbers")] = 0,
-    compile_: Annotated[
-        Literal["auto", "on", "off"],
-        typer.Option(
-            "--compile", help=f"compile force calls; auto: from {_LONG} steps on"
-        ),
-    ] = "auto",
-    device: Annotated[
-        Literal["cpu", "cuda", "auto"],
-        typer.Option(help="where a trained model and its walkers are; auto: a card"),
-    ] = "cpu",
+    start: StartFrames,
+    out: TrajectoryFile,
+    steps: Steps = 10000,
+    temperature: Temperature = 300.0,
+    timestep: Timestep = 0.5,
+    walkers: WalkerCount = 1,
+    every: Every = 10,
+    kind: IntegratorKind = "langevin",
+    friction: Friction = 0.01,
+    pressure: Pressure = None,
+    cell: CellShape = "isotropic",
+    surprise: Surprise = None,
+    guards: GuardsText = None,
+    seed: Seed = 0,
+    compile_: Compile = "auto",
+    device: Device = "cpu",
     force: Force = False,
-    outside: Annotated[
-        bool,
-        typer.Option(
-            "--outside",
-            help="allow charges, spins and compositions outside the training set",
-        ),
-    ] = False,
+    outside: Outside = False,
     quiet: Quiet = False,
 ) -> int:
     """Run molecular dynamics with a trained model, or at a level of theory.
@@ -246,24 +285,22 @@ def md(  # noqa: PLR0913 - one for each option
     the same command continues, also with more steps. Guard rails stop a walker before
     it breaks; where they stop all, the exit code is 1.
     """
-    from alloop.cli.job_displays import md_summary
     from alloop.config.build import md_settings
     from alloop.files.frames import read_sound_frames
     from alloop.files.targets import refuse_target
     from alloop.jobs.md_job import KINDS, MDRun
 
     refuse_target(out, KINDS, taken=False)
-    limits = _guard_limits(guards, surprise)
-    options = {"kind": kind, "timestep": timestep, "stride": every, "guards": limits}
-    if pressure is not None:
-        options["pressure"] = pressure
+    section: Tree = {"kind": kind, "timestep": timestep, "stride": every}
+    section |= {"guards": _guard_limits(guards, surprise)}
+    section |= {} if pressure is None else {"pressure": pressure}
     if kind == "langevin":
-        options |= {"friction": friction, "barostat": {"cell": cell}}
-    dynamics = md_settings(options, temperature)
-    frames = [given.frame for given in read_sound_frames([start])]
-    found, domain, level = load_model_or_level(model, frames)
+        section |= {"friction": friction, "barostat": {"cell": cell}}
+    dynamics = md_settings(section, temperature)
+    frames = [structure.frame for structure in read_sound_frames([start])]
+    generation, domain, level = load_model_or_level(model, frames)
     md_run = MDRun(
-        model=found,
+        model=generation,
         start=frames,
         dynamics=dynamics,
         steps=steps,
@@ -276,14 +313,17 @@ def md(  # noqa: PLR0913 - one for each option
         domain=domain,
         outside=outside or level,
     )
-    with stop_event() as asked:
+    return _run_md(context, md_run, quiet)
+
+
+def _run_md(context: typer.Context, md_run: "MDRun", quiet: bool) -> int:
+    from alloop.cli.job_displays import md_summary
+
+    with stop_event() as stopping:
         try:
-            ended = _run_with_display(md_run, asked, quiet)
+            ended = _run_with_display(md_run, stopping, quiet)
         except (KeyboardInterrupt, Interrupted):
-            print_text(
-                f"stopped; continue with: {shlex.join(['alloop', *context.obj])}"
-            )
-            return RESUMABLE
+            return _stopped(context)
     for line in md_summary(md_run, ended):
         print_text(line)
     return 0 if any(walker.stopped is None for walker in ended) else FRUITLESS
@@ -304,7 +344,7 @@ def _guard_limits(text: str | None, surprise: float | None) -> "Tree":
     return {**limits, "surprise": surprise}
 
 
-def _run_with_display(md_run: "MDRun", asked: Event, quiet: bool) -> "list[Walker]":
+def _run_with_display(md_run: "MDRun", stopping: Event, quiet: bool) -> "list[Walker]":
     from alloop.cli.job_displays import ProgressDisplay, md_progress_text
 
     with ProgressDisplay(quiet) as display:
@@ -312,7 +352,7 @@ def _run_with_display(md_run: "MDRun", asked: Event, quiet: bool) -> "list[Walke
         def observe(progress: "MDProgress") -> None:
             text = md_progress_text(progress)
             display.show_progress("MD", progress.done, progress.steps, text)
-            if asked.is_set():
+            if stopping.is_set():
                 raise Interrupted("stopped")
 
         return md_run.run(observe)

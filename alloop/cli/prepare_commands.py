@@ -1,10 +1,14 @@
-"""The commands `init`, `check`, `plan` and `schema`, used before a campaign runs."""
+"""The commands `init`, `check`, `plan` and `schema`, used before a campaign runs.
+
+`init` writes a commented campaign file and job scripts, whose texts are here too.
+"""
 
 import json
 import os
 import re
+import shlex
 import sys
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
@@ -20,12 +24,6 @@ from alloop.cli.console import (
     print_json,
     print_text,
 )
-from alloop.cli.init_templates import (
-    EXAMPLES,
-    campaign_template,
-    job_script,
-    script_name,
-)
 from alloop.cli.label_commands import spin_option
 from alloop.core.errors import InputError
 from alloop.core.text import plural
@@ -40,51 +38,89 @@ else:
 File = Annotated[Path, typer.Argument(help="YAML file of a campaign")]
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The molecule and the levels of a new campaign, each as a line of YAML."""
+
+    start: str
+    cheap: str
+    expensive: str
+
+
+EXAMPLES = {
+    "water": Beginning(
+        "{molecule: H2O}",
+        "{kind: pyscf, method: hf, basis: sto-3g}",
+        "{kind: pyscf, method: ccsd(t), basis: cc-pvdz}",
+    ),
+    "methanol": Beginning(
+        "{molecule: methanol}",
+        "{kind: pyscf, method: hf, basis: sto-3g}",
+        "{kind: pyscf, method: ccsd, basis: cc-pvdz}",
+    ),
+    "toy": Beginning(
+        "{molecule: H2O}",
+        "{kind: toy, stiffness: 0.95, stretch: 0.01}",
+        "{kind: toy}",
+    ),
+}
+
+
+Name: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(
+        help="name of the campaign  [default: that of the structure file, or campaign]"
+    ),
+]
+ExampleName: TypeAlias = Annotated[
+    Literal["water", "methanol", "toy"],
+    typer.Option(help="example to start from; toy needs no quantum chemistry"),
+]
+StartFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", help="file with the structures to start from, of any ASE format"
+    ),
+]
+CheapLevel: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="cheap level, such as `b3lyp/def2-svp`  [default: the example's]"
+    ),
+]
+ExpensiveLevel: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="expensive level, such as `ccsd(t)/cc-pvdz`  [default: the example's]"
+    ),
+]
+Charge: TypeAlias = Annotated[
+    int | None,
+    typer.Option(help="charge, e, with --from  [default: the file's, or 0]"),
+]
+Spin: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=0, help="2S, with --from  [default: the file's, or 0]"),
+]
+Multiplicity: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="2S + 1, in place of --spin")
+]
+BatchSystem: TypeAlias = Annotated[
+    BatchKind | None,
+    typer.Option(help="also write a job script for this batch system"),
+]
+
+
 def init(  # noqa: PLR0913 - one for each option
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            help="name of the campaign  [default: that of the structure file, or "
-            "campaign]"
-        ),
-    ] = None,
-    example: Annotated[
-        Literal["water", "methanol", "toy"],
-        typer.Option(help="example to start from; toy needs no quantum chemistry"),
-    ] = "water",
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "--from", help="file with the structures to start from, of any ASE format"
-        ),
-    ] = None,
-    cheap: Annotated[
-        str | None,
-        typer.Option(
-            help="cheap level, such as `b3lyp/def2-svp`  [default: the example's]"
-        ),
-    ] = None,
-    expensive: Annotated[
-        str | None,
-        typer.Option(
-            help="expensive level, such as `ccsd(t)/cc-pvdz`  [default: the example's]"
-        ),
-    ] = None,
-    charge: Annotated[
-        int | None,
-        typer.Option(help="charge, e, with --from  [default: the file's, or 0]"),
-    ] = None,
-    spin: Annotated[
-        int | None,
-        typer.Option(min=0, help="2S, with --from  [default: the file's, or 0]"),
-    ] = None,
-    multiplicity: Annotated[
-        int | None, typer.Option(min=1, help="2S + 1, in place of --spin")
-    ] = None,
-    cluster: Annotated[
-        BatchKind | None,
-        typer.Option(help="also write a job script for this batch system"),
-    ] = None,
+    name: Name = None,
+    example: ExampleName = "water",
+    source: StartFile = None,
+    cheap: CheapLevel = None,
+    expensive: ExpensiveLevel = None,
+    charge: Charge = None,
+    spin: Spin = None,
+    multiplicity: Multiplicity = None,
+    cluster: BatchSystem = None,
 ) -> None:
     """Write a commented campaign file, NAME.yaml, for an example or your molecule."""
     from alloop.config import parse_campaign
@@ -95,24 +131,34 @@ def init(  # noqa: PLR0913 - one for each option
             "expected --from FILE beside --charge, --spin or --multiplicity, got none; "
             "name the file of the structure"
         )
-    name = name or ("campaign" if source is None else source.stem)
+    file = _campaign_file(name or ("campaign" if source is None else source.stem))
+    default = EXAMPLES[example]
+    start = "" if source is None else _start(source, charge, unpaired)
+    beginning = Beginning(
+        start=start or default.start,
+        cheap=_level_text(cheap) or default.cheap,
+        expensive=_level_text(expensive) or default.expensive,
+    )
+    if beginning != default:
+        parse_campaign(campaign_template(file.stem, beginning), "", str(file))
+    _write_campaign(file, beginning, cluster)
+
+
+def _campaign_file(name: str) -> Path:
+    """Return the file of a campaign; raise InputError for a name that cannot be one."""
     file = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if not re.fullmatch(r"[\w.][\w.-]*", file.stem):
         raise InputError(
             "expected a name of letters, digits, `.`, `_` and `-`, without `-` at its "
             f"beginning, got `{file.stem}`"
         )
-    beginning = EXAMPLES[example]
-    beginning = replace(
-        beginning,
-        start=beginning.start if source is None else _start(source, charge, unpaired),
-        cheap=_level_text(cheap) or beginning.cheap,
-        expensive=_level_text(expensive) or beginning.expensive,
-    )
-    if beginning != EXAMPLES[example]:
-        parse_campaign(campaign_template(file.stem, beginning), "", str(file))
-    script = None if cluster is None else Path(script_name(cluster, file.stem))
+    return file
+
+
+def _write_campaign(file: Path, beginning: Beginning, cluster: str | None) -> None:
+    """Write the campaign file, and a job script if there is a batch system."""
     texts = {file: campaign_template(file.stem, beginning, cluster)}
+    script = None if cluster is None else Path(script_name(cluster, file.stem))
     if cluster is not None and script is not None:
         texts[script] = job_script(cluster, file.name, sys.executable)
     _write_new_files(texts)
@@ -126,8 +172,8 @@ def init(  # noqa: PLR0913 - one for each option
 def _start(source: Path, charge: int | None, spin: int | None) -> str:
     """Return the line of YAML for structures of a file."""
     state = {"charge": charge, "spin": spin}
-    given = {key: value for key, value in state.items() if value is not None}
-    values = {"file": json.dumps(str(source), ensure_ascii=False), **given}
+    stated = {key: value for key, value in state.items() if value is not None}
+    values = {"file": json.dumps(str(source), ensure_ascii=False), **stated}
     return f"{{{', '.join(f'{key}: {value}' for key, value in values.items())}}}"
 
 
@@ -187,7 +233,9 @@ def _check_for_scripts(file: Path) -> int:
     try:
         setup = _checked_setup(file)
     except ConfigError as error:
-        mistakes = [{"key": each.path, "text": each.text} for each in error.problems]
+        mistakes = [
+            {"key": problem.path, "text": problem.text} for problem in error.problems
+        ]
         print_json({"ok": False, "mistakes": mistakes, "warnings": []})
         return error.exit_code
     values = {"ok": True, "mistakes": [], "warnings": list(setup.warnings)}
@@ -251,7 +299,7 @@ def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
     budget = f"{rules.budget.cheap} cheap, {rules.budget.expensive} expensive"
     if rules.split is not None:
         budget += ", or as many at the same price as pay best"
-    given = sum(not item.test for item in setup.given)
+    supplied = sum(not item.test for item in setup.given)
     tests = sum(item.test for item in setup.given) or rules.seeding.validation
     exists = "exists; `alloop run` continues it" if setup.store.exists() else "new"
     return [
@@ -268,7 +316,7 @@ def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
             "first labels",
             first,
         ),
-        *([("supplied labels", plural(given, "label"))] if given else []),
+        *([("supplied labels", plural(supplied, "label"))] if supplied else []),
         ("validation set", plural(tests, "frame")),
         ("examination", plural(rules.examining.frames, "frame")),
         *(
@@ -280,3 +328,115 @@ def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
         ("training", setup.plan.training.kind if setup.plan.training else ""),
         ("store", f"{short_path(setup.store)} ({exists})"),
     ]
+
+
+_TEXT = """\
+# Units: eV, Å, fs, K. `alloop check` finds mistakes in this file, `alloop plan` tells
+# what it will cost, `alloop run` runs it; after an interruption, run it again.
+name: {name}
+seed: 1                               # the same seed gives the same campaign
+
+start:                                # molecules, by name or from a file
+  - {start}
+  # - {{file: start.xyz, charge: 0, spin: 0}}             # spin is 2S
+  # - {{labels: old.extxyz, level: cheap, energy_unit: eV, length_unit: angstrom}}
+
+validation: {{frames: 30, examination: 20}}   # steers; MD on the model at the end
+# validation: {{file: test.extxyz, energy_unit: eV, length_unit: angstrom}}
+
+levels:
+  cheap: {cheap}
+  expensive: {expensive}
+
+seeds: {{kind: modes, temperature: 500}}               # the very first frames
+explore: {{kind: langevin, temperature: [500, 1000], timestep: 0.5, friction: 0.01,
+          walkers: 16, steps: 500}}   # half of the walkers each; MD steps a round
+potential: {potential}
+flag: {{kind: leverage, quantile: 0.95, control: 0.1}}     # a tenth is random
+training: {training}         # expensive labels between generations
+
+budget: {{cheap: 200, expensive: 30}}   # labels; those of `validation:` are extra
+# stop: {{target: 20, patience: 3}}     # meV/Å on the validation set; generations
+
+{cluster}
+# limits: {{walltime: 24 h}}            # of one run; a batch job's own limit counts too
+store: runs/{name}.zarr               # relative to this file
+"""
+
+_LOCAL = (
+    'cluster: {kind: local}                # or {kind: address, address: "tcp://..."}'
+)
+
+_JOBS = """\
+cluster:                              # workers are jobs: pip install alloop[jobqueue]
+  kind: {system}
+  walltime: 4 h                       # of a job; queue, account, interface (ib0), ...
+  labels: {{cores: 16, memory: 64 GB, jobs: {{most: 8}}}}    # a core a label
+  learning: {{cores: 4, memory: 16 GB, jobs: {{most: 1}}}}   # training, MD; gpus: 1"""
+
+
+def campaign_template(
+    name: str, beginning: Beginning, system: str | None = None
+) -> str:
+    """Return the text of a campaign that is ready to run.
+
+    system: the batch system that runs it, or None to run it here.
+    """
+    network = "{kind: tensor-painn, channels: 64, cutoff: 5.0}"
+    toy = beginning == EXAMPLES["toy"]
+    return _TEXT.format(
+        name=name,
+        start=beginning.start,
+        cheap=beginning.cheap,
+        expensive=beginning.expensive,
+        potential="{kind: pairwise}" if toy else network,
+        training="{kind: asteroid, every: 10}",
+        cluster=_LOCAL if system is None else _JOBS.format(system=system),
+    )
+
+
+_SCRIPT = """\
+#!/bin/bash
+# Runs the campaign {file} as a {system} job that submits itself again until it is done.
+# Submit it once, in this folder: {submit}
+{head}
+{enter}
+# The system warns before it kills; pass that on, and wait for a clean end. It may do so
+# before the next line but one: the trap takes the number of the run from the shell.
+trap 'kill -USR1 $!' USR1 TERM
+{python} -m alloop run {file} --quiet &
+alloop=$!
+while kill -0 $alloop 2>/dev/null; do wait $alloop; done
+wait $alloop; code=$?
+
+case $code in
+  0) echo "the campaign is done" ;;
+  3|138)                                 # stopped in time, or warned at its very start
+     {submit}; code=$? ;;
+  *) echo "alloop ended with $code; fix the cause and submit {script} again" >&2 ;;
+esac
+exit $code
+"""
+
+
+def job_script(system: str, file: str, python: str) -> str:
+    """Return the text of the script for a batch system that runs a campaign's file.
+
+    python: the interpreter to use.
+    """
+    name = file.rpartition(".")[0]
+    batch_system, script = BATCH_SYSTEMS[system], script_name(system, name)
+    return _SCRIPT.format(
+        system=batch_system.title,
+        head=batch_system.head.format(name=name),
+        enter=batch_system.enter,
+        file=shlex.quote(file),
+        script=script,
+        submit=batch_system.submit.format(script=script),
+        python=shlex.quote(python),
+    ).replace("\n\n\n", "\n\n")
+
+
+def script_name(system: str, name: str) -> str:
+    """Return the file name of the script."""
+    return f"{name}.{system}.sh"

@@ -128,7 +128,7 @@ def _resume_command(verb: str, place: Path, controls: bool, trust: bool) -> str:
 def _run_with_controls(
     opened: Callable[[], "Campaign"], again: str, options: _RunOptions
 ) -> int:
-    with stop_event() as asked:
+    with stop_event() as stopping:
         try:
             with busy_line("reading the campaign", options.quiet):
                 campaign = opened()
@@ -138,7 +138,7 @@ def _run_with_controls(
             warn_of_lost(campaign.store)
             if options.retry:
                 print_text(_retry_text(campaign.lost()))
-            outcomes = list(_run_outcomes(campaign, asked.is_set, options))
+            outcomes = list(_run_outcomes(campaign, stopping.is_set, options))
         except KeyboardInterrupt:
             return _stopped_message(again)
         return _end_message(campaign, outcomes, again)
@@ -253,12 +253,12 @@ def stop(
     from alloop.store.lock import request_stop, withdraw_stop
 
     store = find_store(place)
-    began, asked = time.monotonic(), set[Path]()
-    while (found := _running_driver(store)) is not None:
-        running, driver = found
+    began, stores = time.monotonic(), set[Path]()
+    while (user := _running_driver(store)) is not None:
+        running, driver = user
         request_stop(running, driver)
-        if running not in asked:
-            asked.add(running)
+        if running not in stores:
+            stores.add(running)
             print_text(f"asked {driver} to stop {short_path(running)}")
         if time.monotonic() - began >= wait:
             print_error(
@@ -267,9 +267,9 @@ def stop(
             )
             return RESUMABLE
         time.sleep(_POLL)
-    for path in asked:
+    for path in stores:
         withdraw_stop(path)
-    _print_end(store, time.monotonic() - began if asked else None)
+    _print_end(store, time.monotonic() - began if stores else None)
     return 0
 
 
@@ -278,10 +278,12 @@ def _running_driver(store: Path) -> "tuple[Path, Holder] | None":
     from alloop.store.lock import lock_holder
     from alloop.store_copies.controls import control_stores
 
-    each = (
+    holders = (
         (path, lock_holder(path)) for path in (store, *control_stores(store).values())
     )
-    return next(((path, found) for path, found in each if found is not None), None)
+    return next(
+        ((path, holder) for path, holder in holders if holder is not None), None
+    )
 
 
 def _print_end(store: Path, seconds: float | None) -> None:

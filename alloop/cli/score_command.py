@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import isinf, isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -36,27 +36,33 @@ _ROW = "{:>7} {:<14} {:>14} {:>10} {:>11}  {}"
 _BUSY = 100  # frames between two changes of the progress line
 
 
+StoreOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="score with the best model of this store or campaign file"),
+]
+ModelOption: TypeAlias = Annotated[
+    Path | None, typer.Option(help="score with this model file")
+]
+ErrorLimit: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        min=1e-6,
+        help="flag frames whose largest force error may be above this, eV/Å  "
+        "[default: those above the surprise threshold]",
+    ),
+]
+ScoredFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="extxyz file to write: the frames with their scores"),
+]
+
+
 def score(  # noqa: PLR0913 - one for each option
     frames: FramesFile,
-    store: Annotated[
-        Path | None,
-        typer.Option(help="score with the best model of this store or campaign file"),
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="score with this model file")
-    ] = None,
-    error: Annotated[
-        float | None,
-        typer.Option(
-            min=1e-6,
-            help="flag frames whose largest force error may be above this, eV/Å  "
-            "[default: those above the surprise threshold]",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="extxyz file to write: the frames with their scores"),
-    ] = None,
+    store: StoreOption = None,
+    model: ModelOption = None,
+    error: ErrorLimit = None,
+    out: ScoredFile = None,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -75,21 +81,19 @@ def score(  # noqa: PLR0913 - one for each option
     place = _one_place(store, model)
     if out is not None:
         refuse_target(out, _KINDS, force=force)
-    found, domain = load_generation(place)
-    scores = FrameScores(found, domain, error)
+    generation, domain = load_generation(place)
+    scores = FrameScores(generation, domain, error)
     if domain is None:
         print_error(f"warning: {UNKNOWN}")
     scored = scores.score(iterate_frames(frames))
     if as_json:
         shown = _print_objects(scored)
-    elif quiet:
-        shown = _show_progress(scored)
     else:
-        shown = _print_rows(scored)
+        shown = _show_progress(scored) if quiet else _print_rows(scored)
     with _written(out, shown) as all_frames:
-        counts = Counter(each.verdict for each in all_frames)
+        counts = Counter(frame.verdict for frame in all_frames)
     if not as_json:
-        print_text(_sums(counts, found))
+        print_text(_sums(counts, generation))
         if out is not None:
             print_text(f"frames: {short_path(out)}")
 
@@ -108,46 +112,46 @@ def _one_place(store: Path | None, model: Path | None) -> Path:
 
 def _print_rows(scored: "Iterable[ScoredFrame]") -> "Iterator[ScoredFrame]":
     head = ("frame", "formula", "energy, eV", "surprise", "limit, eV/Å", "verdict")
-    for number, each in enumerate(scored):
+    for number, frame in enumerate(scored):
         if number == 0:
             print_text(_ROW.format(*head))
-        numbers = ((each.energy, ".4f"), (each.surprise, ".3g"))
-        known = ["–" if isnan(x) else format(x, form) for x, form in numbers]
-        values = (*known, _limit_text(each))
-        print_text(_ROW.format(each.number, each.formula, *values, each.verdict))
-        yield each
+        numbers = ((frame.energy, ".4f"), (frame.surprise, ".3g"))
+        texts = ["–" if isnan(x) else format(x, form) for x, form in numbers]
+        values = (*texts, _limit_text(frame))
+        print_text(_ROW.format(frame.number, frame.formula, *values, frame.verdict))
+        yield frame
         if output_closed():
             return
 
 
-def _limit_text(each: "ScoredFrame") -> str:
-    limit = each.error_limit
+def _limit_text(frame: "ScoredFrame") -> str:
+    limit = frame.error_limit
     if isinf(limit):
         return "none"
     return "–" if isnan(limit) else f"{limit:.3g}"
 
 
 def _print_objects(scored: "Iterable[ScoredFrame]") -> "Iterator[ScoredFrame]":
-    for each in scored:
-        print_json(each.facts(), indent=None)
-        yield each
+    for frame in scored:
+        print_json(frame.facts(), indent=None)
+        yield frame
         if output_closed():
             return
 
 
 def _show_progress(scored: "Iterable[ScoredFrame]") -> "Iterator[ScoredFrame]":
     with busy_line("reading the first frames") as update:
-        for number, each in enumerate(scored, 1):
+        for number, frame in enumerate(scored, 1):
             if number % _BUSY == 0:
                 update(f"{number} frames scored")
-            yield each
+            yield frame
 
 
 @contextmanager
 def _written(
     out: Path | None, scored: "Iterable[ScoredFrame]"
 ) -> "Iterator[Iterator[ScoredFrame]]":
-    """Yield the frames; those that were taken are in the file at the end."""
+    """Yield the frames; write each to the file once it has been taken."""
     from alloop.files.targets import replace_atomically
 
     if out is None:
@@ -161,9 +165,9 @@ def _written(
     ):
 
         def writing() -> "Iterator[ScoredFrame]":
-            for each in scored:
-                write(file, each.scored_atoms(), format="extxyz")
-                yield each
+            for frame in scored:
+                write(file, frame.scored_atoms(), format="extxyz")
+                yield frame
 
         yield writing()
 

@@ -352,14 +352,14 @@ def _stage_list(
     from alloop.training.trainers.staged_trainer import two_head_stages
 
     tuned = is_pretrained(kind)
-    usual: Literal["adamw", "muon"] = "adamw" if tuned else "muon"
+    default: Literal["adamw", "muon"] = "adamw" if tuned else "muon"
     schedule = Schedule(
         lr=training.lr or (_GENTLE if tuned else SCHEDULE.lr),
         batch=training.batch,
         energy=training.energy,
         stress=training.stress,
         compile=training.compile,
-        optimiser=training.optimiser or usual,
+        optimiser=training.optimiser or default,
     )
     match training:
         case Asteroid():

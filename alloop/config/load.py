@@ -103,40 +103,40 @@ def _assemble_setup(
     plan: Plan, folder: Path, broken: set[str]
 ) -> tuple[Setup, list[Problem]]:
     levels = build.build_levels(plan)
-    found = read_starting_data(plan, folder, levels)
+    data = read_starting_data(plan, folder, levels)
     store = (folder / (plan.store or "")).resolve()
     plan, model, flaws = own_model(plan, folder)
     supplied = read_supplied_sets(
-        plan, folder, found, None if model is None else model[0]
+        plan, folder, data, None if model is None else model[0]
     )
     problems = [
         *section_conflicts(plan, broken),
         *([] if {"device", "cluster"} & broken else device_problems(plan)),
-        *found.problems,
+        *data.problems,
         *supplied.problems,
         *flaws,
         *store_problems(store),
     ]
     problems += level_problems(
-        levels, element_symbols(found.start), build.child_limits(plan)
+        levels, element_symbols(data.start), build.child_limits(plan)
     )
-    problems += reference_problems(plan.training, element_symbols(found.start))
-    problems += coverage_problems(plan, found.start)
-    if not {"seeds", "explore", "start"} & broken and not found.problems:
-        problems += too_few_per_molecule(plan, found.start)
-        problems += pressure_problems(plan, levels, found.start)
-        problems += strain_problems(plan, found.start)
+    problems += reference_problems(plan.training, element_symbols(data.start))
+    problems += coverage_problems(plan, data.start)
+    if not {"seeds", "explore", "start"} & broken and not data.problems:
+        problems += too_few_per_molecule(plan, data.start)
+        problems += pressure_problems(plan, levels, data.start)
+        problems += strain_problems(plan, data.start)
     setup = Setup(
         plan=plan,
-        start=tuple(found.start),
+        start=tuple(data.start),
         levels=levels,
         store=store,
-        given=() if found.problems else found.given(),
+        given=() if data.problems else data.given(),
         cache=None if plan.cache is None else (folder / plan.cache).resolve(),
         model=None if model is None else model[0],
         model_id=None if model is None else model[1],
         warnings=(
-            *found.warnings,
+            *data.warnings,
             *supplied.warnings,
             *plan_warnings(plan, levels),
         ),
@@ -155,10 +155,10 @@ def own_model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Proble
     if not isinstance(plan.potential, Ready):
         return plan, None, []
     try:
-        blob, own, identity = _open_model(folder / plan.potential.path)
+        blob, network, identity = _open_model(folder / plan.potential.path)
     except AlloopError as error:
         return plan, None, [Problem("potential.path", str(error))]
-    potential = plan.potential.model_copy(update={"network": own})
+    potential = plan.potential.model_copy(update={"network": network})
     return plan.model_copy(update={"potential": potential}), (blob, identity), []
 
 
@@ -177,10 +177,10 @@ def _open_model(path: Path) -> tuple[bytes, dict[str, Any], str]:
     settings = inner_checkpoint(checkpoint).settings
     if checkpoint.kind in KINDS:
         potential_from_bytes(blob)  # refuses unusable models before any label is made
-    own = {"kind": checkpoint.kind, "settings": dict(settings.get("network") or {})}
+    network = {"kind": checkpoint.kind, "settings": dict(settings.get("network") or {})}
     if "repulsion" in settings:
-        own["repulsion"] = settings["repulsion"]
-    return blob, own, content_id(checkpoint)
+        network["repulsion"] = settings["repulsion"]
+    return blob, network, content_id(checkpoint)
 
 
 def store_path(path: str | Path) -> Path:

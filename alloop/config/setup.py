@@ -125,7 +125,7 @@ class Setup:
     @cached_property
     def rules(self) -> Rules:
         """The rules of the loop's decisions."""
-        return build.build_rules(self.plan, any(given.test for given in self.given))
+        return build.build_rules(self.plan, any(label.test for label in self.given))
 
     @cached_property
     def worker_settings(self) -> "WorkerSettings":

@@ -373,7 +373,7 @@ def _supplied_labels(
 
 
 def _distinct_labels(
-    items: Iterable[SuppliedLabel], found: StartingData
+    items: Iterable[SuppliedLabel], data: StartingData
 ) -> list[SuppliedLabel]:
     """Return one label for each frame and fidelity; two that disagree are a problem."""
     first_of: dict[tuple[str, str], SuppliedLabel] = {}
@@ -381,7 +381,7 @@ def _distinct_labels(
         first = first_of.setdefault((item.fidelity, item.frame.id), item)
         energies = first.label.energy, item.label.energy
         if conflict := energy_conflict(item.fidelity, *energies):
-            found.refuse(item.path, conflict)
+            data.refuse(item.path, conflict)
     return list(first_of.values())
 
 
@@ -545,9 +545,9 @@ def unknown_frames(
     )
 
 
-def same_labels(one: LabelSet | Batch, other: LabelSet | Batch) -> bool:
+def same_labels(labels: LabelSet | Batch, other: LabelSet | Batch) -> bool:
     """Return True if two sets hold the same frames in order, with equal labels."""
-    return frames_digest(one) == frames_digest(other)
+    return frames_digest(labels) == frames_digest(other)
 
 
 def _batch(frames: LabelSet | Batch) -> Batch:
@@ -585,8 +585,8 @@ def _trained_frames(labels: LabelSet, start: StartingData) -> str | None:
 
 def _frames_among(labels: LabelSet, ids: Collection[FrameId]) -> str:
     """Return the indices of the frames that are among `ids`, as text."""
-    own = [frame.id for frame in labels.batch.frames()]
-    return _listed([str(index) for index, key in enumerate(own) if key in ids])
+    frames = [frame.id for frame in labels.batch.frames()]
+    return _listed([str(index) for index, key in enumerate(frames) if key in ids])
 
 
 def _listed(items: Sequence[str]) -> str:

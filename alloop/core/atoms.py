@@ -156,10 +156,10 @@ def _refuse_unread(atoms: Atoms, pattern: re.Pattern[str], key: str) -> None:
     for name, number in _other_numbers(atoms):
         silent = (0, 1) if "mult" in name.lower() else (0,)
         if pattern.search(name) and number == round(number) and number not in silent:
-            known = CHARGES if key == "charge" else (*UNPAIRED, *MULTIPLICITIES)
+            names = CHARGES if key == "charge" else (*UNPAIRED, *MULTIPLICITIES)
             raise InputError(
                 f"expected the {key} of a structure under a known name "
-                f"({', '.join(known)}), it has `{name}` {number:g}; give `{key}`, or "
+                f"({', '.join(names)}), it has `{name}` {number:g}; give `{key}`, or "
                 "rename the key"
             )
 
@@ -194,8 +194,10 @@ def _number(key: str, value: object) -> float:
 def _agreed(values: Mapping[str, float], key: str) -> int:
     """Return the whole number that all names give, 0 without one; key: of the mend."""
     numbers = {name: round(value) for name, value in values.items()}
-    whole = all(abs(values[name] - number) < 0.01 for name, number in numbers.items())
-    if len(set(numbers.values())) > 1 or not whole:
+    integral = all(
+        abs(values[name] - number) < 0.01 for name, number in numbers.items()
+    )
+    if len(set(numbers.values())) > 1 or not integral:
         listed = ", ".join(f"`{name}` {value:g}" for name, value in values.items())
         what = "charge" if key == "charge" else "number of unpaired electrons"
         raise InputError(
@@ -269,13 +271,13 @@ def atomic_number(element: str) -> int:
 
 def atomic_numbers_of(symbols: Iterable[str]) -> list[int]:
     """Return the atomic numbers of chemical symbols; InputError for unknown ones."""
-    given = list(symbols)
-    wrong = [name for name in given if not atomic_numbers.get(name)]
+    names = list(symbols)
+    wrong = [name for name in names if not atomic_numbers.get(name)]
     if wrong:
         raise InputError(
             f"expected chemical symbols such as H or Cl, got {', '.join(wrong)}"
         )
-    return [atomic_number(name) for name in given]
+    return [atomic_number(name) for name in names]
 
 
 def hill_formula(frame: Frame) -> str:

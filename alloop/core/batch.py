@@ -111,9 +111,9 @@ def frame_means(batch: Batch, per_atom: Floats) -> Floats:
     return means
 
 
-def evenly_thinned(count: int, most: int) -> slice:
-    """Return the slice of each n-th of `count` items, at most `most` of them."""
-    return slice(None, None, max(1, -(-count // most)))
+def evenly_thinned(count: int, limit: int) -> slice:
+    """Return the slice of each n-th of `count` items, at most `limit` of them."""
+    return slice(None, None, max(1, -(-count // limit)))
 
 
 def take_atoms(offsets: Integers, indices: Sequence[int] | Integers) -> Integers:

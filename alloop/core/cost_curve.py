@@ -159,8 +159,8 @@ def _model_and_derivatives(theta: Floats, where: Floats) -> tuple[Floats, Floats
     power = np.exp(log_power)
     height = power * (where[:, 0] - crossing)
     share = 1 / (1 + np.exp(-height))  # of the part that grows
-    one = np.ones_like(height)
-    slopes = (one, -power * share, height * share, where[:, 1])
+    ones = np.ones_like(height)
+    slopes = (ones, -power * share, height * share, where[:, 1])
     logs = base + np.logaddexp(0.0, height) + open_shell * where[:, 1]
     return logs, np.stack(slopes, axis=1)
 
@@ -185,4 +185,11 @@ def _pseudo_inverse(matrix: Floats) -> Floats:
 def _make_curve(theta: Floats, covariance: Floats, scatter: float) -> Curve:
     base, crossing, power, open_shell = (float(x) for x in np.exp(theta))
     spreads = tuple(tuple(row) for row in covariance.tolist())
-    return Curve(base, crossing, power, open_shell, scatter, spreads)
+    return Curve(
+        base=base,
+        crossing=crossing,
+        power=power,
+        open_shell=open_shell,
+        scatter=scatter,
+        covariance=spreads,
+    )

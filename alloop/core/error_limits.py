@@ -51,18 +51,18 @@ class ErrorLimits:
     held: int = 0
 
     @classmethod
-    def from_fields(cls, given: Mapping[str, Any]) -> "ErrorLimits":
+    def from_fields(cls, fields: Mapping[str, Any]) -> "ErrorLimits":
         """Return the limits from their fields as JSON values.
 
         ValueError for numbers that make no limits.
         """
-        lists = {name: tuple(given[name]) for name in ("knots", "logarithms")}
-        distances = given.get("distances")
+        lists = {name: tuple(fields[name]) for name in ("knots", "logarithms")}
+        distances = fields.get("distances")
         if distances is not None:
             distances = KnownDistances.from_fields(distances)
-        found = cls(**{**given, **lists, "distances": distances})
-        found._refuse_malformed()
-        return found
+        limits = cls(**{**fields, **lists, "distances": distances})
+        limits._refuse_malformed()
+        return limits
 
     def _refuse_malformed(self) -> None:
         ends = (self.centre, self.width, self.slope, self.factor, self.beyond)
@@ -70,8 +70,8 @@ class ErrorLimits:
         rising = all(a < b for a, b in pairwise(self.knots)) and all(
             a <= b for a, b in pairwise(self.logarithms)
         )
-        whole = len(self.knots) == len(self.logarithms) > 0 and rising
-        if not whole or not all(map(math.isfinite, numbers)):
+        complete = len(self.knots) == len(self.logarithms) > 0 and rising
+        if not complete or not all(map(math.isfinite, numbers)):
             raise ValueError(f"expected finite limits that do not fall, got {self}")
         if min(self.width, self.factor) <= 0.0 or min(self.slope, self.beyond) < 0.0:
             raise ValueError(f"expected positive limits, got {self}")
@@ -87,8 +87,8 @@ class ErrorLimits:
         x = reduced_surprise(surprise, self.centre, self.width)
         beyond = self.slope * np.maximum(x - self.knots[-1], 0.0)
         exponent = np.interp(x, self.knots, self.logarithms) + beyond
-        found = self.factor * np.exp(np.minimum(exponent, _FARTHEST))
-        out: Floats = np.where(x > self.knots[-1] + self.beyond, np.inf, found)
+        errors = self.factor * np.exp(np.minimum(exponent, _FARTHEST))
+        out: Floats = np.where(x > self.knots[-1] + self.beyond, np.inf, errors)
         if batch is not None and self.distances is not None:
             out[~self.distances.hold(batch) & ~np.isnan(out)] = np.inf
         return out
@@ -103,17 +103,17 @@ class ErrorLimits:
 
         -inf where it is everywhere.
         """
-        wanted = math.log(error / self.factor)
-        place = int(np.searchsorted(self.logarithms, wanted, side="right")) - 1
+        logarithm = math.log(error / self.factor)
+        place = int(np.searchsorted(self.logarithms, logarithm, side="right")) - 1
         if place < 0:
             return -math.inf
-        rise = wanted - self.logarithms[place]
+        rise = logarithm - self.logarithms[place]
         if place + 1 < len(self.knots):
             run = self.knots[place + 1] - self.knots[place]
             rise *= run / (self.logarithms[place + 1] - self.logarithms[place])
         else:
-            most = self.beyond
-            rise = min(most, rise / self.slope) if self.slope > 0.0 else most
+            largest = self.beyond
+            rise = min(largest, rise / self.slope) if self.slope > 0.0 else largest
         reduced = min(self.knots[place] + rise, _FARTHEST)
         return self.centre + self.width * math.sinh(reduced)
 

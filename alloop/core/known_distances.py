@@ -41,13 +41,13 @@ class KnownDistances:
         )
 
     @classmethod
-    def from_fields(cls, given: Mapping[str, Any]) -> "KnownDistances":
+    def from_fields(cls, fields: Mapping[str, Any]) -> "KnownDistances":
         """Return the distances from their fields as JSON values.
 
         ValueError for numbers that are no intervals.
         """
-        pairs = tuple((int(first), int(second)) for first, second in given["pairs"])
-        intervals = tuple(tuple(map(float, x)) for x in given["intervals"])
+        pairs = tuple((int(first), int(second)) for first, second in fields["pairs"])
+        intervals = tuple(tuple(map(float, x)) for x in fields["intervals"])
         rising = all(
             len(x) % 2 == 0 and bool((np.diff(x) > 0.0).all()) for x in intervals
         )
@@ -60,12 +60,12 @@ class KnownDistances:
         elements, frames, distances = _near_pairs(batch)
         strange = np.ones(len(distances), dtype=np.bool_)
         for pair, edges in zip(self.pairs, self.intervals, strict=True):
-            own = (elements == pair).all(axis=1)
+            pairs = (elements == pair).all(axis=1)
             # an odd place among the edges is inside an interval
-            strange[own] = np.searchsorted(edges, distances[own]) % 2 == 0
-        found = np.ones(len(batch), dtype=np.bool_)
-        found[frames[strange]] = False
-        return found
+            strange[pairs] = np.searchsorted(edges, distances[pairs]) % 2 == 0
+        held = np.ones(len(batch), dtype=np.bool_)
+        held[frames[strange]] = False
+        return held
 
 
 def _near_pairs(batch: Batch) -> tuple[Integers, Integers, Floats]:
@@ -83,8 +83,8 @@ def _near_pairs(batch: Batch) -> tuple[Integers, Integers, Floats]:
     d = batch.positions[i] - batch.positions[j]
     if batch.pbc.any():
         inverse = np.linalg.pinv(batch.cells) * batch.pbc[:, None, :]
-        whole = np.round(np.einsum("pi,pij->pj", d, inverse[frames]))
-        d = d - np.einsum("pi,pij->pj", whole, batch.cells[frames])
+        shifts = np.round(np.einsum("pi,pij->pj", d, inverse[frames]))
+        d = d - np.einsum("pi,pij->pj", shifts, batch.cells[frames])
     distances = np.sqrt(np.einsum("pi,pi->p", d, d))
     radii = covalent_radii[batch.numbers]
     near = distances < _FAR * (radii[i] + radii[j])

@@ -92,7 +92,7 @@ class Cost:
 
 
 def fit_cost(
-    level: LevelId, usual: TypicalCost, labels: Iterable[tuple[Frame, Label]]
+    level: LevelId, default: TypicalCost, labels: Iterable[tuple[Frame, Label]]
 ) -> Cost:
     """Return the cost of a level fitted to its labels, in any order.
 
@@ -106,15 +106,15 @@ def fit_cost(
     functions = _functions_per_atom(groups)
     # Functions of a small basis are contracted from more primitives: they cost more.
     dense = (functions[1] / _DOUBLE_ZETA[1]) ** 0.5
-    time = replace(usual.time, crossing=usual.time.crossing * dense)
-    curves = fit_curve((), time), fit_curve((), usual.memory)
-    before = Cost(level, *curves, functions, usual.pairs)
+    time = replace(default.time, crossing=default.time.crossing * dense)
+    curves = fit_curve((), time), fit_curve((), default.memory)
+    before = Cost(level, *curves, functions, default.pairs)
     points = {name: _cost_point(before, groups[name]) for name in sorted(groups)}
     curve = fit_curve(tuple(points.values()), time)
     return replace(
         before,
         time=curve,
-        memory=fit_curve(tuple(_memory_peaks(before, groups)), usual.memory),
+        memory=fit_curve(tuple(_memory_peaks(before, groups)), default.memory),
         known={name: curve.molecule_factor(point) for name, point in points.items()},
         labels=sum(map(len, groups.values())),
     )
@@ -138,10 +138,12 @@ def _memory_peaks(before: Cost, groups: _Groups) -> Iterator[Point]:
     """Yield the largest `peak_mb` of each molecule."""
     for _, labels in sorted(groups.items()):
         frame, _ = labels[0]
-        found = [label.details.get("peak_mb") for _, label in labels]
-        known = [float(mb) for mb in found if isinstance(mb, int | float) and mb > 0]
-        if known:
-            yield Point(before.size(frame), frame.spin != 0, max(known), len(known))
+        peaks = [label.details.get("peak_mb") for _, label in labels]
+        measured = [float(mb) for mb in peaks if isinstance(mb, int | float) and mb > 0]
+        if measured:
+            yield Point(
+                before.size(frame), frame.spin != 0, max(measured), len(measured)
+            )
 
 
 def _period_counts(frame: Frame) -> Floats:
@@ -158,13 +160,13 @@ def _functions_per_atom(groups: _Groups) -> tuple[float, ...]:
         for frame, label in labels
         if isinstance(functions := label.details.get("functions"), int | float)
     }
-    usual = np.array(_DOUBLE_ZETA)
+    default = np.array(_DOUBLE_ZETA)
     if not seen:
         return _DOUBLE_ZETA
     atoms, counts = (np.array(x) for x in zip(*seen.values(), strict=True))
-    scale = counts.sum() / (atoms @ usual).sum()
-    ridge = np.diag(_ALIKE / (usual * scale))
+    scale = counts.sum() / (atoms @ default).sum()
+    ridge = np.diag(_ALIKE / (default * scale))
     rows = np.vstack([atoms / counts[:, None], ridge])
-    right = np.concatenate([np.ones(len(counts)), np.full(len(usual), _ALIKE)])
-    found = np.linalg.lstsq(rows, right, rcond=None)[0]
-    return tuple(float(x) for x in np.maximum(found, 0.2 * scale * usual))
+    right = np.concatenate([np.ones(len(counts)), np.full(len(default), _ALIKE)])
+    solution = np.linalg.lstsq(rows, right, rcond=None)[0]
+    return tuple(float(x) for x in np.maximum(solution, 0.2 * scale * default))

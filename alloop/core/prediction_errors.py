@@ -28,8 +28,12 @@ class ErrorSummary:
 
 def prediction_errors(said: Predictions, labels: LabelSet) -> ErrorSummary:
     """Return the errors of predictions of labelled frames, at least one."""
-    known = np.isfinite(labels.forces)  # NaN: a label with an energy alone
-    forces = (said.forces - labels.forces)[known] if known.any() else np.full(1, np.nan)
+    labelled = np.isfinite(labels.forces)  # NaN: a label with an energy alone
+    forces = (
+        (said.forces - labels.forces)[labelled]
+        if labelled.any()
+        else np.full(1, np.nan)
+    )
     energies = said.energies - labels.energies
     return ErrorSummary(
         frames=len(labels),

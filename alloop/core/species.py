@@ -54,8 +54,8 @@ class Domain:
     @classmethod
     def of(cls, *batches: Batch) -> "Domain":
         """Return the domain of a model that learned from these frames."""
-        found = {each for batch in batches for each in species(batch)}
-        return cls(tuple(sorted(found)))
+        kinds = {kind for batch in batches for kind in species(batch)}
+        return cls(tuple(sorted(kinds)))
 
     @classmethod
     def from_rows(cls, rows: Iterable[Sequence[Any]]) -> "Domain":
@@ -98,13 +98,13 @@ class Domain:
         if why is not None:
             raise InputError(why)
 
-    def _allowed(self, wanted: Species) -> bool:
-        if wanted in self.species:
+    def _allowed(self, kind: Species) -> bool:
+        if kind in self.species:
             return True
         kinds = {(x.formula, x.periodic) for x in self.species}
-        if len(kinds) < 2 or (wanted.formula, wanted.periodic) in kinds:
+        if len(kinds) < 2 or (kind.formula, kind.periodic) in kinds:
             return False
-        return wanted.state in {x.state for x in self.species}
+        return kind.state in {x.state for x in self.species}
 
 
 def species(batch: Batch) -> list[Species]:
@@ -137,7 +137,7 @@ def _unit(frame: Frame) -> str:
     return hill_formula(Frame(numbers, np.zeros((len(numbers), 3))))
 
 
-def _listed(found: Sequence[Species]) -> str:
-    shown = ", ".join(map(str, found[:_SHOWN]))
-    more = len(found) - _SHOWN
+def _listed(kinds: Sequence[Species]) -> str:
+    shown = ", ".join(map(str, kinds[:_SHOWN]))
+    more = len(kinds) - _SHOWN
     return f"{shown} and {more} more" if more > 0 else shown

@@ -36,6 +36,6 @@ def held_out(frames: Iterable[FrameId], fraction: float) -> frozenset[FrameId]:
     A frame's id alone decides, whatever the other frames. Empty where no frame would be
     left to train on.
     """
-    known = frozenset(frames)
-    out = frozenset(x for x in known if name_share(0, f"validation/{x}") < fraction)
-    return frozenset() if out == known else out
+    ids = frozenset(frames)
+    out = frozenset(x for x in ids if name_share(0, f"validation/{x}") < fraction)
+    return frozenset() if out == ids else out

@@ -32,8 +32,8 @@ def stress_from_virial(batch: Batch, virial: Floats) -> Floats:
 
     NaN for frames that are not periodic in all directions.
     """
-    whole = batch.pbc.all(axis=1)
-    volume = np.where(whole, np.abs(np.linalg.det(batch.cells)), np.nan)
+    periodic = batch.pbc.all(axis=1)
+    volume = np.where(periodic, np.abs(np.linalg.det(batch.cells)), np.nan)
     out: Floats = voigt(virial) / volume[:, None]
     return out
 
@@ -46,14 +46,14 @@ def from_any_shape(values: Any) -> Floats | None:
     return voigt(array.reshape(3, 3)) if array.shape in ((9,), (3, 3)) else None
 
 
-def stack_stress(each: Sequence[Floats | None]) -> Floats | None:
+def stack_stress(stresses: Sequence[Floats | None]) -> Floats | None:
     """Return the stress (frames, 6) of frames, NaN where one has none.
 
     None where no frame has one.
     """
-    if all(stress is None for stress in each):
+    if all(stress is None for stress in stresses):
         return None
-    rows = [np.full(6, np.nan) if stress is None else stress for stress in each]
+    rows = [np.full(6, np.nan) if stress is None else stress for stress in stresses]
     return np.array(rows, dtype=np.float64).reshape(-1, 6)
 
 

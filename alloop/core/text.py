@@ -44,30 +44,30 @@ def printable_line(text: str) -> str:
     return printable(text).replace("\n", "\\n")
 
 
-def _written_out(found: re.Match[str]) -> str:
-    return found.group().encode("unicode_escape").decode("ascii")
+def _written_out(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape").decode("ascii")
 
 
-def nearest_word(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+def nearest_word(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return the known word that looks most like this one in any case, or None."""
-    lower = {name.lower(): name for name in known}
+    lower = {name.lower(): name for name in words}
     close = get_close_matches(str(word).lower(), lower, n=1, cutoff=cutoff)
     return lower[close[0]] if close else None
 
 
-def spelling_hint(word: str, known: Iterable[str]) -> str:
+def spelling_hint(word: str, words: Iterable[str]) -> str:
     """Return `did you mean 'x'?`, or the list of known words."""
-    names = list(known)
+    names = list(words)
     close = nearest_word(word, names)
     return f"did you mean {close!r}?" if close else f"known are {', '.join(names)}"
 
 
-def known_word(word: str, known: Iterable[str], what: str) -> str:
+def known_word(word: str, words: Iterable[str], what: str) -> str:
     """Return the known word that is this one in any case; InputError without one."""
-    names = {name.lower(): name for name in known}
-    found = names.get(word.strip().lower())
-    if found is None:
+    names = {name.lower(): name for name in words}
+    spelled = names.get(word.strip().lower())
+    if spelled is None:
         raise InputError(
             f"there is no {what} {word!r}; {spelling_hint(word, names.values())}"
         )
-    return found
+    return spelled

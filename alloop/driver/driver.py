@@ -189,7 +189,14 @@ class Driver:
         seconds = expected_cost(command, self.label_index, levels, state.costs)
         span = self.task_times.expected_span(command, self.label_index, state.costs)
         data = self._task_data(state, command)
-        return Task(command, attempt, data, seconds, span, self.time_limit)
+        return Task(
+            command=command,
+            attempt=attempt,
+            data=data,
+            seconds=seconds,
+            span=span,
+            limit=self.time_limit,
+        )
 
     def _known_answer(self, command: Command) -> e.Answer | e.TaskLost | None:
         """Return an answer that needs no task, None without one.

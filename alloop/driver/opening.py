@@ -17,7 +17,7 @@ from alloop.loop.state import LoopState
 from alloop.store.archive import Archive
 
 
-def campaign_opening(setup: Setup, own: OwnParts) -> e.Opened:
+def campaign_opening(setup: Setup, parts: OwnParts) -> e.Opened:
     """Return the first event of a campaign, which never changes for its store."""
     return e.Opened(
         seed=setup.seed,
@@ -25,13 +25,13 @@ def campaign_opening(setup: Setup, own: OwnParts) -> e.Opened:
         start=setup.start,
         given=setup.given,
         model=setup.model_id,
-        parts=own.names(),
+        parts=parts.names(),
         sets=setup.sets,
         replay=setup.replay,
     )
 
 
-def refuse_another(setup: Setup, first: e.Opened | None, own: OwnParts) -> None:
+def refuse_another(setup: Setup, first: e.Opened | None, parts: OwnParts) -> None:
     """Raise InputError if a store was begun with another seed, start, levels or parts.
 
     first: its first event, None where it has none yet.
@@ -43,7 +43,7 @@ def refuse_another(setup: Setup, first: e.Opened | None, own: OwnParts) -> None:
             "Choose another `store:`, or put the old values back"
         )
     if first is not None:
-        refuse_other_parts(own, first.parts)
+        refuse_other_parts(parts, first.parts)
 
 
 def refuse_machine(setup: Setup) -> None:
@@ -90,10 +90,10 @@ def store_attributes(setup: Setup) -> dict[str, Any]:
     }
 
 
-def open_archive(setup: Setup, own: OwnParts) -> Archive:
+def open_archive(setup: Setup, parts: OwnParts) -> Archive:
     """Open the store of a campaign for writing, made where there is none."""
     if setup.store.exists():
         return Archive.open(setup.store, CODEC, mode="w")
-    names = own.names()
+    names = parts.names()
     attrs = store_attributes(setup) | ({"parts": names} if names else {})
     return Archive.create(setup.store, attrs=attrs, codec=CODEC)

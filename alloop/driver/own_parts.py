@@ -50,13 +50,13 @@ class OwnParts:
         }
 
 
-def refuse_other_parts(own: OwnParts, recorded: Mapping[str, str]) -> None:
+def refuse_other_parts(parts: OwnParts, recorded: Mapping[str, str]) -> None:
     """Raise InputError where the parts are not those that a campaign began with.
 
     recorded: their names, from its first event. Stores of older versions did not record
     an own potential.
     """
-    names = own.names()
+    names = parts.names()
     if "potential" not in recorded:
         names.pop("potential", None)
     for role in sorted({*names, *recorded}):

@@ -33,21 +33,21 @@ _CALLS: Mapping[str, Mapping[str, str]] = {
 _SAMPLES = 6  # frames of each molecule
 
 
-def refuse_unfit_parts(own: "OwnParts") -> None:
+def refuse_unfit_parts(parts: "OwnParts") -> None:
     """Raise InputError where a part does not do what its role asks for."""
     for role, part in (
-        ("potential", own.potential),
-        ("trainer", getattr(own.potential, "trainer", None)),
-        ("scorer", own.scorer),
-        ("selector", own.selector),
-        ("policy", own.policy),
+        ("potential", parts.potential),
+        ("trainer", getattr(parts.potential, "trainer", None)),
+        ("scorer", parts.scorer),
+        ("selector", parts.selector),
+        ("policy", parts.policy),
     ):
         if part is not None and (problem := _interface_problem(role, part)):
             raise InputError(f"expected a {role} of your own, {problem}")
-    if own.selector is not None and (problem := _broken_law(_select, own.selector)):
-        raise _outlaw("selector", own.selector, problem)
-    if own.scorer is not None and (problem := _broken_law(_score, own.scorer)):
-        raise _outlaw("scorer", own.scorer, problem)
+    if parts.selector is not None and (problem := _broken_law(_select, parts.selector)):
+        raise _outlaw("selector", parts.selector, problem)
+    if parts.scorer is not None and (problem := _broken_law(_score, parts.scorer)):
+        raise _outlaw("scorer", parts.scorer, problem)
 
 
 def _outlaw(role: str, part: Any, problem: str) -> InputError:

@@ -208,7 +208,9 @@ def open_run(
     driver runs it, StoreError where it cannot be written.
     """
     cache = setup.cache
-    own = () if cache is None else (TolerantCache(LabelCache(cache), observer.warn),)
+    stored_labels = (
+        () if cache is None else (TolerantCache(LabelCache(cache), observer.warn),)
+    )
     time_limit = run_limit(setup.plan.limits.walltime)
     refuse_machine(setup)
     observer.begin("opening the store")
@@ -220,7 +222,11 @@ def open_run(
         observer.begin("starting the workers")
         pool = _open_pool(setup, parts, spool)
         try:
-            caches = (*own, *parts.caches, *set_aside_labels(keeper.history()))
+            caches = (
+                *stored_labels,
+                *parts.caches,
+                *set_aside_labels(keeper.history()),
+            )
             yield CampaignRun(
                 *(setup, archive, keeper, pool, observer, caches, spool, time_limit),
                 posed=parts.posed,
@@ -240,15 +246,15 @@ def _too_short(state: LoopState) -> str:
 
 
 def _open_pool(setup: Setup, parts: CallerParts, spool: Spool) -> Pool:
-    settings, own = replace(setup.worker_settings, spool=spool.folder), parts.own
-    if own.potential is not None:
-        potential = own.potential
+    settings, user_parts = replace(setup.worker_settings, spool=spool.folder), parts.own
+    if user_parts.potential is not None:
+        potential = user_parts.potential
         settings = replace(
             settings, make_trainer=potential.get_trainer, restore=potential.restore
         )
-    if own.scorer is not None:
+    if user_parts.scorer is not None:
         settings = replace(
-            settings, scoring=replace(settings.scoring, scorer=own.scorer)
+            settings, scoring=replace(settings.scoring, scorer=user_parts.scorer)
         )
     folder = setup.store.absolute()
     folder = folder.with_name(folder.name + ".jobs")

@@ -31,15 +31,15 @@ def label_entries(history: History) -> tuple[LabelEntry, ...]:
 
 def _restored_labels(history: History) -> Iterator[LabelEntry]:
     """Yield labels that a repair kept and that were not requested again since."""
-    known = {(x.level, x.frame.id) for x in history.record_index.labels}
+    recorded = {(x.level, x.frame.id) for x in history.record_index.labels}
     for entry, event in history.of_kind(e.Restored):
-        asked, answer = event.asked, event.answer
-        if isinstance(answer, e.Labelled) and isinstance(asked, LabelFrame):
-            if (asked.level, asked.frame.id) in known:
+        command, answer = event.asked, event.answer
+        if isinstance(answer, e.Labelled) and isinstance(command, LabelFrame):
+            if (command.level, command.frame.id) in recorded:
                 continue
-            known.add((asked.level, asked.frame.id))
+            recorded.add((command.level, command.frame.id))
             yield LabelEntry(
-                request=asked,
+                request=command,
                 asked=-1,
                 answered=entry.seq,
                 record=answer.label,

@@ -60,19 +60,13 @@ def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot
     units = FileUnits(energy_unit, length_unit, force_unit or "")
     if not path.exists():
         raise InputError(f"expected a file of labelled frames at {path}, found nothing")
-    keys = LabelKeys(energy_key, forces_key, energies_alone, charge, spin)
     if path.is_dir():
-        if units != FileUnits():
-            raise InputError(
-                f"{path} is a folder, so it is read as an alloop store, which is in eV "
-                "and Å; leave the units out"
-            )
-        raw_labels = _read_store(path, fidelity)
+        raw_labels = _read_store(path, fidelity, units)
     else:
+        keys = LabelKeys(energy_key, forces_key, energies_alone, charge, spin)
         raw_labels = read_file(path, keys)
-    intake = convert_labels(
-        path, [_with_charge_and_spin(raw, charge, spin) for raw in raw_labels], units
-    )
+    raw_labels = [_with_charge_and_spin(raw, charge, spin) for raw in raw_labels]
+    intake = convert_labels(path, raw_labels, units)
     doubts = (*_odd_electrons(path, intake.frames), *unit_warnings(intake))
     return replace(intake, warnings=doubts)
 
@@ -105,13 +99,18 @@ def _odd_electrons(path: Path, frames: Sequence[Frame]) -> tuple[str, ...]:
 
 
 def _read_store(
-    path: Path, fidelity: Fidelity | Literal["test"] | None
+    path: Path, fidelity: Fidelity | Literal["test"] | None, units: FileUnits
 ) -> list[RawLabel]:
     """Read the labels that a store trains on at a fidelity, or its test set ("test").
 
     Labels that were excluded there are left out. Raises InputError for an unknown
-    fidelity.
+    fidelity, and for units that are not a store's.
     """
+    if units != FileUnits():
+        raise InputError(
+            f"{path} is a folder, so it is read as an alloop store, which is in eV "
+            "and Å; leave the units out"
+        )
     history = read_history(path)
     levels = history.opened.levels
     if fidelity == "test":

@@ -49,9 +49,24 @@ def label_frame(level: Level, frame: Frame) -> Label | Unlabelled:
     details = {**outcome.details, "peak_mb": peak_mb()}
     if isinstance(outcome, Refused):
         failure, message = outcome.failure, outcome.message
-        return Unlabelled(frame.id, level.id, failure, message, cost, details)
+        return Unlabelled(
+            frame=frame.id,
+            level=level.id,
+            failure=failure,
+            message=message,
+            cpu_seconds=cost,
+            details=details,
+        )
     energy, forces, stress = outcome.energy, outcome.forces, outcome.stress
-    return Label(frame.id, level.id, energy, forces, cost, details, stress)
+    return Label(
+        frame=frame.id,
+        level=level.id,
+        energy=energy,
+        forces=forces,
+        cpu_seconds=cost,
+        details=details,
+        stress=stress,
+    )
 
 
 def level_program(level: Level) -> LabelFunction:

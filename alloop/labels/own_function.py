@@ -32,9 +32,9 @@ def guarded_function(run: Callable[..., Any], name: str) -> LabelFunction:
     """
 
     def label(frame: Frame, settings: Mapping[str, Any]) -> Result:
-        own = {key: value for key, value in settings.items() if key != CODE_FOLDER}
+        options = {key: value for key, value in settings.items() if key != CODE_FOLDER}
         try:
-            given = run(frame, own)
+            answer = run(frame, options)
         except (Refused, MemoryError):
             raise
         except (Exception, SystemExit) as error:
@@ -42,7 +42,7 @@ def guarded_function(run: Callable[..., Any], name: str) -> LabelFunction:
                 raise
             raise Refused(Failure.CRASHED, error_place(error)) from error
         try:
-            return _checked_result(given, len(frame))
+            return _checked_result(answer, len(frame))
         except ValueError as error:
             raise Refused(Failure.CRASHED, f"{name}: {error}") from error
 
@@ -74,43 +74,43 @@ def error_place(error: BaseException) -> str:
     return f"{Path(last.filename).name}, line {last.lineno}, in {last.name}: {what}"
 
 
-def _checked_result(given: Any, atoms: int) -> Result:
+def _checked_result(answer: Any, atoms: int) -> Result:
     """Return a function's result as plain numbers; raise ValueError for another."""
-    if not isinstance(given, Result):
+    if not isinstance(answer, Result):
         raise ValueError(
             "expected `Result(energy, forces)` of alloop.labels.result, got "
-            f"{_kind_of(given)}"
+            f"{_kind_of(answer)}"
         )
-    energy = _numbers("an energy in eV", given.energy)
+    energy = _numbers("an energy in eV", answer.energy)
     if energy.size != 1:
         raise ValueError(f"expected one energy in eV, got {energy.size} numbers")
-    wanted = f"forces ({atoms}, 3) in eV/Å"
-    forces = _numbers(wanted, given.forces)
+    expected = f"forces ({atoms}, 3) in eV/Å"
+    forces = _numbers(expected, answer.forces)
     if forces.shape != (atoms, 3):
-        raise ValueError(f"expected {wanted}, got an array of shape {forces.shape}")
+        raise ValueError(f"expected {expected}, got an array of shape {forces.shape}")
     stress = None
-    if given.stress is not None:
-        stress = from_any_shape(_numbers("a stress of 6 numbers", given.stress))
+    if answer.stress is not None:
+        stress = from_any_shape(_numbers("a stress of 6 numbers", answer.stress))
         if stress is None:
             raise ValueError("expected a stress of 6 numbers in eV/Å³, got others")
-    return Result(float(energy.item()), forces, _details(given.details), stress)
+    return Result(float(energy.item()), forces, _details(answer.details), stress)
 
 
-def _numbers(what: str, given: Any) -> Floats:
+def _numbers(what: str, value: Any) -> Floats:
     try:
-        if given is None or isinstance(given, str):
+        if value is None or isinstance(value, str):
             raise TypeError
-        return np.array(given, dtype=np.float64)
+        return np.array(value, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"expected {what}, got {_kind_of(given)}") from None
+        raise ValueError(f"expected {what}, got {_kind_of(value)}") from None
 
 
-def _details(given: Any) -> dict[str, Detail]:
-    if not isinstance(given, Mapping):
-        raise ValueError(f"expected details by name, got {_kind_of(given)}")
+def _details(mapping: Any) -> dict[str, Detail]:
+    if not isinstance(mapping, Mapping):
+        raise ValueError(f"expected details by name, got {_kind_of(mapping)}")
     details = {
         str(key): value.item() if isinstance(value, np.generic) else value
-        for key, value in given.items()
+        for key, value in mapping.items()
     }
     for key, value in details.items():
         if not isinstance(value, str | float | int | bool | None):
@@ -121,8 +121,8 @@ def _details(given: Any) -> dict[str, Detail]:
     return details
 
 
-def _kind_of(given: Any) -> str:
+def _kind_of(value: Any) -> str:
     """Return a short description of a value: `None`, `'abc'`, `tuple`."""
-    if given is None or isinstance(given, str):
-        return repr(given)[:60]
-    return type(given).__name__
+    if value is None or isinstance(value, str):
+        return repr(value)[:60]
+    return type(value).__name__

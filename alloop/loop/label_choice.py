@@ -61,21 +61,21 @@ class RoundQuotas:
         """
         opened = [x for x in state.recent if state.stage == "flag"]
         spent = sum(entry.fidelity == "cheap" for entry in opened)
-        few = sum(entry.fidelity == "expensive" for entry in opened)
-        expensive = labels_left(state, rules, "expensive") + few
+        opened_expensive = sum(entry.fidelity == "expensive" for entry in opened)
+        expensive = labels_left(state, rules, "expensive") + opened_expensive
         rounds = max(1, ceil(expensive / rules.every))
         now = min(rules.every, expensive)
         turns = rounds if rules.refine is None else explorations_left(state, rounds)
         many = (labels_left(state, rules, "cheap") + spent) // turns
         paid = sum(entry.cpu_seconds for entry in opened)
-        found = round_counts(
+        counts = round_counts(
             state,
             rules,
             state.labels_used("cheap") - spent,
-            state.labels_used("expensive") - few,
+            state.labels_used("expensive") - opened_expensive,
         )
-        if found is not None:
-            now, many = found.expensive, found.cheap
+        if counts is not None:
+            now, many = counts.expensive, counts.cheap
         part = _affordable_share(state, rules, paid, many, now)
         now, many = floor(part * now), floor(part * many)
         controls = min(now, ceil(rules.control * now))
@@ -220,9 +220,9 @@ def _unexplained_bias(pool: list[Candidate], bias: Floats) -> Floats:
     out = np.zeros(len(pool))
     molecules = np.array([candidate.molecule for candidate in pool])
     for molecule in np.unique(molecules):
-        own = np.flatnonzero(molecules == molecule)
-        out[own] = unexplained_bias(
-            bias[own], np.array([pool[i].descriptor for i in own])
+        rows = np.flatnonzero(molecules == molecule)
+        out[rows] = unexplained_bias(
+            bias[rows], np.array([pool[i].descriptor for i in rows])
         )
     return out
 
@@ -231,8 +231,8 @@ def _candidate_pool(
     state: LoopState, *, controls: bool, taken: Collection[str]
 ) -> list[Candidate]:
     frames: dict[str, Candidate] = {}
-    for _, found in sorted(state.found.items(), key=lambda item: item[0]):
-        for candidate in found.controls if controls else found.candidates:
+    for _, exploration in sorted(state.found.items(), key=lambda item: item[0]):
+        for candidate in exploration.controls if controls else exploration.candidates:
             if candidate.frame.id not in taken:
                 frames[candidate.frame.id] = candidate
     return [frames[key] for key in sorted(frames)]
@@ -268,4 +268,11 @@ def label_command(
 ) -> LabelFrame:
     """Return the command to label a frame; why: one phrase for people."""
     level = state.levels[fidelity]
-    return LabelFrame(frame, level, fidelity, purpose, molecule, why)
+    return LabelFrame(
+        frame=frame,
+        level=level,
+        fidelity=fidelity,
+        purpose=purpose,
+        molecule=molecule,
+        reason=why,
+    )

@@ -111,13 +111,15 @@ def _first(frames: Sequence[FrameId], share: float) -> tuple[FrameId, ...]:
 def level_gains(state: LoopState) -> LevelGains | None:
     """Return what the labels gained; None before it was measured or priced."""
     price = {f: mean_label_cost(state, f) for f in ("cheap", "expensive")}
-    whole = [n for n, found in sorted(state.parts.items()) if set(found) == set(PARTS)]
-    if not whole or min(price.values()) <= 0.0:
+    measured = [
+        n for n, errors in sorted(state.parts.items()) if set(errors) == set(PARTS)
+    ]
+    if not measured or min(price.values()) <= 0.0:
         return None
     ratio = price["cheap"] / price["expensive"]
-    recent = [state.parts[number] for number in whole[-_RECENT:]]
+    recent = [state.parts[number] for number in measured[-_RECENT:]]
     return LevelGains(
-        generation=whole[-1],
+        generation=measured[-1],
         measured=len(recent),
         cheap=_mean([_exponent(x["few-cheap"], x["all"], "cheap") for x in recent]),
         expensive=_mean(
@@ -136,8 +138,8 @@ def _alone(parts: Mapping[str, PartErrors]) -> Measured:
 def _exponent(fewer: PartErrors, more: PartErrors, fidelity: Fidelity) -> Measured:
     """Return a of the error n^-a with the labels of a fidelity, from two counts."""
     span = log(getattr(more, fidelity) / getattr(fewer, fidelity))
-    found = _log_ratio(fewer, more)
-    return Measured(found.value / span, found.error / span)
+    ratio = _log_ratio(fewer, more)
+    return Measured(ratio.value / span, ratio.error / span)
 
 
 def _advantage(parts: Mapping[str, PartErrors], ratio: float) -> Measured:
@@ -147,29 +149,35 @@ def _advantage(parts: Mapping[str, PartErrors], ratio: float) -> Measured:
     """
     both, alone = parts["all"], _alone(parts)
     more = log1p(both.cheap * ratio / both.expensive)
-    found = _log_ratio(parts["alone"], both)
+    change = _log_ratio(parts["alone"], both)
     falls = max(0.0, alone.value)  # more labels do no harm
-    return Measured(found.value - falls * more, hypot(found.error, alone.error * more))
+    return Measured(
+        change.value - falls * more, hypot(change.error, alone.error * more)
+    )
 
 
-def _log_ratio(one: PartErrors, other: PartErrors) -> Measured:
+def _log_ratio(errors: PartErrors, other: PartErrors) -> Measured:
     """Return the logarithm of the ratio of the mean errors, paired by frame.
 
     Its standard error is that of resampled frames, to first order.
     """
-    first, second = one.errors, other.errors
-    each = first / first.mean() - second / second.mean()
+    first, second = errors.errors, other.errors
+    deviation = first / first.mean() - second / second.mean()
     value = log(first.mean() / second.mean())
-    return Measured(value, float(each.std(ddof=1)) / sqrt(len(each)))
+    return Measured(value, float(deviation.std(ddof=1)) / sqrt(len(deviation)))
 
 
-def _mean(found: Sequence[Measured]) -> Measured:
+def _mean(measurements: Sequence[Measured]) -> Measured:
     """Return the mean of several measurements.
 
     The larger of two standard errors counts: that of the frames, and that of the
     scatter, which holds the noise of trainings.
     """
-    values = np.array([x.value for x in found])
-    frames = sqrt(sum(x.error**2 for x in found)) / len(found)
-    scatter = 0.0 if len(found) < 2 else float(values.std(ddof=1)) / sqrt(len(found))
+    values = np.array([x.value for x in measurements])
+    frames = sqrt(sum(x.error**2 for x in measurements)) / len(measurements)
+    scatter = (
+        0.0
+        if len(measurements) < 2
+        else float(values.std(ddof=1)) / sqrt(len(measurements))
+    )
     return Measured(float(values.mean()), max(frames, scatter))

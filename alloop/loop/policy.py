@@ -108,7 +108,12 @@ def _follow_up(state: LoopState, event: e.Event, rules: Rules) -> Commands:
         case e.Sampled():
             return tuple(
                 label_command(
-                    state, frame, event.molecule, "expensive", "test", "validation set"
+                    state=state,
+                    frame=frame,
+                    molecule=event.molecule,
+                    fidelity="expensive",
+                    purpose="test",
+                    why="validation set",
                 )
                 for frame in event.frames
             )
@@ -217,7 +222,14 @@ def _examination_labels(state: LoopState, event: e.Examined) -> Commands:
     """Label the frames of an examination; their predictions are recorded by now."""
     why = f"examination {event.number}"
     return tuple(
-        label_command(state, x.frame, x.molecule, "expensive", EXAMINATION, why)
+        label_command(
+            state=state,
+            frame=x.frame,
+            molecule=x.molecule,
+            fidelity="expensive",
+            purpose=EXAMINATION,
+            why=why,
+        )
         for x in event.frames
     )
 
@@ -233,7 +245,12 @@ def _label_flagged(state: LoopState, rules: Rules) -> Commands:
     bought: tuple[Fidelity, ...] = () if no_more_cheap(state, rules) else ("cheap",)
     labels = [
         label_command(
-            state, x.frame, x.molecule, level, "control", "random control frame"
+            state=state,
+            frame=x.frame,
+            molecule=x.molecule,
+            fidelity=level,
+            purpose="control",
+            why="random control frame",
         )
         for level in ("expensive", *bought)
         for x in control[: labels_left(state, rules, level)]
@@ -245,12 +262,12 @@ def _label_flagged(state: LoopState, rules: Rules) -> Commands:
     for candidate, why in flagged_frames(state, rules, quota, taken):
         labels.append(
             label_command(
-                state,
-                candidate.frame,
-                candidate.molecule,
-                fidelity,
-                "flagged",
-                why + ended,
+                state=state,
+                frame=candidate.frame,
+                molecule=candidate.molecule,
+                fidelity=fidelity,
+                purpose="flagged",
+                why=why + ended,
             )
         )
     if fidelity == "expensive":
@@ -264,7 +281,12 @@ def _label_biased(state: LoopState, rules: Rules) -> Commands:
         return ()
     labels = tuple(
         label_command(
-            state, candidate.frame, candidate.molecule, "expensive", "bias", why
+            state=state,
+            frame=candidate.frame,
+            molecule=candidate.molecule,
+            fidelity="expensive",
+            purpose="bias",
+            why=why,
         )
         for candidate, why in biased_frames(state, rules, quota)
     )
@@ -303,7 +325,12 @@ def seed_label_commands(
     }
     return tuple(
         label_command(
-            state, frame, molecule, fidelity, "seed", "drawn around the minimum"
+            state=state,
+            frame=frame,
+            molecule=molecule,
+            fidelity=fidelity,
+            purpose="seed",
+            why="drawn around the minimum",
         )
         for fidelity in _missing_fidelities(state, molecule, rules)
         for frame in event.seeds[: counts[fidelity]]
@@ -358,7 +385,14 @@ def explore_commands(state: LoopState, rules: Rules) -> tuple[Explore, ...]:
     size = rules.exploring.batch
     batches = [walkers[i : i + size] for i in range(0, len(walkers), size)]
     commands = tuple(
-        _explore_piece(state, rules, state.round + 1, number, 0, batch)
+        _explore_piece(
+            state=state,
+            rules=rules,
+            round_=state.round + 1,
+            batch=number,
+            piece=0,
+            walkers=batch,
+        )
         for number, batch in enumerate(batches)
     )
     return commands + tuple(
@@ -391,7 +425,14 @@ def next_explore_piece(
     if event.explorer != "md" or after * rules.exploring.piece >= rules.exploring.steps:
         return ()
     return (
-        _explore_piece(state, rules, event.round, event.batch, after, event.walkers),
+        _explore_piece(
+            state=state,
+            rules=rules,
+            round_=event.round,
+            batch=event.batch,
+            piece=after,
+            walkers=event.walkers,
+        ),
     )
 
 
@@ -465,8 +506,8 @@ def examine_commands(
     There are none where it had one, or where none is wanted. reason: why the campaign
     ends.
     """
-    wanted = len(state.posed) or rules.examining.frames
-    if not state.models or wanted == 0 or _frames_examined(state) >= wanted:
+    count = len(state.posed) or rules.examining.frames
+    if not state.models or count == 0 or _frames_examined(state) >= count:
         return ()
     walkers = (
         _posed_walkers(state, rules) if state.posed else _fresh_walkers(state, rules)
@@ -481,7 +522,7 @@ def examine_commands(
             model=state.models[state.best - 1],
             walkers=tuple(walkers[start : start + size]),
             steps=0 if state.posed else rules.examining.spacing,
-            wanted=wanted,
+            wanted=count,
             reason=reason,
         )
         for batch, start in enumerate(range(0, len(walkers), size))
@@ -501,8 +542,8 @@ def next_examine_piece(state: LoopState, event: e.Examined) -> tuple[Examine, ..
     last, after = state.examination, event.piece + 1
     if last is None or last.number != event.number or last.steps == 0:
         return ()
-    wanted = last.wanted - after * _walker_count(last.wanted, len(state.start))
-    going = [x for x in event.walkers if x.stopped is None and x.index < wanted]
+    count = last.wanted - after * _walker_count(last.wanted, len(state.start))
+    going = [x for x in event.walkers if x.stopped is None and x.index < count]
     if not going:
         return ()
     return (replace(last, batch=event.batch, piece=after, walkers=tuple(going)),)

@@ -167,7 +167,10 @@ def _apply_explore(state: LoopState, command: Explore) -> LoopState:
     state = replace(
         state,
         round=command.round,
-        walkers={**state.walkers, **{each.index: each for each in command.walkers}},
+        walkers={
+            **state.walkers,
+            **{walker.index: walker for walker in command.walkers},
+        },
         exploring_generation=number,
         summaries={k: v for k, v in state.summaries.items() if k >= number},
     )
@@ -227,7 +230,7 @@ def _amended(state: LoopState) -> LoopState:
 
 
 def _apply_opened(state: LoopState, event: e.Opened) -> LoopState:
-    train = [given for given in event.given if not given.test]
+    train = [label for label in event.given if not label.test]
     seeds = {
         molecule: tuple(x.frame for x in train if x.molecule == molecule)
         for molecule in {x.molecule for x in train}
@@ -266,13 +269,13 @@ def _apply_trained(state: LoopState, event: e.Trained) -> LoopState:
 
 
 def _apply_part(state: LoopState, event: e.PartTrained) -> LoopState:
-    asked = state.open.get(event.name)
-    if not isinstance(asked, TrainPart):
+    command = state.open.get(event.name)
+    if not isinstance(command, TrainPart):
         return state
-    found = PartErrors(len(asked.cheap), len(asked.expensive), event.errors)
-    number = asked.generation
-    known = {**state.parts.get(number, {}), asked.part: found}
-    return replace(state, parts={**state.parts, number: known})
+    errors = PartErrors(len(command.cheap), len(command.expensive), event.errors)
+    number = command.generation
+    parts = {**state.parts.get(number, {}), command.part: errors}
+    return replace(state, parts={**state.parts, number: parts})
 
 
 def _apply_lost(state: LoopState, event: e.TaskLost) -> LoopState:
@@ -302,16 +305,16 @@ def given_entries(event: e.Opened) -> tuple[LabelState, ...]:
     """Return the entries of the labels that the user supplied."""
     return tuple(
         LabelState(
-            frame=given.frame.id,
-            fidelity=given.fidelity,
-            purpose=TEST if given.test else "given",
-            molecule=given.molecule,
+            frame=label.frame.id,
+            fidelity=label.fidelity,
+            purpose=TEST if label.test else "given",
+            molecule=label.molecule,
             good=True,
             cpu_seconds=0.0,
-            doubts=doubts.doubts_of_details(given.label.details),
+            doubts=doubts.doubts_of_details(label.label.details),
             supplied=True,
         )
-        for given in event.given
+        for label in event.given
     )
 
 
@@ -404,10 +407,10 @@ def _label_bias(
     """
     if command.fidelity != "cheap":
         return None
-    found = _candidate(state, command)
-    if found is None:
+    candidate = _candidate(state, command)
+    if candidate is None:
         return None
-    return float(np.abs(found.forces - event.label.forces).mean())
+    return float(np.abs(candidate.forces - event.label.forces).mean())
 
 
 def _limit_ratio(
@@ -420,23 +423,23 @@ def _limit_ratio(
     """
     if (command.fidelity, command.purpose) != ("expensive", "control"):
         return None, None
-    found = _candidate(state, command)
+    candidate = _candidate(state, command)
     summary = state.summaries.get(state.exploring_generation)
     limits = None if summary is None else summary.error_limits
-    if found is None or limits is None or not isfinite(found.surprise):
+    if candidate is None or limits is None or not isfinite(candidate.surprise):
         return None, None
-    limit = limits.limit(found.surprise, found.frame)
+    limit = limits.limit(candidate.surprise, candidate.frame)
     if not isfinite(limit):
         return None, None
-    error = np.linalg.norm(found.forces - event.label.forces, axis=1).max()
+    error = np.linalg.norm(candidate.forces - event.label.forces, axis=1).max()
     ratio = float(error) * limits.factor / limit
     return ratio, ratio <= limits.factor
 
 
 def _candidate(state: LoopState, command: LabelFrame) -> Candidate | None:
     """Return the candidate whose label was asked for, None where it was not found."""
-    for _, found in sorted(state.found.items(), key=lambda item: item[0]):
-        for candidate in (*found.candidates, *found.controls):
+    for _, exploration in sorted(state.found.items(), key=lambda item: item[0]):
+        for candidate in (*exploration.candidates, *exploration.controls):
             if candidate.frame.id == command.frame.id:
                 return candidate
     return None
@@ -467,7 +470,7 @@ def apply_motion(state: LoopState, event: e.Explored | e.Examined) -> LoopState:
 
 def _apply_explored(state: LoopState, event: e.Explored) -> LoopState:
     walkers = {walker.index: walker for walker in event.walkers}
-    found = {
+    explorations = {
         **state.found,
         event.name: FoundCandidates(event.candidates, event.controls),
     }
@@ -483,12 +486,12 @@ def _apply_explored(state: LoopState, event: e.Explored) -> LoopState:
         **{k: state.moved_steps.get(k, 0) + n for k, n in steps.items()},
     }
     walkers = {**state.walkers, **walkers}
-    return replace(state, walkers=walkers, found=found, moved_steps=moved)
+    return replace(state, walkers=walkers, found=explorations, moved_steps=moved)
 
 
 def _apply_examined(state: LoopState, event: e.Examined) -> LoopState:
     command = state.open.get(event.name)
     if not isinstance(command, Examine) or not event.frames:
         return state
-    asked = max(command.wanted, state.examined.get(command.model, 0))
-    return replace(state, examined={**state.examined, command.model: asked})
+    count = max(command.wanted, state.examined.get(command.model, 0))
+    return replace(state, examined={**state.examined, command.model: count})

@@ -56,8 +56,8 @@ def _surprising(state: LoopState) -> set[str]:
     """Return the candidates of the round above the threshold or from a guard rail."""
     return {
         candidate.frame.id
-        for found in state.found.values()
-        for candidate in (*found.candidates, *found.controls)
+        for exploration in state.found.values()
+        for candidate in (*exploration.candidates, *exploration.controls)
         if _is_surprising(candidate, state.threshold)
     }
 

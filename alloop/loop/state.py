@@ -210,7 +210,7 @@ class LoopState:
 
         barred: the doubts that such a label must not have.
         """
-        wanted = (
+        frames = (
             entry.frame
             for entry in self.entries()
             if entry.good
@@ -218,7 +218,7 @@ class LoopState:
             and split_of(entry.purpose) == "train"
             and not entry.doubts & barred
         )
-        return tuple(sorted(set(wanted) - self._excluded_frames(fidelity)))
+        return tuple(sorted(set(frames) - self._excluded_frames(fidelity)))
 
     def held_out(
         self, share_: float, barred: Set[Doubt] = frozenset()

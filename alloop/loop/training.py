@@ -106,6 +106,6 @@ def _level_rechecks(
     )
     commands = [Recheck(frame, level, fidelity) for frame in order]
     done = sum(command.name in state.rechecks for command in commands)
-    wanted = max(_LEAST, ceil(part * len(good))) - done
+    count = max(_LEAST, ceil(part * len(good))) - done
     fresh = [command for command in commands if command.name not in state.rechecks]
-    yield from fresh[: max(0, wanted)]
+    yield from fresh[: max(0, count)]

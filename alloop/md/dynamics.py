@@ -11,35 +11,34 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from alloop.core.arrays import to_numpy
+from alloop.core.arrays import Place, to_numpy
+from alloop.core.batch import Batch
 from alloop.core.errors import InputError
-from alloop.core.records import Candidate, Walker
-from alloop.core.roles import FittedScorer, Potential
+from alloop.core.records import Candidate, Predictions, Walker
+from alloop.core.roles import (
+    Arrays,
+    DevicePotential,
+    DeviceScorer,
+    FittedScorer,
+    Potential,
+)
 from alloop.core.settings import COUNT, setting
 from alloop.core.units import Booleans, Floats
 from alloop.md.barostat import Barostat, Draws, draw_changes, require_cells
 from alloop.md.frame_collector import FrameCollector, ScoredFrames
 from alloop.md.guards import Guards, GuardTrip
 from alloop.md.integrate import Integrator, Langevin, StepConditions, draw_noise
-from alloop.md.md_state import MDState, Thermostats
-from alloop.md.walker_batch import WalkerBatch
-from alloop.md.walker_frames import (
-    placed_scorer,
-    predicted_frames,
-    scored_frames,
-    surprise_at,
-)
+from alloop.md.walker_batch import MDState, Thermostats, WalkerBatch
 
 
 @dataclass(frozen=True, slots=True)
 class DynamicsSettings:
     """The settings by which walkers move.
 
-    temperature in K: the thermostat's where `run_dynamics` is given no others. centre:
-    centres of mass are
-    held where the integrator wants it; False for a potential that depends on the
-    absolute position. barostat: None for constant cells. Raises InputError for values
-    that make no sense, and for a barostat without a thermostat.
+    temperature in K: of the thermostat, for walkers without one of their own. centre:
+    hold centres of mass where the integrator fixes them; False for a potential that
+    depends on the absolute position. barostat: None for constant cells. Raises
+    InputError for values that make no sense, and for a barostat without a thermostat.
     """
 
     integrator: Integrator = field(default_factory=Langevin)
@@ -119,26 +118,16 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
         return Exploration((), (), (), 0, 0.0)
     collector = FrameCollector(0 if scorer is None else keep, controls, control_rng)
     system = _walker_batch(walkers, potential, dynamics, biases)
-    kelvin = np.array(
-        [
-            dynamics.temperature if walker.temperature is None else walker.temperature
-            for walker in walkers
-        ]
-    )
     simulation = _Simulation(
-        system,
-        dynamics,
-        Thermostats.of(kelvin, system.here.owner, system.place),
-        placed_scorer(scorer, potential),
-        threshold,
-        collector,
-        observe,
+        system=system,
+        dynamics=dynamics,
+        thermostats=_thermostats(system, dynamics),
+        scorer=placed_scorer(scorer, potential),
+        threshold=threshold,
+        collector=collector,
+        observe=observe,
     )
-    barostat = dynamics.barostat
-    changes: Iterator[Draws] = iter(())
-    if barostat is not None:
-        require_cells(system.batch)
-        changes = draw_changes(barostat, steps, rngs)
+    changes = _cell_changes(system, dynamics, steps, rngs)
     sizes = [len(walker.frame) for walker in walkers]
     noises = draw_noise(dynamics.integrator, sizes, steps, rngs, system.place)
     last, temperature = simulation.run(noises, changes)
@@ -149,6 +138,30 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
         scored=collector.scored,
         temperature=temperature,
     )
+
+
+def _thermostats(system: WalkerBatch, dynamics: DynamicsSettings) -> Thermostats:
+    """Return the walkers' thermostats, by default at `dynamics.temperature`."""
+    kelvin = [
+        dynamics.temperature if walker.temperature is None else walker.temperature
+        for walker in system.walkers
+    ]
+    return Thermostats.of(np.array(kelvin), system.here.owner, system.place)
+
+
+def _cell_changes(
+    system: WalkerBatch,
+    dynamics: DynamicsSettings,
+    steps: int,
+    rngs: Sequence[np.random.Generator],
+) -> Iterator[Draws]:
+    """Return the random numbers of the cells' changes, none at constant cells."""
+    if dynamics.barostat is None:
+        return iter(())
+    require_cells(system.batch)
+    # They are drawn when the first is asked for, in the walkers' streams: whoever draws
+    # them earlier or later changes the noise, and with it the bits of a run.
+    return draw_changes(dynamics.barostat, steps, rngs)
 
 
 def snapshot(
@@ -169,7 +182,7 @@ def snapshot(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Simulation:
-    """A piece of MD of a batch of walkers, with all that looks at its frames."""
+    """A piece of MD, with the scorer, collector and observer of its frames."""
 
     system: WalkerBatch
     dynamics: DynamicsSettings
@@ -286,4 +299,94 @@ def _walker_batch(
 ) -> WalkerBatch:
     return WalkerBatch.of(
         walkers, potential, dynamics.integrator, dynamics.centre, biases
+    )
+
+
+def placed_scorer(
+    scorer: FittedScorer | None, potential: Potential
+) -> FittedScorer | None:
+    """Return the scorer in the form that takes this potential's arrays.
+
+    Predictions on a device are copied for a scorer that takes numpy's arrays only.
+    """
+    if scorer is None or not isinstance(potential, DevicePotential):
+        return scorer
+    if isinstance(scorer, DeviceScorer):
+        return scorer.placed(potential.place)
+    return _HostScorer(scorer, potential.place)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _HostScorer:
+    """A scorer that takes numpy's arrays only, for predictions on a device."""
+
+    scorer: FittedScorer
+    place: Place
+
+    def score(self, batch: Batch, predictions: Predictions) -> Floats:
+        on_host = predictions.moved(to_numpy)
+        surprise: Floats = self.place(self.scorer.score(host_batch(batch), on_host))
+        return surprise
+
+    def arrays(self) -> Arrays:
+        return self.scorer.arrays()
+
+
+def host_batch(batch: Batch) -> Batch:
+    """Return the batch in numpy's arrays."""
+    return batch.with_cells(to_numpy(batch.positions), to_numpy(batch.cells))
+
+
+def surprise_at(
+    system: WalkerBatch,
+    scorer: FittedScorer | None,
+    state: MDState,
+    predictions: Predictions | None = None,
+) -> Floats:
+    """Return the surprise (walkers,), where arrays are kept; 0 without a scorer.
+
+    predictions: those at the state with descriptors, the state's own by default.
+    """
+    if scorer is None:
+        none: Floats = system.place(np.zeros(len(system.batch)))
+        return none
+    return scorer.score(system.frames_at(state), predictions or state.phase.predictions)
+
+
+def predicted_frames(
+    system: WalkerBatch, scorer: FittedScorer | None, state: MDState, moving: Booleans
+) -> ScoredFrames:
+    """Return the frames of a state, predicted and scored anew.
+
+    Eligible are those of the wanted walkers (walkers,) whose values are finite.
+    """
+    batch = system.frames_at(state)
+    predictions = system.predict(batch, descriptors=scorer is not None)
+    surprise = surprise_at(system, scorer, state, predictions)
+    eligible = moving & np.isfinite(to_numpy(surprise))
+    eligible = eligible & np.isfinite(to_numpy(predictions.energies))
+    return scored_frames(system, state, predictions, surprise, eligible)
+
+
+def scored_frames(
+    system: WalkerBatch,
+    state: MDState,
+    predictions: Predictions,
+    surprise: Floats,
+    eligible: Booleans,
+) -> ScoredFrames:
+    """Return the frames of a state with their predictions and surprise, on the host.
+
+    Descriptors stay on their device: only those of candidates are read, and they are by
+    far the largest arrays.
+    """
+    on_host = replace(predictions, descriptors=None).moved(to_numpy)
+    return ScoredFrames(
+        walkers=system.walkers,
+        batch=host_batch(system.frames_at(state)),
+        predictions=replace(on_host, descriptors=predictions.descriptors),
+        surprise=to_numpy(surprise),
+        eligible=eligible,
+        step=state.step,
+        velocities=to_numpy(state.phase.velocities),
     )

@@ -6,7 +6,7 @@ Arrays are numpy's, or tensors on the potential's device.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
@@ -22,7 +22,7 @@ from alloop.core.arrays import (
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.records import Predictions, Walker
 from alloop.core.roles import DevicePotential, Potential
-from alloop.core.units import Booleans, Floats
+from alloop.core.units import Booleans, Floats, Integers
 from alloop.md.barostat import Barostat, CellPoint, Draws, change_cells
 from alloop.md.guards import (
     GuardGeometry,
@@ -41,12 +41,56 @@ from alloop.md.integrate import (
     velocity_temperature,
     without_drift,
 )
-from alloop.md.md_state import MDState, StopRecord
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StopRecord:
+    """The guard that stopped a walker, and the step that the walker was put back to."""
+
+    trip: GuardTrip
+    step: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MDState:
+    """The state of all walkers after `step` steps.
+
+    cells (walkers, 3, 3) in Å. moving (walkers,): True for those that are not stopped,
+    in numpy's array; stops: those that were stopped during this piece, by their index.
+    """
+
+    step: int
+    phase: PhasePoint
+    cells: Floats
+    moving: Booleans
+    stops: dict[int, StopRecord] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Thermostats:
+    """The temperatures of walkers' thermostats, K.
+
+    of_walkers (walkers,), in numpy's array; where other arrays are kept, of_atoms
+    (atoms, 1), and divisors (walkers,): the same, infinite where they are 0.
+    """
+
+    of_walkers: Floats
+    of_atoms: Floats
+    divisors: Floats
+
+    @classmethod
+    def of(cls, kelvin: Floats, owner: Integers, place: Place) -> "Thermostats":
+        """Return the thermostats of walkers at temperatures (walkers,) in K.
+
+        owner (atoms,): the walker of each atom. place: where other arrays are kept.
+        """
+        divisors = np.where(kelvin > 0.0, kelvin, np.inf)
+        return cls(kelvin, place(kelvin[owner][:, None]), place(divisors))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WalkerBatch:
-    """Walkers packed into one batch, and all that is constant while they move.
+    """Walkers packed into one batch, with the constants of their motion.
 
     batch: positions and cells are kept where the potential wants them, and so are the
     constants `bodies` and `geometry`; here: constants in numpy's arrays. place: brings
@@ -78,21 +122,21 @@ class WalkerBatch:
         """
         batch = pack_frames([walker.frame for walker in walkers])
         held = np.logical_and(integrator.fixed_centres(batch), hold_centres)
-        here = body_constants(batch, held)
+        bodies = body_constants(batch, held)
         geometry = guard_geometry(batch)
         if not isinstance(potential, DevicePotential):
-            same = (here, here, geometry, potential, on_host, tuple(biases))
+            same = (bodies, bodies, geometry, potential, on_host, tuple(biases))
             return cls(tuple(walkers), batch, *same)
         place = potential.place
         return cls(
-            tuple(walkers),
-            batch.with_cells(place(batch.positions), place(batch.cells)),
-            body_constants(batch, held, place),
-            here,
-            guard_geometry(batch, place),
-            potential,
-            place,
-            tuple(biases),
+            walkers=tuple(walkers),
+            batch=batch.with_cells(place(batch.positions), place(batch.cells)),
+            bodies=body_constants(batch, held, place),
+            here=bodies,
+            geometry=guard_geometry(batch, place),
+            potential=potential,
+            place=place,
+            biases=tuple(biases),
         )
 
     def first_state(self) -> MDState:

@@ -46,33 +46,33 @@ def label_prices(
     With `measure`, each molecule of unknown cost is labelled once, unless that would
     take long.
     """
-    found = LabelPrices()
+    prices = LabelPrices()
     first = next(iter(setup.levels.values()))
     limits = Limits(seconds=min(setup.plan.limits.label_time, 5 * _DEAR))
     with IsolatedLabeller(first, limits) as child:
         for fidelity, level in setup.levels.items():
-            labels = _known_labels(setup, level, found)
+            labels = _known_labels(setup, level, prices)
             code = outside_code(level)
             if measure and code and not labels:
-                found.problems.append(
+                prices.problems.append(
                     f"{level.title} is not priced: only a run calls {code}"
                 )
             elif measure and not code:
                 labels += _measured_labels(
-                    setup, child.labeller(level), labels, found, tell
+                    setup, child.labeller(level), labels, prices, tell
                 )
             if labels:
-                found.costs[fidelity] = level_cost(level, labels)
-    return found
+                prices.costs[fidelity] = level_cost(level, labels)
+    return prices
 
 
-def _known_labels(setup: Setup, level: Level, found: LabelPrices) -> _Labels:
+def _known_labels(setup: Setup, level: Level, prices: LabelPrices) -> _Labels:
     """Return labels that exist already, of the store or else of the label cache."""
     labels = _stored_labels(setup, level)
-    _count_labels(found, "of the store", labels)
+    _count_labels(prices, "of the store", labels)
     if not labels:
         labels = _cached_labels(setup, level)
-        _count_labels(found, "of the label cache", labels)
+        _count_labels(prices, "of the label cache", labels)
     return labels
 
 
@@ -101,14 +101,14 @@ def _cached_labels(setup: Setup, level: Level) -> _Labels:
 def _measured_labels(
     setup: Setup,
     labeller: IsolatedLabeller,
-    known: _Labels,
-    found: LabelPrices,
+    labels: _Labels,
+    prices: LabelPrices,
     tell: Callable[[str], None],
 ) -> _Labels:
     """Make and return a label of each molecule of unknown cost, small ones first."""
     made: _Labels = []
-    for frame in _small_first(setup, labeller.level, bool(known)):
-        cost = level_cost(labeller.level, [*known, *made])
+    for frame in _small_first(setup, labeller.level, bool(labels)):
+        cost = level_cost(labeller.level, [*labels, *made])
         if molecule_key(frame) in cost.known or cost.seconds(frame) > _DEAR:
             continue
         tell(f"labelling {molecule_key(frame)} at {labeller.level.title}")
@@ -118,16 +118,16 @@ def _measured_labels(
             case Label() as label:
                 made.append((frame, label))
             case Unlabelled() as none:
-                found.problems.append(_pricing_problem(frame, labeller.level, none))
-    _count_labels(found, "made now", made)
+                prices.problems.append(_pricing_problem(frame, labeller.level, none))
+    _count_labels(prices, "made now", made)
     return made
 
 
-def _small_first(setup: Setup, level: Level, known: bool) -> Iterator[Frame]:
+def _small_first(setup: Setup, level: Level, calibrated: bool) -> Iterator[Frame]:
     """Yield the molecules by cost; water before them if all of them are expensive."""
     cost = level_cost(level)
     frames = sorted(setup.start, key=cost.seconds)
-    if not known and cost.seconds(frames[0]) > _DEAR:
+    if not calibrated and cost.seconds(frames[0]) > _DEAR:
         yield _WATER
     yield from frames
 
@@ -137,5 +137,5 @@ def _pricing_problem(frame: Frame, level: Level, none: Unlabelled) -> str:
     return f"{level.title} gives no label of {molecule_key(frame)}: {why}"
 
 
-def _count_labels(found: LabelPrices, source: str, labels: _Labels) -> None:
-    found.sources[source] = found.sources.get(source, 0) + len(labels)
+def _count_labels(prices: LabelPrices, source: str, labels: _Labels) -> None:
+    prices.sources[source] = prices.sources.get(source, 0) + len(labels)

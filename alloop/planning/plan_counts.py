@@ -34,8 +34,10 @@ class LabelCount:
         """
         totals = []
         for sign in (-1, 0, 1):
-            each = [cost.seconds(frame) * cost.spread(frame) ** sign for frame in start]
-            totals.append(sum(n * s for n, s in zip(self.shares, each, strict=True)))
+            times = [
+                cost.seconds(frame) * cost.spread(frame) ** sign for frame in start
+            ]
+            totals.append(sum(n * s for n, s in zip(self.shares, times, strict=True)))
         return tuple(totals)
 
 
@@ -91,7 +93,7 @@ def expected_rounds(setup: Setup) -> tuple[int, int]:
     rules = setup.rules
     labels = max(0, rules.budget.expensive - rules.seeding.expensive)
     rounds = ceil(labels / rules.every)
-    most = rules.stopping.rounds
-    rounds = rounds if most is None else min(rounds, most)
+    limit = rules.stopping.rounds
+    rounds = rounds if limit is None else min(rounds, limit)
     explored = rounds if rules.refine is None else 2 * rounds
-    return rounds + 1, explored if most is None else min(explored, most)
+    return rounds + 1, explored if limit is None else min(explored, limit)

@@ -30,11 +30,11 @@ def plan_table(
     setup: Setup, measure: bool, tell: Callable[[str], None] = lambda _text: None
 ) -> Iterator[Any]:
     """Yield a table of labels, then sentences; `tell` receives progress messages."""
-    found = label_prices(setup, measure, tell)
+    labels = label_prices(setup, measure, tell)
     rows, prices = label_counts(setup), work_prices(setup, measure, tell)
-    yield _label_table(setup, rows, found)
-    yield from _plan_sentences(setup, rows, found, prices)
-    yield from found.problems
+    yield _label_table(setup, rows, labels)
+    yield from _plan_sentences(setup, rows, labels, prices)
+    yield from labels.problems
 
 
 def plan_facts(setup: Setup, measure: bool) -> dict[str, Any]:
@@ -43,16 +43,16 @@ def plan_facts(setup: Setup, measure: bool) -> dict[str, Any]:
     It holds labels by purpose with the CPU seconds of all of them, the CPU seconds of
     one training and of one round of MD, null where unknown, and the sentences.
     """
-    found, rows = label_prices(setup, measure, lambda _text: None), label_counts(setup)
+    labels, rows = label_prices(setup, measure, lambda _text: None), label_counts(setup)
     prices = work_prices(setup, measure, lambda _text: None)
     return {
         "labels": [
-            _label_fact(setup, row, found.costs.get(row.fidelity)) for row in rows
+            _label_fact(setup, row, labels.costs.get(row.fidelity)) for row in rows
         ],
         "training": prices[0].each,
         "md_round": prices[1].each,
         "cores": worker_count(setup),
-        "text": [*_plan_sentences(setup, rows, found, prices), *found.problems],
+        "text": [*_plan_sentences(setup, rows, labels, prices), *labels.problems],
         "units": {"cpu_seconds": "s", "training": "s", "md_round": "s"},
     }
 
@@ -69,13 +69,13 @@ def _label_fact(setup: Setup, row: LabelCount, cost: Cost | None) -> dict[str, A
     }
 
 
-def _label_table(setup: Setup, rows: list[LabelCount], found: LabelPrices) -> Table:
+def _label_table(setup: Setup, rows: list[LabelCount], labels: LabelPrices) -> Table:
     heads = ("labels for", "level", "labels", "CPU s each", "within", "CPU")
     wall = f"wall, {plural(worker_count(setup), 'core')}"
     shown = FittingTable(*heads, wall, box=None, first_out=("within", "level"))
     for row in rows:
         title = setup.levels[row.fidelity].title
-        cost = found.costs.get(row.fidelity)
+        cost = labels.costs.get(row.fidelity)
         shown.add_row(
             row.purpose, title, str(row.labels), *_row_cells(setup, row, cost)
         )
@@ -85,10 +85,10 @@ def _label_table(setup: Setup, rows: list[LabelCount], found: LabelPrices) -> Ta
 def _row_cells(setup: Setup, row: LabelCount, cost: Cost | None) -> list[str]:
     if cost is None:
         return ["?"] * 4
-    least, likely, most = row.seconds(cost, setup.start)
-    each, within = likely / row.labels, f"× {(most / least) ** 0.5:.2g}"
+    low, likely, high = row.seconds(cost, setup.start)
+    seconds, within = likely / row.labels, f"× {(high / low) ** 0.5:.2g}"
     return [
-        f"{each:.2g}" if each < 10 else f"{each:.0f}",
+        f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}",
         within,
         duration_text(likely),
         duration_text(likely / worker_count(setup)),
@@ -96,37 +96,37 @@ def _row_cells(setup: Setup, row: LabelCount, cost: Cost | None) -> list[str]:
 
 
 def _plan_sentences(
-    setup: Setup, rows: list[LabelCount], found: LabelPrices, prices: WorkPrices
+    setup: Setup, rows: list[LabelCount], labels: LabelPrices, prices: WorkPrices
 ) -> Iterator[str]:
-    if all(row.fidelity in found.costs for row in rows):
-        spent = [row.seconds(found.costs[row.fidelity], setup.start) for row in rows]
-        least, likely, most = (
-            duration_text(sum(each)) for each in zip(*spent, strict=True)
+    if all(row.fidelity in labels.costs for row in rows):
+        spent = [row.seconds(labels.costs[row.fidelity], setup.start) for row in rows]
+        low, likely, high = (
+            duration_text(sum(times)) for times in zip(*spent, strict=True)
         )
         wall = duration_text(sum(x for _, x, _ in spent) / worker_count(setup))
         yield (
-            f"labels: {likely} of CPU ({least} to {most}), at least {wall} on "
+            f"labels: {likely} of CPU ({low} to {high}), at least {wall} on "
             f"{plural(worker_count(setup), 'core')}"
         )
     else:
         yield "labels: not priced (measuring is off, or a level gave no label)"
     yield from _work_sentences(setup, prices)
-    yield from _control_sentences(setup, found.costs, prices)
-    yield from _done_sentences(setup, found.costs)
-    yield from _assumption_sentences(setup, found)
-    yield from _reverse_sentences(setup, found.costs)
-    yield from _memory_sentences(setup, found)
+    yield from _control_sentences(setup, labels.costs, prices)
+    yield from _done_sentences(setup, labels.costs)
+    yield from _assumption_sentences(setup, labels)
+    yield from _reverse_sentences(setup, labels.costs)
+    yield from _memory_sentences(setup, labels)
     atoms = mean(len(frame) for frame in setup.start)
     frames = _PROPOSED * sum(row.labels for row in rows if "first" not in row.purpose)
     yield f"store: about {max(0.1, frames * atoms * _FRAME / 1e6):.1f} MB beside models"
 
 
-def _assumption_sentences(setup: Setup, found: LabelPrices) -> Iterator[str]:
-    counted = found.sources.items()
+def _assumption_sentences(setup: Setup, labels: LabelPrices) -> Iterator[str]:
+    counted = labels.sources.items()
     sources = [f"{plural(n, 'label')} {source}" for source, n in counted if n]
     if sources:
         yield f"prices: from {', '.join(sources)}; range: two labels of three"
-    for fidelity, cost in found.costs.items():
+    for fidelity, cost in labels.costs.items():
         names = {molecule_key(frame) for frame in setup.start} - {*cost.known}
         if names:
             title = setup.levels[fidelity].title
@@ -151,14 +151,14 @@ def _reverse_sentences(setup: Setup, costs: Mapping[Fidelity, Cost]) -> Iterator
         )
 
 
-def _memory_sentences(setup: Setup, found: LabelPrices) -> Iterator[str]:
+def _memory_sentences(setup: Setup, labels: LabelPrices) -> Iterator[str]:
     """Yield the largest memory of a label, and a warning if above the limit."""
     peaks = [
         (
             cost.megabytes(frame),
             f"{setup.levels[fidelity].title} of {molecule_key(frame)}",
         )
-        for fidelity, cost in found.costs.items()
+        for fidelity, cost in labels.costs.items()
         for frame in setup.start
     ]
     if not peaks:
@@ -212,18 +212,18 @@ def _control_sentences(
     """
     rules = setup.rules
     budget, first = rules.budget, rules.seeding
-    one = {
+    seconds = {
         level: mean(cost.seconds(frame) for frame in setup.start)
         for level, cost in costs.items()
     }
-    if (budget.cheap and "cheap" not in one) or "expensive" not in one:
+    if (budget.cheap and "cheap" not in seconds) or "expensive" not in seconds:
         return
-    cheap = one.get("cheap", 0.0)
+    cheap = seconds.get("cheap", 0.0)
     labels = 2.0 * (
         (budget.cheap - 0.5 * first.cheap) * cheap
-        + (budget.expensive - first.expensive) * one["expensive"]
+        + (budget.expensive - first.expensive) * seconds["expensive"]
     )
-    more = round(budget.cheap * cheap / one["expensive"])
+    more = round(budget.cheap * cheap / seconds["expensive"])
     text = (
         f"controls (`alloop run --controls`), not included above: "
         f"{duration_text(labels)} of CPU for labels, of which standard training takes "
@@ -240,8 +240,8 @@ def _control_sentences(
 def _work_sentence(name: str, what: str, price: WorkPrice, count: float) -> str:
     if price.each is None:
         return f"{name}: {what}, not priced; {price.source}"
-    total, each = duration_text(price.each * count), duration_text(price.each)
-    return f"{name}: {what}, {total} of CPU ({each} each, {price.source})"
+    total, price_each = duration_text(price.each * count), duration_text(price.each)
+    return f"{name}: {what}, {total} of CPU ({price_each} each, {price.source})"
 
 
 def _done_sentences(setup: Setup, costs: Mapping[Fidelity, Cost]) -> Iterator[str]:

@@ -166,9 +166,9 @@ class LearnedPotential:
             return self._network.atom_outputs(graph).energies
 
         parts = self.chunks.evaluate(batch.offsets, of_frames)
-        own = np.concatenate([_to_array(part) for part in parts])
+        energies = np.concatenate([_to_array(part) for part in parts])
         rest = 0.0 if self.repulsion is None else self.repulsion.atom_energies(batch)
-        out: Floats = references + self.scale * own + rest
+        out: Floats = references + self.scale * energies + rest
         return out
 
     def covering(self, batch: Batch) -> "LearnedPotential":

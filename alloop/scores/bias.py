@@ -13,10 +13,10 @@ def unexplained_bias(bias: Floats, descriptors: Floats, components: int = 3) -> 
     principal components is fitted to it and subtracted. The absolute rest is due to the
     model, not to the levels.
     """
-    kept = max(0, min(components, len(bias) - 2, descriptors.shape[1]))
+    count = max(0, min(components, len(bias) - 2, descriptors.shape[1]))
     centred = descriptors - descriptors.mean(axis=0)
     modes, spread, _ = np.linalg.svd(centred, full_matrices=False)
-    design = np.column_stack([np.ones(len(bias)), (modes * spread)[:, :kept]])
+    design = np.column_stack([np.ones(len(bias)), (modes * spread)[:, :count]])
     fitted = design @ np.linalg.lstsq(design, bias)[0]
     left: Floats = np.abs(bias - fitted)
     return left

@@ -57,13 +57,13 @@ class Committee:
 
         TypeError where a member cannot be stored.
         """
-        found = {}
+        arrays = {}
         for number, member in enumerate(self.others, 1):
             if not isinstance(member, Storable):
                 raise TypeError("a member of the committee has no checkpoint()")
             data = checkpoint_to_bytes(member.checkpoint())
-            found[f"member_{number}"] = np.frombuffer(data, dtype=np.uint8)
-        return found
+            arrays[f"member_{number}"] = np.frombuffer(data, dtype=np.uint8)
+        return arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,9 @@ class CommitteeScorer:
         retrain: Retrain,
     ) -> Committee:
         """Return the committee with the other members, trained now or before."""
-        return Committee(tuple(retrain(*each) for each in self.retrained.items()))
+        return Committee(
+            tuple(retrain(*arguments) for arguments in self.retrained.items())
+        )
 
     def restore(self, arrays: Arrays, read_potential: ReadPotential) -> Committee:
         """Return the committee that gave these arrays."""

@@ -121,10 +121,10 @@ def fit_connectivity(
     if not len(learned):
         raise InputError("expected training frames to fit a scorer, got none")
     count = points or int(learned.sizes.max())
-    found = spectrum_quantiles(learned, radius, count)
-    distinct = np.unique(found.round(_DECIMALS), axis=0)
-    kept = distinct[evenly_thinned(len(distinct), _MOST)].copy()
-    return Connectivity(float(radius), found.mean(axis=0), kept)
+    spectra = spectrum_quantiles(learned, radius, count)
+    distinct = np.unique(spectra.round(_DECIMALS), axis=0)
+    rows = distinct[evenly_thinned(len(distinct), _MOST)].copy()
+    return Connectivity(float(radius), spectra.mean(axis=0), rows)
 
 
 def spectrum_quantiles(batch: Batch, radius: float, points: int) -> Floats:
@@ -132,11 +132,11 @@ def spectrum_quantiles(batch: Batch, radius: float, points: int) -> Floats:
 
     The k-th of n eigenvalues stands at (k - 1/2)/n; between two the function is a line.
     """
-    wanted = (np.arange(points) + 0.5) / points
+    levels = (np.arange(points) + 0.5) / points
     out = np.zeros((len(batch), points))
     for row, spectrum in enumerate(laplacian_spectra(batch, radius)):
-        own = (np.arange(len(spectrum)) + 0.5) / len(spectrum)
-        out[row] = np.interp(wanted, own, spectrum)
+        ranks = (np.arange(len(spectrum)) + 0.5) / len(spectrum)
+        out[row] = np.interp(levels, ranks, spectrum)
     return out
 
 

@@ -53,11 +53,11 @@ def fit_error_limits(
     none, since the ratios are those of older models. batch: the frames; with them,
     frames whose bonds are longer or shorter than in all of these have no limit.
     """
-    known = np.isfinite(surprise) & np.isfinite(errors)
+    finite = np.isfinite(surprise) & np.isfinite(errors)
     distances = None
-    if batch is not None and known.any():
-        distances = KnownDistances.of(batch.select(np.flatnonzero(known)))
-    surprise, errors = surprise[known], errors[known]
+    if batch is not None and finite.any():
+        distances = KnownDistances.of(batch.select(np.flatnonzero(finite)))
+    surprise, errors = surprise[finite], errors[finite]
     if len(errors) < needed_frames(coverage):
         return None
     centre, width = _centre_and_width(surprise)
@@ -65,7 +65,7 @@ def fit_error_limits(
     y = np.log(np.maximum(errors, _TINY))
     line = _fit_line(x, y)
     margin = conformal_quantile(_left_out_residuals(x, y), coverage)
-    found = ErrorLimits(
+    limits = ErrorLimits(
         coverage=coverage,
         frames=len(errors),
         centre=centre,
@@ -78,9 +78,9 @@ def fit_error_limits(
     )
     usable = np.array([x for x in ratios if isfinite(x)])
     if len(usable) < _needed_ratios(coverage):
-        return found
+        return limits
     factor = max(1.0, conformal_quantile(usable, coverage))
-    return replace(found, factor=factor, controls=len(usable))
+    return replace(limits, factor=factor, controls=len(usable))
 
 
 def _centre_and_width(surprise: Floats) -> tuple[float, float]:
@@ -109,8 +109,8 @@ def _left_out_residuals(x: Floats, y: Floats) -> Floats:
     fold = np.arange(len(x)) % _FOLDS
     out = np.empty(len(x))
     for number in range(_FOLDS):
-        own = fold == number
-        out[own] = y[own] - _fit_line(x[~own], y[~own]).at(x[own])
+        members = fold == number
+        out[members] = y[members] - _fit_line(x[~members], y[~members]).at(x[members])
     return out
 
 

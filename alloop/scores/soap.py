@@ -59,8 +59,8 @@ class SoapSurprise:
 
     def score(self, batch: Batch, predictions: Predictions) -> Floats:
         """Return the surprise (frames,); the largest one for an unseen element."""
-        known = np.isin(batch.numbers, self.soap.elements)
-        inside = np.flatnonzero(np.logical_and.reduceat(known, batch.offsets[:-1]))
+        covered = np.isin(batch.numbers, self.soap.elements)
+        inside = np.flatnonzero(np.logical_and.reduceat(covered, batch.offsets[:-1]))
         surprise: Floats = np.full(len(batch), UNSEEN)
         if len(inside):
             part = batch.select(inside)

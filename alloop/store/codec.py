@@ -322,10 +322,10 @@ def _type_check(hint: Any) -> Check:
     """Return a check that a value decoded is of a type; journals are long."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        checks = [_type_check(each) for each in inner]
+        checks = [_type_check(member) for member in inner]
         return lambda value: any(check(value) for check in checks)
     if origin is tuple and Ellipsis not in inner:
-        checks = [_type_check(each) for each in inner]
+        checks = [_type_check(member) for member in inner]
         return lambda value: (
             type(value) is tuple
             and len(value) == len(checks)
@@ -334,11 +334,11 @@ def _type_check(hint: Any) -> Check:
     if origin is Literal:
         return lambda value: type(value) is str and value in inner
     if origin in (tuple, list):
-        each = _type_check(inner[0])
-        return lambda value: type(value) is origin and all(map(each, value))
+        check = _type_check(inner[0])
+        return lambda value: type(value) is origin and all(map(check, value))
     if origin is Mapping:
-        each = _type_check(inner[1])
-        return lambda value: type(value) is dict and all(map(each, value.values()))
+        check = _type_check(inner[1])
+        return lambda value: type(value) is dict and all(map(check, value.values()))
     if origin is np.ndarray:
         kinds = _KINDS.get(np.dtype(get_args(inner[1])[0]).kind, "biufc")
         return lambda value: isinstance(value, np.ndarray) and value.dtype.kind in kinds

@@ -94,10 +94,10 @@ def _append_rows(
             table_change(
                 members,
                 name,
-                appended_tails(archive.path, members, name, each),
+                appended_tails(archive.path, members, name, array),
                 {**(attrs or {}).get(name, {}), **attributes},
             )
-            for name, each in arrays.items()
+            for name, array in arrays.items()
         ]
         _commit_changes(archive, members, changes)
 

@@ -125,11 +125,11 @@ def make_folders(files: FileSystem, folder: Path) -> list[Path]:
     missing = [f for f in (folder, *folder.parents) if not f.exists()][::-1]
     made: list[Path] = []
     try:
-        for each in missing:
+        for path in missing:
             with contextlib.suppress(FileExistsError):
-                files.make(each)
-                made.append(each)
-                files.sync(each.parent)
+                files.make(path)
+                made.append(path)
+                files.sync(path.parent)
     except OSError:
         remove_folders(made)
         raise

@@ -399,11 +399,13 @@ def remove_packed_files(folder: Path, files: FileSystem) -> None:
     _clear_tails(folder, files)
     listing = list_journal(folder)
     for span in listing.packs:
-        inner = [each for each in listing.inner if each.first in span]
+        inner = [pack_file for pack_file in listing.inner if pack_file.first in span]
         loose = sorted(seq for seq in listing.loose if seq in span)
         if inner or loose:
             pack = read_pack(folder, span)
-            names = [each.name for each in inner if _is_sound(pack, each)]
+            names = [
+                pack_file.name for pack_file in inner if _is_sound(pack, pack_file)
+            ]
             names += [
                 f"{seq:0{DIGITS}d}" for seq in loose if is_whole(pack.record_bytes(seq))
             ]

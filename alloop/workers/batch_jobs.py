@@ -106,7 +106,7 @@ def job_spec(
 ) -> dict[str, Any]:
     """Return the spec of a group's jobs for a SpecCluster: `cls` and its `options`."""
     group, system = batch.groups[resource], BATCH_SYSTEMS[batch.system]
-    asked, lines = system.demand(group, batch.site_names)
+    demanded, lines = system.demand(group, batch.site_names)
     place = shlex.quote(str(folder.absolute()))  # no shell reads it, but quotes count
     name = f"alloop-{resource.lower()}"
     options = {
@@ -136,7 +136,7 @@ def job_spec(
             *lines,
         ],
     }
-    return {"cls": _job_class(system.job_class), "options": options | asked}
+    return {"cls": _job_class(system.job_class), "options": options | demanded}
 
 
 def _tls_arguments(security: Security | None) -> list[str]:
@@ -231,17 +231,17 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
             await self._fit_group(resource, min(group.most, max(group.least, need)))
         await self
 
-    async def _fit_group(self, resource: str, wanted: int) -> None:
-        own = [name for name in self.worker_spec if name.startswith(f"{resource}-")]
-        for _ in range(wanted - len(own)):
+    async def _fit_group(self, resource: str, target: int) -> None:
+        jobs = [name for name in self.worker_spec if name.startswith(f"{resource}-")]
+        for _ in range(target - len(jobs)):
             self._number += 1
             self.worker_spec[f"{resource}-{self._number}"] = self._specs[resource]
-        spare = len(own) - wanted
+        spare = len(jobs) - target
         if spare > 0:
-            await self.scale_down(self._idle_jobs(own)[:spare])
+            await self.scale_down(self._idle_jobs(jobs)[:spare])
 
     def _idle_jobs(self, names: Iterable[str]) -> list[str]:
-        """Return the jobs that wait in the queue, then those that have been idle."""
+        """Return the jobs that wait in the queue, then the idle ones."""
         now, waiting, idle = time.monotonic(), [], []
         for name in names:
             workers = [

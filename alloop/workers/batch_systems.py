@@ -114,9 +114,9 @@ def _pbs_seconds_left(job: str, ask: Ask) -> float | None:
     facts = dict(
         line.strip().split(" = ", 1) for line in text.splitlines() if " = " in line
     )
-    whole = parse_seconds(facts.get("Resource_List.walltime", ""))
+    limit = parse_seconds(facts.get("Resource_List.walltime", ""))
     used = parse_seconds(facts.get("resources_used.walltime", "0")) or 0.0
-    return None if whole is None else max(0.0, whole - used)
+    return None if limit is None else max(0.0, limit - used)
 
 
 def _folder_logs(folder: str, _stem: str) -> list[str]:
@@ -133,8 +133,8 @@ def _pbs_demand(
 def _lsf_seconds_left(job: str, ask: Ask) -> float | None:
     """Read hours:minutes; L marks a limit, E and X an estimate that ends no job."""
     text = ask(("bjobs", "-noheader", "-o", "time_left", job))
-    found = re.fullmatch(r"(\d+):(\d\d)(?:\s+L)?", text.strip())
-    return None if found is None else 3600.0 * int(found[1]) + 60.0 * int(found[2])
+    match = re.fullmatch(r"(\d+):(\d\d)(?:\s+L)?", text.strip())
+    return None if match is None else 3600.0 * int(match[1]) + 60.0 * int(match[2])
 
 
 def _lsf_listed(_code: int | None, text: str, _job: str) -> bool:
@@ -165,21 +165,21 @@ def _sge_seconds_left(job: str, ask: Ask) -> float | None:
     """
     text = ask(("qstat", "-j", job))
     limit = re.search(r"^hard resource_list:.*\bh_rt=([\d:]+)", text, re.MULTILINE)
-    whole = None if limit is None else parse_seconds(limit[1])
-    if whole is None:
+    seconds = None if limit is None else parse_seconds(limit[1])
+    if seconds is None:
         return None
     used = re.search(r"^usage .*\bwallclock=([\d:]+)", text, re.MULTILINE)
     if used is not None:
-        return max(0.0, whole - (parse_seconds(used[1]) or 0.0))
+        return max(0.0, seconds - (parse_seconds(used[1]) or 0.0))
     row = re.search(
         rf"^\s*{re.escape(job)}\s.*\s(\d\d/\d\d/\d{{4}} \d\d:\d\d:\d\d)",
         ask(("qstat",)),
         re.MULTILINE,
     )
     if row is None:
-        return whole
+        return seconds
     start = time.mktime(time.strptime(row[1], "%m/%d/%Y %H:%M:%S"))
-    return max(0.0, whole - (time.time() - start))
+    return max(0.0, seconds - (time.time() - start))
 
 
 def _sge_listed(_code: int | None, text: str, _job: str) -> bool:

@@ -109,8 +109,8 @@ class ClusterPlan:
 
     def resources(self, kind: str) -> Mapping[str, float] | None:
         """Return what a task of a kind, LABEL or LEARN, asks of its worker."""
-        own = {kind: 1.0} if self.separate else {}
-        return {**own, **self.asked.get(kind, {})} or None
+        resource = {kind: 1.0} if self.separate else {}
+        return {**resource, **self.asked.get(kind, {})} or None
 
 
 def available_cores() -> int:

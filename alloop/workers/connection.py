@@ -175,18 +175,18 @@ def separate_workers(
     """
     cards = [card for card in os.environ.get(_CARDS, "").split(",") if card]
     cards = cards or [str(number) for number in range(gpus)]
-    own = [("learn", LEARN, {_CARDS: card}) for card in cards[:gpus]]
-    own += [("label", LABEL, {})] * max(1, workers - gpus)
+    groups = [("learn", LEARN, {_CARDS: card}) for card in cards[:gpus]]
+    groups += [("label", LABEL, {})] * max(1, workers - gpus)
     return {
         f"{name}-{number}": {
             **spec,
             "options": {
                 **spec["options"],
                 "resources": {resource: 1},
-                "env": {**spec["options"].get("env", {}), **given},
+                "env": {**spec["options"].get("env", {}), **environment},
             },
         }
-        for number, (name, resource, given) in enumerate(own)
+        for number, (name, resource, environment) in enumerate(groups)
     }
 
 

@@ -230,21 +230,21 @@ def _test_walkers(
     """Return walkers in thermal equilibrium, temperatures in turn."""
     cycle = settings.beginning.temperatures
     rng = random_stream(settings.seed, f"{command.name}/test")
-    found: list[Walker] = []
+    walkers: list[Walker] = []
     for place, kelvin in enumerate(cycle):
         numbers = range(place, command.walkers, len(cycle))
-        walkers = thermal_walkers(
+        drawn = thermal_walkers(
             minimum, modes, kelvin, len(numbers), rng, molecule=command.molecule
         )
-        found += [
+        walkers += [
             replace(
                 walker,
                 index=VALIDATION_WALKERS * (command.molecule + 1) + number,
                 temperature=kelvin,
             )
-            for walker, number in zip(walkers, numbers, strict=True)
+            for walker, number in zip(drawn, numbers, strict=True)
         ]
-    return tuple(sorted(found, key=lambda walker: walker.index))
+    return tuple(sorted(walkers, key=lambda walker: walker.index))
 
 
 def sample_frames(

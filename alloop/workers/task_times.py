@@ -146,11 +146,11 @@ def expected_cost(
     command: Command,
     label_index: LabelIndex,
     levels: Iterable[Level],
-    known: Mapping[LevelId, Cost],
+    costs: Mapping[LevelId, Cost],
 ) -> float:
     """Return the CPU seconds that a label is expected to take.
 
-    Without a measured cost for its level (`known`), the prior of that level is used; 0
+    Without a measured cost of its level in `costs`, the prior of that level is used; 0
     for any other command.
     """
     match command:
@@ -161,5 +161,5 @@ def expected_cost(
         case _:
             return 0.0
     guesses = (level_cost(level) for level in levels if level.id == where)
-    cost = known.get(where) or next(guesses, None)
+    cost = costs.get(where) or next(guesses, None)
     return 0.0 if cost is None else cost.seconds(what)

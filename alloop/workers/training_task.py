@@ -1,18 +1,20 @@
 """The training tasks: a generation with its scorer, and short trainings on parts."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from alloop.acceptance import TrainedWith, check_model
 from alloop.core.batch import Batch, frame_means, pack_frames
+from alloop.core.errors import InputError
 from alloop.core.prediction_errors import largest_force_errors, prediction_errors
-from alloop.core.records import LabelSet, ModelCheck, Predictions
+from alloop.core.records import LabelSet, ModelCheck, Predictions, Refinement
 from alloop.core.roles import Potential, Trainer
 from alloop.core.seeds import torch_seed
 from alloop.core.units import Floats
 from alloop.evaluation import (
+    TrainedGeneration,
     TrainedMember,
     TrainingInputs,
     calibrate,
@@ -22,11 +24,22 @@ from alloop.evaluation import (
 from alloop.generation import Generation, potential_from_bytes, to_bytes
 from alloop.loop import events as e
 from alloop.loop.commands import Train, TrainPart
+from alloop.models.checkpoint import checkpoint_to_bytes
 from alloop.refine.settings import TestTimeSettings
+from alloop.training.label_changes import select_labels
 from alloop.training.replay_trainer import replaying_trainer
-from alloop.workers.refinement import refined_member
+from alloop.training.state_folder import StateFolder
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.spool import training_folder
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RefinedMember:
+    """A refined potential, the record of its refinement, and the check on it."""
+
+    member: TrainedMember
+    refinement: Refinement
+    check: ModelCheck
 
 
 def perform_training(
@@ -43,27 +56,19 @@ def perform_training(
     if command.refine:
         refinement = settings.refine or TestTimeSettings()
         refined = refined_member(command, inputs, task_data.test, refinement)
-    apart = task_data.trained if refined is None else (refined.member,)
-    if refined is None:
-        trainer = _task_trainer(task_data, settings, command.length)
-    else:
-        trainer = settings.trainer  # which a refinement does not use
-    trained = train_generation(trainer, inputs, apart, settings.restore_on_device)
+    trained = _trained_generation(command, task_data, settings, inputs, refined)
     evaluation = _evaluate_test(trained.generation, task_data.test)
-    if evaluation is not None and task_data.test is not None:
-        errors = largest_force_errors(
-            task_data.test.batch, evaluation.forces, task_data.test.forces
-        )
-        trained = calibrate(
-            trained,
-            evaluation.surprise,
-            errors,
-            settings.scoring,
-            task_data.ratios,
-            task_data.test.batch,
-        )
+    trained = _calibrated(trained, evaluation, task_data, settings)
     generation = _with_facts(trained.generation, command, evaluation)
     model, blob = to_bytes(generation)
+    checks = _model_checks(
+        generation=generation,
+        command=command,
+        inputs=inputs,
+        task_data=task_data,
+        evaluation=evaluation,
+        settings=settings,
+    )
     event = e.Trained(
         name=command.name,
         generation=command.generation,
@@ -75,15 +80,47 @@ def perform_training(
         calibrated_on=trained.fitted.calibrated_on,
         error_limits=generation.error_limits,
         threshold_from=trained.fitted.source,
-        checks=(
-            *(() if refined is None else (refined.check,)),
-            *_model_checks(
-                generation, command, inputs, task_data, evaluation, settings
-            ),
-        ),
+        checks=(*(() if refined is None else (refined.check,)), *checks),
         refinement=None if refined is None else refined.refinement,
     )
     return event, blob
+
+
+def _trained_generation(
+    command: Train,
+    task_data: TaskData,
+    settings: WorkerSettings,
+    inputs: TrainingInputs,
+    refined: RefinedMember | None,
+) -> TrainedGeneration:
+    if refined is None:
+        apart = task_data.trained
+        trainer = _task_trainer(task_data, settings, command.length)
+    else:
+        apart = (refined.member,)
+        trainer = settings.trainer  # which a refinement does not use
+    return train_generation(trainer, inputs, apart, settings.restore_on_device)
+
+
+def _calibrated(
+    trained: TrainedGeneration,
+    evaluation: e.Evaluation | None,
+    task_data: TaskData,
+    settings: WorkerSettings,
+) -> TrainedGeneration:
+    """Return the generation with its surprise calibrated on the test set, if any."""
+    test = task_data.test
+    if evaluation is None or test is None:
+        return trained
+    errors = largest_force_errors(test.batch, evaluation.forces, test.forces)
+    return calibrate(
+        trained=trained,
+        surprise=evaluation.surprise,
+        errors=errors,
+        scoring=settings.scoring,
+        ratios=task_data.ratios,
+        batch=test.batch,
+    )
 
 
 def _model_checks(
@@ -132,10 +169,10 @@ def _original(task_data: TaskData, settings: WorkerSettings) -> Potential | None
 
 @runtime_checkable
 class PretrainedTrainer(Protocol):
-    """A trainer that starts from a potential which others trained."""
+    """A trainer that starts from a pretrained potential."""
 
     def original(self) -> Potential:
-        """Return the potential as it comes, without reference energies."""
+        """Return the pretrained potential, without reference energies."""
         ...
 
 
@@ -258,3 +295,64 @@ def _with_facts(
         facts["test_force_mae_eV_per_A"] = evaluation.force_mae
         facts["test_frames"] = len(evaluation.frames)
     return replace(generation, facts=facts)
+
+
+_MILLI = 1e3
+
+
+def refined_member(
+    command: Train,
+    inputs: TrainingInputs,
+    test: LabelSet | None,
+    settings: TestTimeSettings,
+) -> RefinedMember | None:
+    """Train the parent at test time on the cheap labels of `command.refine`.
+
+    The other cheap labels are replayed, the expensive head is fitted again, and the
+    validation set must not get worse. Where no share of the step may be kept, the
+    smallest one comes back with a failed check. None where the parent cannot be
+    refined: it has no cheap head, as before a change of `training:`, or an element is
+    new to it.
+    """
+    from alloop.refine.test_time import (  # torch, which drivers do without
+        TestTimeLabels,
+        require_elements,
+        require_two_heads,
+        thinned_labels,
+        train_at_test_time,
+    )
+
+    if inputs.parent is None or test is None:
+        raise TypeError("a refinement needs a model and a validation set in its data")
+    cheap = inputs.data.cheap
+    chosen = set(command.refine)
+    new = np.array([frame.id in chosen for frame in cheap.batch.frames()])
+    labels = TestTimeLabels(
+        cheap=select_labels(cheap, np.flatnonzero(new)),
+        held_out=test,
+        replay=None if new.all() else thinned_labels(_others(cheap, new)),
+        expensive=inputs.data.expensive,
+    )
+    try:
+        potential = require_two_heads(inputs.parent)
+        require_elements(potential, cheap.batch)
+    except InputError:
+        return None
+    seeded = replace(settings, seed=torch_seed(inputs.seed, command.name))
+    keeper = None if inputs.folder is None else StateFolder(inputs.folder)
+    refined = train_at_test_time(potential, labels, seeded, keeper)
+    blob = checkpoint_to_bytes(refined.potential.checkpoint())
+    return RefinedMember(
+        TrainedMember(0, blob, {}),
+        Refinement(len(labels.cheap), refined.share, refined.cheap, refined.held),
+        ModelCheck(
+            "force error on held-out expensive labels",
+            refined.held[1] * _MILLI,
+            refined.limit * _MILLI,
+            "meV/Å",
+        ),
+    )
+
+
+def _others(labels: LabelSet, chosen: np.ndarray) -> LabelSet:
+    return select_labels(labels, np.flatnonzero(~chosen))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alloop.cli import main
-from alloop.cli.init_templates import job_script
+from alloop.cli.prepare_commands import job_script
 from alloop.config import load_campaign
 from alloop.workers.batch_systems import BATCH_SYSTEMS
 

@@ -16,7 +16,7 @@ from alloop.loop.commands import LabelFrame, Train
 from alloop.scores.committee import CommitteeScorer
 from alloop.scores.qresidual import QResidualScorer
 from alloop.workers import tasks, training_task
-from alloop.workers.open_trainings import OpenTrainings
+from alloop.workers.dask_pool import OpenTrainings
 from alloop.workers.pools import Task
 from alloop.workers.tasks import MemberResult
 from benchmarks.durability.comparison import store_contents

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alloop.cli.init_templates import job_script
+from alloop.cli.prepare_commands import job_script
 from alloop.history.reader import read_history
 from alloop.loop import events as e
 from benchmarks.durability.comparison import store_contents

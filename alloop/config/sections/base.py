@@ -222,10 +222,10 @@ def section_members(annotation: Any) -> dict[str, type[Section]]:
     """Return the sections in an annotation, by tag; an untagged one has the tag ''."""
     if isinstance(annotation, type):
         return {"": annotation} if issubclass(annotation, Section) else {}
-    found: dict[str, type[Section]] = {}
+    members: dict[str, type[Section]] = {}
     parts = get_args(annotation)
     for part in parts:
         inside = section_members(part)
         tags = [x.tag for x in parts if isinstance(x, Tag)]
-        found |= {tags[0] if tags and not key else key: inside[key] for key in inside}
-    return found
+        members |= {tags[0] if tags and not key else key: inside[key] for key in inside}
+    return members

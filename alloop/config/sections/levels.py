@@ -290,8 +290,8 @@ class _Code(LevelSection):
     @model_serializer(mode="wrap")
     def _without_empty(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out an empty folder, as the configurations of older stores do."""
-        found: dict[str, Any] = write(self)
-        return {k: v for k, v in found.items() if k != CODE_FOLDER or v}
+        tree: dict[str, Any] = write(self)
+        return {k: v for k, v in tree.items() if k != CODE_FOLDER or v}
 
     def placed(self, level: Level) -> Level:
         """Return a level with the folder of its code, if there is one."""

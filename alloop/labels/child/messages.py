@@ -122,13 +122,28 @@ def parse_outcome(message: Message, frame: Frame, level: Level) -> Label | Unlab
     """
     header = message.header
     try:
-        rest = (header["cpu_seconds"], header["details"])
+        cost, details = header["cpu_seconds"], header["details"]
         if header["say"] == "label":
             forces = message.arrays["forces"]
             stress = message.arrays.get("stress")
-            return Label(frame.id, level.id, header["energy"], forces, *rest, stress)
+            return Label(
+                frame=frame.id,
+                level=level.id,
+                energy=header["energy"],
+                forces=forces,
+                cpu_seconds=cost,
+                details=details,
+                stress=stress,
+            )
         failure = Failure[header["failure"]]
-        return Unlabelled(frame.id, level.id, failure, header["message"], *rest)
+        return Unlabelled(
+            frame=frame.id,
+            level=level.id,
+            failure=failure,
+            message=header["message"],
+            cpu_seconds=cost,
+            details=details,
+        )
     except KeyError as error:
         raise GarbledMessage(f"an answer without a known {error}") from error
 

@@ -4,33 +4,54 @@ PySCF raises nothing when an SCF, coupled-cluster or lambda iteration does not c
 and returns forces all the same, so every `converged` is tested here. It also divides
 its work by the memory that its process uses; here each label gets fresh objects, one
 thread and a fixed memory, so that its bits do not depend on what ran before.
+
+The energy and the gradient of a mean field that has converged are `ladder`'s and
+`scf`'s; those of MP2, CCSD and CCSD(T) on it are made here.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pyscf
-from pyscf import df, lib
+from pyscf import cc, df, lib, mp
+from pyscf.cc import (
+    ccsd_t_lambda,
+    uccsd_rdm,
+    uccsd_t_lambda,
+    uccsd_t_rdm,
+)
+from pyscf.data.elements import chemcore
+from pyscf.grad import ccsd_t as ccsd_t_grad
+from pyscf.grad import uccsd as uccsd_grad
 from pyscf.lib.exceptions import BasisNotFoundError
 
 from alloop.core.frame import Frame
-from alloop.core.records import Failure
-from alloop.core.units import BOHR, HARTREE
+from alloop.core.records import Detail, Failure
+from alloop.core.units import BOHR, HARTREE, Floats
+from alloop.labels.child.memory import allowed_mb
 from alloop.labels.gate import check_electrons
 from alloop.labels.pyscf.card import card_problem, card_version, wants_card
-from alloop.labels.pyscf.correlation import Details, correlated_answer
 from alloop.labels.pyscf.doubts import mean_field_signs, with_doubts
 from alloop.labels.pyscf.elements import OF_THE_BASIS
 from alloop.labels.pyscf.functionals import dispersion_problem
 from alloop.labels.pyscf.ladder import converged_scf, is_small_guess
-from alloop.labels.pyscf.memory import refuse_hopeless
 from alloop.labels.pyscf.periodic import cell_problem, label_of_cell
-from alloop.labels.pyscf.scf import Settings, make_molecule
+from alloop.labels.pyscf.scf import Settings, make_molecule, scf_gradient
 from alloop.labels.pyscf.spelling import WAVE_FUNCTIONS
+from alloop.labels.pyscf.stability import is_unrestricted
 from alloop.labels.result import Refused, Result
 
 Made = TypeVar("Made")
+
+
+Details: TypeAlias = dict[str, Detail]
+
+
+Answer: TypeAlias = tuple[float, Floats]  # hartree, hartree/bohr
+
+
 NO_EXACT_GRADIENT = (
     "PySCF's density-fitted {method} has no exact gradient; set density_fit to false"
 )
@@ -134,3 +155,154 @@ def refuse_level(settings: Settings) -> None:
 
 def _nothing_used() -> tuple[float, float]:
     return 0.0, 0.0
+
+
+def correlated_answer(mf: Any, settings: Settings, details: Details) -> Answer:
+    """Return energy and gradient of the level's method, and fill in `details`."""
+    method = _METHODS.get(settings["method"])
+    if method is None or _is_uncorrelated(mf, settings):
+        return mf.e_tot, scf_gradient(mf, settings)
+    return method(mf, settings, details)
+
+
+def _mp2_answer(mf: Any, settings: Settings, _details: Details) -> Answer:
+    pt = mp.MP2(mf, frozen=_frozen_orbitals(mf.mol, settings))
+    pt.kernel()
+    return pt.e_tot, _nuclear_gradient(mf, pt.nuc_grad_method().kernel)
+
+
+def _ccsd_answer(mf: Any, settings: Settings, details: Details) -> Answer:
+    solver, eris = _solve_amplitudes(mf, settings, details)
+    solver.solve_lambda(eris=eris)
+    _refuse_unless(solver.converged_lambda, "lambda equations", details)
+    amplitudes = (solver.t1, solver.t2, solver.l1, solver.l2)
+    kernel = solver.nuc_grad_method().kernel
+    return solver.e_tot, _nuclear_gradient(mf, kernel, *amplitudes, eris=eris)
+
+
+def _ccsd_t_answer(mf: Any, settings: Settings, details: Details) -> Answer:
+    """Return the CCSD(T) answer, with lambda equations and gradient that include (T).
+
+    PySCF's default ones leave (T) out.
+    """
+    solver, eris = _solve_amplitudes(mf, settings, details)
+    triples = solver.ccsd_t(eris=eris)  # hartree
+    t1, t2 = solver.t1, solver.t2
+    equations = uccsd_t_lambda if is_unrestricted(mf) else ccsd_t_lambda
+    steps, tol = settings["cc_max_cycle"], settings["cc_conv_tol_normt"]
+    converged, l1, l2 = equations.kernel(
+        solver, eris, t1, t2, max_cycle=steps, tol=tol, verbose=0
+    )
+    _refuse_unless(converged, "(T) lambda equations", details)
+    restricted = ccsd_t_grad.Gradients(solver).kernel
+    kernel = partial(_uccsd_t_gradient, solver) if is_unrestricted(mf) else restricted
+    return solver.e_tot + triples, _nuclear_gradient(
+        mf, kernel, t1, t2, l1, l2, eris=eris
+    )
+
+
+def _uccsd_t_gradient(solver: Any, *amplitudes: Any, eris: Any) -> Floats:
+    """Return PySCF's UCCSD(T) gradient with a corrected virtual block of the density.
+
+    Up to 2.14.0 that block counts opposite spins twice (its issue 3305), which makes
+    forces wrong by 0.01 eV/Å and more. (T) adds nothing to the block, so UCCSD's is
+    used.
+    """
+    d1 = uccsd_t_rdm._gamma1_intermediates(solver, *amplitudes, eris, for_grad=True)
+    d2 = list(uccsd_t_rdm._gamma2_outcore(solver, *amplitudes, eris, None, True))
+    d2[1] = uccsd_rdm._gamma2_outcore(solver, *amplitudes, None, True)[1]
+    gradient = uccsd_grad.Gradients(solver)
+    electrons = gradient.grad_elec(*amplitudes, eris, d1=d1, d2=tuple(d2))
+    total: Floats = electrons + gradient.grad_nuc()
+    return total
+
+
+def _solve_amplitudes(mf: Any, settings: Settings, details: Details) -> tuple[Any, Any]:
+    """Return the converged CCSD solver and its integrals, and fill in `details`."""
+    solver = cc.CCSD(mf, frozen=_frozen_orbitals(mf.mol, settings))
+    solver.conv_tol = settings["cc_conv_tol"]
+    solver.conv_tol_normt = settings["cc_conv_tol_normt"]
+    solver.max_cycle = settings["cc_max_cycle"]
+    eris = solver.ao2mo()
+    solver.kernel(eris=eris)
+    details["energy_mp2"] = float(mf.e_tot + solver.emp2) * HARTREE
+    details["cc_cycles"] = int(solver.cycles)
+    _refuse_unless(solver.converged, "amplitude equations", details)
+    details["energy_ccsd"] = float(solver.e_tot) * HARTREE
+    details["t1"] = _t1_diagnostic(solver.t1)
+    return solver, eris
+
+
+def _t1_diagnostic(t1: Any) -> float:
+    """Return the T1 diagnostic: the norm of T1 over the root of correlated electrons.
+
+    Closed shells: Lee & Taylor, Int. J. Quantum Chem. Symp. 23, 199 (1989). Open
+    shells: with half the squared norm over both spins, as in Jayatilaka & Lee, J. Chem.
+    Phys. 98, 9734 (1993), which gives the same number for a closed shell.
+    """
+    spins = t1 if isinstance(t1, tuple) else (t1, t1)
+    electrons = sum(spin.shape[0] for spin in spins)
+    squares = sum(float(np.vdot(spin, spin)) for spin in spins) / 2
+    return float(np.sqrt(squares / electrons))
+
+
+def _nuclear_gradient(
+    mf: Any, kernel: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Floats:
+    if mf.mol.natm == 1:
+        return np.zeros((1, 3))
+    return np.asarray(kernel(*args, **kwargs), dtype=np.float64)
+
+
+def _frozen_orbitals(mol: Any, settings: Settings) -> int | None:
+    return (chemcore(mol) or None) if settings["frozen_core"] else None
+
+
+def _is_uncorrelated(mf: Any, settings: Settings) -> bool:
+    """Return True for fewer than two electrons to correlate, or no virtual orbital."""
+    mol, (alpha, _) = mf.mol, mf.mol.nelec
+    electrons = mol.nelectron - 2 * (_frozen_orbitals(mol, settings) or 0)
+    return bool(electrons < 2 or alpha >= mf.mo_coeff[0].shape[-1])
+
+
+def _refuse_unless(converged: bool, what: str, details: Details) -> None:
+    if not converged:
+        text = f"the {what} did not converge"
+        raise Refused(Failure.CC_NOT_CONVERGED, text, details)
+
+
+_METHODS = {"mp2": _mp2_answer, "ccsd": _ccsd_answer, "ccsd(t)": _ccsd_t_answer}
+
+
+def least_mb(mol: Any, settings: Settings) -> float:
+    """Return a lower bound of the memory of a label in MB, to refuse one early.
+
+    It counts the arrays that PySCF holds at once in any case, from the numbers of
+    occupied (o) and virtual (v) orbitals. SCF: ten matrices of all functions. MP2: the
+    amplitudes and one copy, 2 o²v². CCSD: amplitudes of both equations and a copy each,
+    4 o²v² (integrals and density matrices go to disk). UCCSD(T) gradients: three arrays
+    of triples of the larger spin, 3 (ov)³. A label below the bound may still exceed the
+    limit.
+    """
+    method, functions = settings["method"], mol.nao
+    numbers = 10.0 * functions**2
+    spins = [(float(o), float(functions - o)) for o in mol.nelec]
+    pairs = sum((o * v) ** 2 for o, v in spins) / 2
+    if method == "mp2":
+        numbers += 2 * pairs
+    if method in WAVE_FUNCTIONS[2:]:
+        numbers += 4 * pairs
+    if method == "ccsd(t)" and mol.spin:
+        numbers += 3 * max(o * v for o, v in spins) ** 3
+    return float(numbers * 8e-6)
+
+
+def refuse_hopeless(mol: Any, settings: Settings) -> None:
+    """Raise `Refused` if the label needs more memory than it is allowed."""
+    needed, allowed = least_mb(mol, settings), allowed_mb()
+    if needed > allowed:
+        text = (
+            f"{settings['method']} of {mol.natm} atoms with {mol.nao} functions needs "
+            f"at least {needed / 1e3:.0f} GB of memory, {allowed / 1e3:.1f} are allowed"
+        )
+        raise Refused(Failure.MEMORY, text, {"functions": int(mol.nao)})
