@@ -39,6 +39,8 @@ class Frame:
     id: FrameId = field(init=False)
 
     def __post_init__(self) -> None:
+        if not np.isfinite(self.numbers).all():
+            raise ValueError("expected atomic numbers, one is not finite")
         numbers = np.array(self.numbers, dtype=np.int64)
         positions = round_positions(self.positions)
         if positions.shape != (len(numbers), 3):

@@ -94,3 +94,8 @@ def test_other_number_types_give_the_same_frame():
     assert small == Frame([8, 1, 1], WATER)
     assert small != "a frame"
     assert len(small) == 3
+
+
+def test_a_number_of_no_element_is_refused_without_a_warning():
+    with pytest.raises(ValueError, match="one is not finite"):
+        Frame(np.array([1.0, np.nan]), np.zeros((2, 3)))

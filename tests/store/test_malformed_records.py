@@ -117,7 +117,7 @@ def changes(draw: st.DrawFn, forged: Forged) -> tuple[int, dict[str, Any], list[
         header[draw(st.sampled_from(sorted(header)))] = draw(st.sampled_from(WRONG))
     elif kind == "array" and arrays:
         place = draw(st.integers(0, len(arrays) - 1))
-        choices = (*ARRAYS, arrays[place][:1], -arrays[place], 7 * arrays[place])
+        choices = (*ARRAYS, arrays[place][:1], -1 * arrays[place], 7 * arrays[place])
         arrays[place] = draw(st.sampled_from(choices))
     elif kind == "other":
         other, arrays = forged.record(draw(st.integers(0, len(forged.entries) - 1)))
