@@ -43,8 +43,6 @@ from alloop.history.record_index import (
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame
 from alloop.loop.state import (
-    FoundCandidates,
-    GenerationSummary,
     LabelState,
     LoopState,
     PartErrors,
@@ -156,8 +154,6 @@ _CODEC = Codec(
         *CLASSES,
         ExaminationRequest,
         ExplorationRequest,
-        FoundCandidates,
-        GenerationSummary,
         OpenLabel,
         PartErrors,
         TrainingRequest,

@@ -31,8 +31,6 @@ from alloop.loop.commands import (
 from alloop.loop.state import (
     TEST,
     Exclusion,
-    FoundCandidates,
-    GenerationSummary,
     LabelState,
     LoopState,
     PartErrors,
@@ -246,9 +244,6 @@ def _apply_opened(state: LoopState, event: e.Opened) -> LoopState:
 
 def _apply_trained(state: LoopState, event: e.Trained) -> LoopState:
     error = float("nan") if event.evaluation is None else event.evaluation.force_mae
-    summary = GenerationSummary(
-        event.model, event.threshold, event.landmarks, event.error_limits
-    )
     number = event.generation
     failed = bool(event.failed_checks)
     rejects = failed and (event.refinement is not None or bool(state.accepted))
@@ -259,7 +254,7 @@ def _apply_trained(state: LoopState, event: e.Trained) -> LoopState:
         model=state.model if rejects else event.model,
         rejected=state.rejected | {number} if rejects else state.rejected,
         unaccepted=state.unaccepted | {number} if explores else state.unaccepted,
-        summaries={**state.summaries, number: summary},
+        summaries={**state.summaries, number: event.summary()},
         errors=(*state.errors, error),
         models=(*state.models, event.model),
     )
@@ -467,10 +462,7 @@ def apply_motion(state: LoopState, event: e.Explored | e.Examined) -> LoopState:
 
 def _apply_explored(state: LoopState, event: e.Explored) -> LoopState:
     walkers = {walker.index: walker for walker in event.walkers}
-    found = {
-        **state.found,
-        event.name: FoundCandidates(event.candidates, event.controls),
-    }
+    found = {**state.found, event.name: event.without_walkers()}
     command = state.open.get(event.name)
     begun = command.walkers if isinstance(command, Explore) else ()
     steps = {

@@ -11,15 +11,15 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from alloop.core.doubts import Doubt
-from alloop.core.error_limits import ErrorLimits
 from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import Cost
 from alloop.core.levels import Fidelity, LevelId
-from alloop.core.records import Candidate, Walker
+from alloop.core.records import Walker
 from alloop.core.seeds import name_share
 from alloop.core.splits import EXAMINATION, Purpose, split_of
 from alloop.core.units import Floats
 from alloop.loop.commands import Command, Examine, LabelFrame, ModelId
+from alloop.loop.events import Explored, Trained
 
 Exclusion: TypeAlias = tuple[FrameId, Fidelity | Literal["all"]]
 Stage: TypeAlias = Literal[
@@ -95,27 +95,6 @@ def label_blocks(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FoundCandidates:
-    """The frames that one exploration task found."""
-
-    candidates: tuple[Candidate, ...]
-    controls: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class GenerationSummary:
-    """The facts of a generation that exploration and choice need.
-
-    The fields are those of `events.Trained`.
-    """
-
-    model: ModelId
-    threshold: float | None
-    landmarks: Floats
-    error_limits: ErrorLimits | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class PartErrors:
     """The errors after a short training on `cheap` and `expensive` labels.
 
@@ -163,7 +142,7 @@ class LoopState:
     attempts: Mapping[str, int] = field(default_factory=dict)
     blocks: tuple[LabelBlock, ...] = ()
     recent: tuple[LabelState, ...] = ()
-    found: Mapping[str, FoundCandidates] = field(default_factory=dict)
+    found: Mapping[str, Explored] = field(default_factory=dict)
     walkers: Mapping[int, Walker] = field(default_factory=dict)
     round: int = 0
     generation: int = 0
@@ -171,7 +150,7 @@ class LoopState:
     labelled_generation: int = 0
     waiting_trainings: Mapping[int, int] = field(default_factory=dict)
     refined_generation: int = 0
-    summaries: Mapping[int, GenerationSummary] = field(default_factory=dict)
+    summaries: Mapping[int, Trained] = field(default_factory=dict)
     exploring_generation: int = 0
     threshold: float | None = None
     landmarks: Floats = field(default_factory=lambda: np.zeros((0, 0)))

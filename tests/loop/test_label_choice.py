@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from alloop.core.records import Walker
+from alloop.loop import events as e
 from alloop.loop.label_choice import (
     RoundQuotas,
     biased_frames,
@@ -13,12 +14,7 @@ from alloop.loop.label_choice import (
     flagged_frames,
 )
 from alloop.loop.rules import Budget
-from alloop.loop.state import (
-    FoundCandidates,
-    LabelState,
-    LoopState,
-    label_blocks,
-)
+from alloop.loop.state import LabelState, LoopState, label_blocks
 
 
 @pytest.fixture
@@ -34,8 +30,11 @@ def pool(world):
 def state(pool):
     make, rest = pool
     found = {
-        "explore/1/0/0": FoundCandidates(tuple(make[:4]), tuple(rest[:4])),
-        "explore/1/1/0": FoundCandidates(tuple(make[4:]), tuple(rest[4:])),
+        event.name: event
+        for event in (
+            e.Explored(1, 0, 0, (), tuple(make[:4]), tuple(rest[:4]), scored=0),
+            e.Explored(1, 1, 0, (), tuple(make[4:]), tuple(rest[4:]), scored=0),
+        )
     }
     return LoopState(stage="explore", seed=7, found=found, round=1, threshold=0.5)
 
@@ -101,9 +100,10 @@ def test_a_budget_that_shrank_below_what_is_spent_leaves_nothing(world):
 def test_control_frames_are_a_draw_that_surprise_does_not_bend(world, state, pool):
     drawn = control_frames(state, 3)
     flat = {
-        name: FoundCandidates(
-            tuple(replace(x, surprise=0.0) for x in found.candidates),
-            tuple(replace(x, surprise=0.0) for x in found.controls),
+        name: replace(
+            found,
+            candidates=tuple(replace(x, surprise=0.0) for x in found.candidates),
+            controls=tuple(replace(x, surprise=0.0) for x in found.controls),
         )
         for name, found in state.found.items()
     }
