@@ -188,7 +188,7 @@ def _held_out(
             "expected expensive labels that the model was not trained on, to see that "
             "they do not get worse: give `--heldout FILE`"
         )
-    return store_held_out(history, history.state.best)
+    return store_held_out(history, history.state.generations.best)
 
 
 def _training_labels(
@@ -200,7 +200,7 @@ def _training_labels(
     """Return the cheap and the expensive labels of the training, None if not known."""
     from alloop.jobs.refine_job import store_expensive, store_replay
 
-    best = None if history is None else history.state.best
+    best = None if history is None else history.state.generations.best
     cheap = None if replay is None else _file_labels(replay, units)
     costly = None if expensive is None else _file_labels(expensive, units)
     if history is not None and best is not None:

@@ -187,7 +187,9 @@ def _selection_table(rows: Sequence[tuple[int, LabelFrame, int]]) -> _Arrays:
 
 
 def _walker_table(state: LoopState) -> _Arrays:
-    walkers = [state.walkers[key] for key in sorted(state.walkers)]
+    walkers = [
+        state.exploration.walkers[key] for key in sorted(state.exploration.walkers)
+    ]
     batch = pack_frames([walker.frame for walker in walkers])
     return {
         "walker": _integers([walker.index for walker in walkers]),
@@ -293,7 +295,7 @@ class ColumnRows:
     def _add_scores(self, before: LoopState, event: e.Explored) -> None:
         asked = before.open[event.name]
         assert isinstance(asked, Explore)
-        judge = before.summaries.get(asked.generation)
+        judge = before.generations.summaries.get(asked.generation)
         threshold = None if judge is None else judge.threshold
         for found in (*event.candidates, *event.controls):
             row = self._structure_row(found.frame.id)
@@ -314,9 +316,9 @@ class ColumnRows:
         """Add the labels requested for the first time, not lost ones sent again."""
         asked = {x.name: x for x in commands if isinstance(x, LabelFrame)}
         for name, command in asked.items():
-            if name not in before.open and name not in before.retries:
+            if name not in before.open and name not in before.labels.retries:
                 row = self._structure_row(command.frame.id)
-                self._fresh.selections.append((row, command, before.round))
+                self._fresh.selections.append((row, command, before.exploration.round))
 
     def _structure_row(self, frame: FrameId) -> int:
         return self._known[bytes.fromhex(frame)]

@@ -144,7 +144,10 @@ def leftover_turns(found: Iterable[SavedRecord]) -> Iterator[ContinuedTurn]:
 
 def needed_models(state: LoopState) -> frozenset[str]:
     """Return the ids of the models that the state needs to continue."""
-    found = {state.model, *(summary.model for summary in state.summaries.values())}
+    found = {
+        state.generations.model,
+        *(summary.model for summary in state.generations.summaries.values()),
+    }
     for command in state.open.values():
         if isinstance(command, Explore):
             found.add(command.model)

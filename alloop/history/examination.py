@@ -38,7 +38,10 @@ def examined_frames(
     for candidate in examination_frames(history):
         frame = candidate.frame.id
         found = history.label_index.get(level, frame)
-        excluded = {(frame, "expensive"), (frame, "all")} & history.state.excluded
+        excluded = {
+            (frame, "expensive"),
+            (frame, "all"),
+        } & history.state.labels.excluded
         if not isinstance(found, Label) or excluded:
             continue
         if not barred & {*doubts_of_details(found.details)}:

@@ -19,7 +19,7 @@ def label_entries(history: History) -> tuple[LabelEntry, ...]:
     often has `Failure.LOST`. One that was requested again has a second entry. The last
     ones are those that a repair kept (`Restored`); no record requested them.
     """
-    excluded = history.state.excluded
+    excluded = history.state.labels.excluded
     labels = (*history.record_index.labels, *_restored_labels(history))
     if not excluded:
         return tuple(labels)
@@ -77,7 +77,7 @@ def lost_labels(history: History) -> tuple[LabelFrame, ...]:
         for label in label_entries(history)
         if not label.is_given
     }
-    busy = {*history.state.open, *history.state.retries}
+    busy = {*history.state.open, *history.state.labels.retries}
     return tuple(
         label.request
         for name, label in sorted(last.items())

@@ -43,6 +43,10 @@ from alloop.history.record_index import (
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame
 from alloop.loop.state import (
+    CampaignLabels,
+    ExaminationState,
+    ExplorationState,
+    Generations,
     LabelState,
     LoopState,
     PartErrors,
@@ -54,7 +58,13 @@ from alloop.store.codec import Codec, EncodedRecord
 from alloop.store.record import Array
 
 NAME = "driver"
-_GROWING = ("blocks", "recent")
+_GROWING = ("blocks", "recent")  # of the labels, laid out in columns
+_PARTS = {
+    "labels": CampaignLabels,
+    "generations": Generations,
+    "exploration": ExplorationState,
+    "examination": ExaminationState,
+}
 _REST = (
     *("trainings", "rechecked", "open_labels", "retries"),
     *("explorations", "examinations", "round", "generation"),
@@ -169,14 +179,16 @@ def fold_to_bytes(fold: JournalFold) -> bytes:
     """Return the fold as bytes."""
     state, index, entries = fold.state, fold.label_index, fold.record_index
     label_entries, others = label_columns(entries.labels, index)
-    small = {f.name: getattr(state, f.name) for f in fields(state)}
     good = [x for x in index.labels.values() if isinstance(x, Label)]
     encoded = _CODEC.encode(
         _SavedFold(
             config=fold.config,
-            state=_to_plain({k: v for k, v in small.items() if k not in _GROWING}),
-            entries=_entries_array(list(state.entries())),
-            blocks=(*(len(x.entries) for x in state.blocks), len(state.recent)),
+            state=_to_plain(_small_fields(state)),
+            entries=_entries_array(list(state.labels.entries())),
+            blocks=(
+                *(len(x.entries) for x in state.labels.blocks),
+                len(state.labels.recent),
+            ),
             frames=pack_frames(list(index.frames.values())),
             labels=_labels_array(index, good),
             forces=np.concatenate([np.zeros((0, 3)), *(x.forces for x in good)]),
@@ -198,11 +210,22 @@ def fold_from_bytes(seq: int, data: bytes) -> JournalFold:
     found = _unpack_fold(data)
     entries = iter(_array_entries(found.entries))
     *blocks, recent = (_first_entries(entries, count) for count in found.blocks)
-    small = LoopState(**_from_plain(found.state))
-    state = replace(small, blocks=label_blocks(blocks), recent=recent)
+    facts = _from_plain(found.state)
+    parts = {name: part(**facts.pop(name)) for name, part in _PARTS.items()}
+    labels = replace(parts["labels"], blocks=label_blocks(blocks), recent=recent)
+    state = LoopState(**facts, **parts | {"labels": labels})
     index = _label_index(found)
     records = _record_index(found, index)
     return JournalFold(seq, found.config, state, index, records)
+
+
+def _small_fields(state: LoopState) -> dict[str, Any]:
+    """Return the fields of the state, and as trees those of its parts."""
+    facts = {x.name: getattr(state, x.name) for x in fields(state)}
+    for name, part in _PARTS.items():
+        names = {x.name for x in fields(part)}.difference(_GROWING)
+        facts[name] = {x: getattr(facts[name], x) for x in sorted(names)}
+    return facts
 
 
 def _unpack_fold(data: bytes) -> _SavedFold:

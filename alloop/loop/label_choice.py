@@ -59,7 +59,7 @@ class RoundQuotas:
         They are never more than the rest of the CPU hours pays for, at the costs
         recorded last. With `rules.split` the budget is one of money, see `level_split`.
         """
-        opened = [x for x in state.recent if state.stage == "flag"]
+        opened = [x for x in state.labels.recent if state.stage == "flag"]
         spent = sum(entry.fidelity == "cheap" for entry in opened)
         few = sum(entry.fidelity == "expensive" for entry in opened)
         expensive = labels_left(state, rules, "expensive") + few
@@ -71,8 +71,8 @@ class RoundQuotas:
         found = round_counts(
             state,
             rules,
-            state.labels_used("cheap") - spent,
-            state.labels_used("expensive") - few,
+            state.labels.used("cheap") - spent,
+            state.labels.used("expensive") - few,
         )
         if found is not None:
             now, many = found.expensive, found.cheap
@@ -95,15 +95,15 @@ def _affordable_share(
     )
     if hours is None or cost == 0.0:
         return 1.0
-    spare = 3600 * hours - state.cpu_seconds() - reserved(state, rules) + paid
+    spare = 3600 * hours - state.labels.cpu_seconds() - reserved(state, rules) + paid
     return min(1.0, max(0.0, spare) / cost)
 
 
 def control_frames(state: LoopState, quota: int) -> list[Candidate]:
     """Return random frames, whatever their surprise, on which errors are measured."""
     pool = _candidate_pool(state, controls=True, taken=_labelled_frames(state))
-    rng = random_stream(state.seed, f"control/{state.round}")
-    chosen = RandomChoice().select(pool, state.landmarks, quota, rng)
+    rng = random_stream(state.seed, f"control/{state.exploration.round}")
+    chosen = RandomChoice().select(pool, state.exploration.landmarks, quota, rng)
     return [pool[index] for index in chosen]
 
 
@@ -118,11 +118,14 @@ def flagged_frames(
     pool = _candidate_pool(
         state, controls=random, taken={*taken, *_labelled_frames(state)}
     )
-    rng = random_stream(state.seed, f"flag/{state.round}")
+    rng = random_stream(state.seed, f"flag/{state.exploration.round}")
     selector = _RANDOM if random else rules.selector
-    chosen = selector.select(pool, state.landmarks, quota, rng, state.threshold)
+    chosen = selector.select(
+        pool, state.exploration.landmarks, quota, rng, state.exploration.threshold
+    )
     return [
-        (pool[i], _selection_reason(pool[i], state.threshold, selector)) for i in chosen
+        (pool[i], _selection_reason(pool[i], state.exploration.threshold, selector))
+        for i in chosen
     ]
 
 
@@ -135,14 +138,14 @@ def biased_frames(state: LoopState, rules: Rules, quota: int) -> Chosen:
     doubted = rules.barred_doubts("cheap")
     bias = {
         entry.frame: entry.bias
-        for entry in state.recent
+        for entry in state.labels.recent
         if entry.purpose == "flagged"
         and entry.good
         and entry.bias is not None
         and not entry.doubts & doubted
     }
     random = rules.selection == "random"
-    barred = {frame for frame, _ in state.excluded}
+    barred = {frame for frame, _ in state.labels.excluded}
     pool = [
         candidate
         for candidate in _candidate_pool(state, controls=random, taken=barred)
@@ -151,9 +154,9 @@ def biased_frames(state: LoopState, rules: Rules, quota: int) -> Chosen:
     biases = np.array([float(bias[candidate.frame.id] or 0.0) for candidate in pool])
     worth = _label_worth(pool, biases, rules.triage)
     rated = [replace(c, surprise=float(w)) for c, w in zip(pool, worth, strict=True)]
-    rng = random_stream(state.seed, f"bias/{state.round}")
+    rng = random_stream(state.seed, f"bias/{state.exploration.round}")
     selector = _RANDOM if random else rules.expensive_selector
-    chosen = selector.select(rated, state.landmarks, quota, rng, None)
+    chosen = selector.select(rated, state.exploration.landmarks, quota, rng, None)
     why = "random" if random else "bias {:.3f} eV/Å against the cheap label"
     return [(pool[index], why.format(biases[index])) for index in chosen]
 
@@ -196,7 +199,7 @@ def _candidate_pool(
     state: LoopState, *, controls: bool, taken: Collection[str]
 ) -> list[Candidate]:
     frames: dict[str, Candidate] = {}
-    for _, found in sorted(state.found.items(), key=lambda item: item[0]):
+    for _, found in sorted(state.exploration.pieces.items(), key=lambda item: item[0]):
         for candidate in found.controls if controls else found.candidates:
             if candidate.frame.id not in taken:
                 frames[candidate.frame.id] = candidate
@@ -204,7 +207,7 @@ def _candidate_pool(
 
 
 def _labelled_frames(state: LoopState) -> set[str]:
-    return {entry.frame for entry in state.entries()}
+    return {entry.frame for entry in state.labels.entries()}
 
 
 def _selection_reason(

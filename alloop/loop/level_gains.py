@@ -69,18 +69,20 @@ class LevelGains:
 
 def part_commands(state: LoopState, rules: Rules) -> tuple[TrainPart, ...]:
     """Return the short trainings beside the next training, none where none is due."""
-    generation = state.labelled_generation + 1
+    generation = state.generations.labelled + 1
     plan = rules.split
     if plan is None or rules.is_single_fidelity or generation % plan.every:
         return ()
     costly, doubted = rules.barred_doubts("expensive"), rules.barred_doubts("cheap")
-    labels = _in_order(state.seed, "expensive", state.trained_on("expensive", costly))
-    tests = state.validation_frames(costly)
+    labels = _in_order(
+        state.seed, "expensive", state.labels.trained_on("expensive", costly)
+    )
+    tests = state.labels.validation_frames(costly)
     aside = max(_LEAST - len(tests), ceil(_JUDGED * len(labels)))
     judged = {*labels[:aside], *tests}
     expensive = labels[aside:]
-    cheap = set(state.trained_on("cheap", doubted)) - judged
-    cheap -= set(state.held_out(rules.heldout, doubted))
+    cheap = set(state.labels.trained_on("cheap", doubted)) - judged
+    cheap -= set(state.labels.held_out(state.seed, rules.heldout, doubted))
     if min(len(judged), len(cheap), len(expensive)) < _LEAST:
         return ()
     ordered = _in_order(state.seed, "cheap", cheap)
@@ -111,11 +113,15 @@ def _first(frames: Sequence[FrameId], share: float) -> tuple[FrameId, ...]:
 def level_gains(state: LoopState) -> LevelGains | None:
     """Return what the labels gained; None before it was measured or priced."""
     price = {f: mean_label_cost(state, f) for f in ("cheap", "expensive")}
-    whole = [n for n, found in sorted(state.parts.items()) if set(found) == set(PARTS)]
+    whole = [
+        n
+        for n, found in sorted(state.generations.part_errors.items())
+        if set(found) == set(PARTS)
+    ]
     if not whole or min(price.values()) <= 0.0:
         return None
     ratio = price["cheap"] / price["expensive"]
-    recent = [state.parts[number] for number in whole[-_RECENT:]]
+    recent = [state.generations.part_errors[number] for number in whole[-_RECENT:]]
     return LevelGains(
         generation=whole[-1],
         measured=len(recent),

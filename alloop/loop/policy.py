@@ -128,8 +128,10 @@ def _next_commands(state: LoopState, rules: Rules) -> Commands:
 
     Lost labels that were asked for again come first, when all else is resolved.
     """
-    if state.retries:
-        again = tuple(state.retries[name] for name in sorted(state.retries))
+    if state.labels.retries:
+        again = tuple(
+            state.labels.retries[name] for name in sorted(state.labels.retries)
+        )
         return () if state.open else again
     return waiting_training(state, rules) + _next_step(state, rules)
 
@@ -152,11 +154,11 @@ def _end_campaign(state: LoopState, rules: Rules, reason: str) -> Commands:
     Before that, labels that came late are learned from, and the best generation is
     examined, beside rechecks that waited for further labels.
     """
-    if state.open or state.waiting_trainings:
+    if state.open or state.generations.waiting:
         return ()
-    if state.unlearned:
+    if state.labels.unlearned:
         return train_and_price(state, rules)
-    if state.ending is None:
+    if state.examination.reason is None:
         examination = examine_commands(state, rules, reason)
         if examination:
             return (*examination, *recheck_commands(state, rules))
@@ -166,17 +168,21 @@ def _end_campaign(state: LoopState, rules: Rules, reason: str) -> Commands:
 
 def _conclude(state: LoopState, rules: Rules) -> Commands:
     """End the campaign after its examination, if nothing changed since."""
-    return () if state.ending is None else _end_campaign(state, rules, state.ending)
+    return (
+        ()
+        if state.examination.reason is None
+        else _end_campaign(state, rules, state.examination.reason)
+    )
 
 
 def _stalled(state: LoopState, rules: Rules) -> Commands:
     """Stop if no walker got beyond its first steps in two rounds in a row."""
-    return _walkers_lost(rules) if state.stalled_rounds > 1 else ()
+    return _walkers_lost(rules) if state.exploration.stalled_rounds > 1 else ()
 
 
 def _died(state: LoopState, rules: Rules) -> Commands:
     """Stop if no walker got beyond its first steps and there is no frame to label."""
-    return _walkers_lost(rules) if state.died else ()
+    return _walkers_lost(rules) if state.exploration.died else ()
 
 
 def _walkers_lost(rules: Rules) -> Commands:
@@ -204,9 +210,14 @@ def _explore_round(state: LoopState, rules: Rules) -> Commands:
     End the campaign instead if there is a reason to.
     """
     number = exploring_generation(state, rules)
-    if number > state.generation:
+    if number > state.generations.count:
         return ()
-    state = replace(state, exploring_generation=state.usable_until(number))
+    state = replace(
+        state,
+        exploration=replace(
+            state.exploration, generation=state.generations.usable_until(number)
+        ),
+    )
     reason = _stop_reason(state, rules)
     if reason is not None:
         return _end_campaign(state, rules, reason)
@@ -260,7 +271,10 @@ def _label_flagged(state: LoopState, rules: Rules) -> Commands:
 
 def _label_biased(state: LoopState, rules: Rules) -> Commands:
     quota = RoundQuotas.from_state(state, rules).expensive
-    if any(x.purpose == "flagged" and x.fidelity == "expensive" for x in state.recent):
+    if any(
+        x.purpose == "flagged" and x.fidelity == "expensive"
+        for x in state.labels.recent
+    ):
         return ()
     labels = tuple(
         label_command(
@@ -273,7 +287,7 @@ def _label_biased(state: LoopState, rules: Rules) -> Commands:
 
 def prepare_commands(state: LoopState, rules: Rules) -> tuple[Prepare, ...]:
     """Return a command for each molecule without first labels or validation frames."""
-    has_test = bool(state.validation_frames())
+    has_test = bool(state.labels.validation_frames())
     seeding = rules.seeding
     commands = []
     for molecule, frame in enumerate(state.start):
@@ -319,7 +333,7 @@ def _missing_fidelities(
     )
     supplied = {
         entry.fidelity
-        for entry in state.entries()
+        for entry in state.labels.entries()
         if entry.purpose == "given" and entry.molecule == molecule
     }
     return tuple(fidelity for fidelity in needed if fidelity not in supplied)
@@ -350,7 +364,7 @@ def _equal_part(total: int, index: int, parts: int) -> int:
 def explore_commands(state: LoopState, rules: Rules) -> tuple[Explore, ...]:
     """Return the first commands of the next round, one for each batch of walkers.
 
-    state.exploring_generation: the generation that explores.
+    state.exploration.generation: the generation that explores.
     """
     walkers = [
         _round_walker(state, index, rules) for index in range(rules.exploring.walkers)
@@ -358,7 +372,7 @@ def explore_commands(state: LoopState, rules: Rules) -> tuple[Explore, ...]:
     size = rules.exploring.batch
     batches = [walkers[i : i + size] for i in range(0, len(walkers), size)]
     return tuple(
-        _explore_piece(state, rules, state.round + 1, number, 0, batch)
+        _explore_piece(state, rules, state.exploration.round + 1, number, 0, batch)
         for number, batch in enumerate(batches)
     )
 
@@ -390,8 +404,8 @@ def _explore_piece(
         round=round_,
         piece=piece,
         batch=batch,
-        generation=state.exploring_generation,
-        model=state.summaries[state.exploring_generation].model,
+        generation=state.exploration.generation,
+        model=state.generations.summaries[state.exploration.generation].model,
         walkers=tuple(_at_temperature(state, x, rules) for x in walkers),
         steps=steps,
         keep=3 * max(picks.cheap, picks.expensive),
@@ -404,12 +418,12 @@ def _round_walker(state: LoopState, index: int, rules: Rules) -> Walker:
 
     By the naive protocol it is always a new one.
     """
-    walker = state.walkers.get(index)
+    walker = state.exploration.walkers.get(index)
     goes_on = rules.exploring.protocol != "naive"
     if goes_on and walker is not None and walker.stopped is None:
         return walker
     molecule = index % len(state.start)
-    rng = random_stream(state.seed, f"walker/{index}/{state.round + 1}")
+    rng = random_stream(state.seed, f"walker/{index}/{state.exploration.round + 1}")
     seeds = state.seeds.get(molecule) or (state.start[molecule],)
     frame = seeds[int(rng.integers(len(seeds)))]
     kelvin = _exploring_temperature(state, index, rules)
@@ -439,17 +453,20 @@ def examine_commands(
 
     Walkers start from first frames, each on its own. A frame of each is taken at fixed
     steps, whatever its surprise, so that the frames are those that the model will be
-    used on. Where they come from another campaign's examination (`state.posed`),
+    used on. Where they come from another campaign's examination
+    (`posed_frames`),
     nothing moves.
 
     There are none where it had one, or where none is wanted. reason: why the campaign
     ends.
     """
-    wanted = len(state.posed) or rules.examining.frames
-    if not state.models or wanted == 0 or _frames_examined(state) >= wanted:
+    wanted = len(state.examination.posed_frames) or rules.examining.frames
+    if not state.generations.models or wanted == 0 or _frames_examined(state) >= wanted:
         return ()
     walkers = (
-        _posed_walkers(state, rules) if state.posed else _fresh_walkers(state, rules)
+        _posed_walkers(state, rules)
+        if state.examination.posed_frames
+        else _fresh_walkers(state, rules)
     )
     size = rules.exploring.batch
     return tuple(
@@ -457,10 +474,10 @@ def examine_commands(
             number=_examination_number(state),
             batch=batch,
             piece=0,
-            generation=state.best,
-            model=state.models[state.best - 1],
+            generation=state.generations.best,
+            model=state.generations.models[state.generations.best - 1],
             walkers=tuple(walkers[start : start + size]),
-            steps=0 if state.posed else rules.examining.spacing,
+            steps=0 if state.examination.posed_frames else rules.examining.spacing,
             wanted=wanted,
             reason=reason,
         )
@@ -478,7 +495,7 @@ def next_examine_piece(state: LoopState, event: e.Examined) -> tuple[Examine, ..
 
     There is none where the batch has given its share or no walker moves any more.
     """
-    last, after = state.examination, event.piece + 1
+    last, after = state.examination.last, event.piece + 1
     if last is None or last.number != event.number or last.steps == 0:
         return ()
     wanted = last.wanted - after * _walker_count(last.wanted, len(state.start))
@@ -521,7 +538,11 @@ def _posed_walkers(state: LoopState, rules: Rules) -> Sequence[Walker]:
             temperature=_examining_temperature(state, index, rules),
         )
         for index, (frame, molecule) in enumerate(
-            zip(state.posed, state.posed_molecules, strict=True)
+            zip(
+                state.examination.posed_frames,
+                state.examination.posed_molecules,
+                strict=True,
+            )
         )
     ]
 
@@ -535,11 +556,17 @@ def _walker_count(frames: int, molecules: int) -> int:
 
 
 def _examination_number(state: LoopState) -> int:
-    return 1 if state.examination is None else state.examination.number + 1
+    return 1 if state.examination.last is None else state.examination.last.number + 1
 
 
 def _frames_examined(state: LoopState) -> int:
-    return state.examined.get(state.models[state.best - 1], 0) if state.models else 0
+    return (
+        state.examination.frame_counts.get(
+            state.generations.models[state.generations.best - 1], 0
+        )
+        if state.generations.models
+        else 0
+    )
 
 
 _STEPS: dict[str, tuple[Callable[[LoopState, Rules], Commands], ...]] = {

@@ -58,10 +58,13 @@ def apply_event(state: LoopState, event: e.Event) -> LoopState:
         case e.Posed():
             return replace(
                 state,
-                posed=event.frames,
-                posed_molecules=event.molecules,
-                examined={},
-                ending=None,
+                examination=replace(
+                    state.examination,
+                    posed_frames=event.frames,
+                    posed_molecules=event.molecules,
+                    frame_counts={},
+                    reason=None,
+                ),
                 finished=None,
             )
         case e.Excluded() | e.Included():
@@ -90,7 +93,7 @@ def _apply_answer(state: LoopState, event: e.Answer) -> LoopState:
         case e.PartTrained():
             return _apply_part(state, event)
         case e.Priced():
-            return replace(state, costs=dict(event.costs))
+            return replace(state, labels=replace(state.labels, costs=dict(event.costs)))
         case e.Sampled() | e.Rechecked():
             return state
 
@@ -121,27 +124,42 @@ def _noted(state: LoopState, command: Command) -> LoopState:
             return _apply_explore(state, command)
         case Train():
             return _apply_train(state, command)
-        case Price(generation=number) if number > state.labelled_generation:
-            waiting = {**state.waiting_trainings, number: len(state.blocks)}
-            return replace(state, labelled_generation=number, waiting_trainings=waiting)
+        case Price(generation=number) if number > state.generations.labelled:
+            waiting = {**state.generations.waiting, number: len(state.labels.blocks)}
+            return replace(
+                state,
+                generations=replace(
+                    state.generations, labelled=number, waiting=waiting
+                ),
+            )
         case Examine(reason=reason):
             last = replace(command, walkers=())
-            return replace(state, examination=last, ending=reason)
+            return replace(
+                state, examination=replace(state.examination, last=last, reason=reason)
+            )
         case Recheck():
-            return replace(state, rechecks=state.rechecks | {command.name})
+            return replace(
+                state,
+                labels=replace(
+                    state.labels, rechecks=state.labels.rechecks | {command.name}
+                ),
+            )
         case _:
             return state
 
 
 def _apply_train(state: LoopState, command: Train) -> LoopState:
     number = command.generation
-    waiting = {k: v for k, v in state.waiting_trainings.items() if k != number}
+    waiting = {k: v for k, v in state.generations.waiting.items() if k != number}
     return replace(
         state,
-        labelled_generation=max(state.labelled_generation, number),
-        refined_generation=number if command.refine else state.refined_generation,
-        waiting_trainings=waiting,
-        unlearned=bool(command.refine),
+        generations=replace(
+            state.generations,
+            labelled=max(state.generations.labelled, number),
+            refined=number if command.refine else state.generations.refined,
+            waiting=waiting,
+        ),
+        labels=replace(state.labels, unlearned=bool(command.refine)),
     )
 
 
@@ -151,8 +169,8 @@ def _keeps_stage(state: LoopState, command: Command) -> bool:
     Such are a label that was lost, a training that had to wait and any recheck.
     """
     if isinstance(command, Train):
-        return command.generation in state.waiting_trainings
-    return isinstance(command, Recheck) or command.name in state.retries
+        return command.generation in state.generations.waiting
+    return isinstance(command, Recheck) or command.name in state.labels.retries
 
 
 def _apply_explore(state: LoopState, command: Explore) -> LoopState:
@@ -164,15 +182,31 @@ def _apply_explore(state: LoopState, command: Explore) -> LoopState:
     number = command.generation
     state = replace(
         state,
-        round=command.round,
-        walkers={**state.walkers, **{each.index: each for each in command.walkers}},
-        exploring_generation=number,
-        summaries={k: v for k, v in state.summaries.items() if k >= number},
+        exploration=replace(
+            state.exploration,
+            round=command.round,
+            walkers={
+                **state.exploration.walkers,
+                **{each.index: each for each in command.walkers},
+            },
+            generation=number,
+        ),
+        generations=replace(
+            state.generations,
+            summaries={
+                k: v for k, v in state.generations.summaries.items() if k >= number
+            },
+        ),
     )
-    summary = state.summaries.get(number)
+    summary = state.generations.summaries.get(number)
     if summary is None:
         return state
-    return replace(state, threshold=summary.threshold, landmarks=summary.landmarks)
+    return replace(
+        state,
+        exploration=replace(
+            state.exploration, threshold=summary.threshold, landmarks=summary.landmarks
+        ),
+    )
 
 
 def _enter_stage(state: LoopState, stage: Stage) -> LoopState:
@@ -180,15 +214,25 @@ def _enter_stage(state: LoopState, stage: Stage) -> LoopState:
 
     The entries of the step that ended become a block.
     """
-    steps = [state.recent] if state.recent else []
-    blocks = label_blocks(steps, before=state.blocks)
+    steps = [state.labels.recent] if state.labels.recent else []
+    blocks = label_blocks(steps, before=state.labels.blocks)
     if state.stage == "explore":
         state = replace(
-            state, stalled_rounds=state.stalled_rounds + 1 if state.died else 0
+            state,
+            exploration=replace(
+                state.exploration,
+                stalled_rounds=state.exploration.stalled_rounds + 1
+                if state.exploration.died
+                else 0,
+            ),
         )
     if stage == "explore":
-        state = replace(state, found={}, moved_steps={})
-    return replace(state, stage=stage, blocks=blocks, recent=())
+        state = replace(
+            state, exploration=replace(state.exploration, pieces={}, moved_steps={})
+        )
+    return replace(
+        state, stage=stage, labels=replace(state.labels, blocks=blocks, recent=())
+    )
 
 
 def _command_stage(command: Command) -> Stage:
@@ -216,8 +260,8 @@ def _amended(state: LoopState) -> LoopState:
     return replace(
         state,
         stage="train" if again else state.stage,
-        stalled_rounds=0,
-        ending=None,
+        exploration=replace(state.exploration, stalled_rounds=0),
+        examination=replace(state.examination, reason=None),
         finished=None,
         broken=None,
         attempts={},
@@ -237,8 +281,8 @@ def _apply_opened(state: LoopState, event: e.Opened) -> LoopState:
         seed=event.seed,
         levels=dict(event.levels),
         start=event.start,
-        model=event.model,
-        recent=given_entries(event),
+        generations=replace(state.generations, model=event.model),
+        labels=replace(state.labels, recent=given_entries(event)),
     )
 
 
@@ -246,17 +290,26 @@ def _apply_trained(state: LoopState, event: e.Trained) -> LoopState:
     error = float("nan") if event.evaluation is None else event.evaluation.force_mae
     number = event.generation
     failed = bool(event.failed_checks)
-    rejects = failed and (event.refinement is not None or bool(state.accepted))
+    rejects = failed and (
+        event.refinement is not None or bool(state.generations.accepted)
+    )
     explores = failed and not rejects  # since no generation was accepted before it
     return replace(
         state,
-        generation=number,
-        model=state.model if rejects else event.model,
-        rejected=state.rejected | {number} if rejects else state.rejected,
-        unaccepted=state.unaccepted | {number} if explores else state.unaccepted,
-        summaries={**state.summaries, number: event.summary()},
-        errors=(*state.errors, error),
-        models=(*state.models, event.model),
+        generations=replace(
+            state.generations,
+            count=number,
+            model=state.generations.model if rejects else event.model,
+            rejected=state.generations.rejected | {number}
+            if rejects
+            else state.generations.rejected,
+            unaccepted=state.generations.unaccepted | {number}
+            if explores
+            else state.generations.unaccepted,
+            summaries={**state.generations.summaries, number: event.summary()},
+            errors=(*state.generations.errors, error),
+            models=(*state.generations.models, event.model),
+        ),
     )
 
 
@@ -266,8 +319,14 @@ def _apply_part(state: LoopState, event: e.PartTrained) -> LoopState:
         return state
     found = PartErrors(len(asked.cheap), len(asked.expensive), event.errors)
     number = asked.generation
-    known = {**state.parts.get(number, {}), asked.part: found}
-    return replace(state, parts={**state.parts, number: known})
+    known = {**state.generations.part_errors.get(number, {}), asked.part: found}
+    return replace(
+        state,
+        generations=replace(
+            state.generations,
+            part_errors={**state.generations.part_errors, number: known},
+        ),
+    )
 
 
 def _apply_lost(state: LoopState, event: e.TaskLost) -> LoopState:
@@ -339,7 +398,7 @@ def apply_retried(state: LoopState, event: e.Retried) -> LoopState:
     labels = {command.name: command for command in event.labels}
     return replace(
         state,
-        retries={**state.retries, **labels},
+        labels=replace(state.labels, retries={**state.labels.retries, **labels}),
         attempts={k: v for k, v in state.attempts.items() if k not in labels},
         finished=None,
     )
@@ -351,14 +410,24 @@ def record_entry(state: LoopState, command: LabelFrame, entry: LabelState) -> Lo
     A label that was asked for again takes the place of its failure, so that it counts
     once.
     """
-    if command.name not in state.retries:
-        return replace(state, recent=(*state.recent, entry))
+    if command.name not in state.labels.retries:
+        return replace(
+            state, labels=replace(state.labels, recent=(*state.labels.recent, entry))
+        )
     return replace(
         state,
-        blocks=label_blocks(_replace_entry(x.entries, entry) for x in state.blocks),
-        recent=_replace_entry(state.recent, entry),
-        retries={k: v for k, v in state.retries.items() if k != command.name},
-        unlearned=state.unlearned or (entry.good and entry.purpose != EXAMINATION),
+        labels=replace(
+            state.labels,
+            blocks=label_blocks(
+                _replace_entry(x.entries, entry) for x in state.labels.blocks
+            ),
+            recent=_replace_entry(state.labels.recent, entry),
+            retries={
+                k: v for k, v in state.labels.retries.items() if k != command.name
+            },
+            unlearned=state.labels.unlearned
+            or (entry.good and entry.purpose != EXAMINATION),
+        ),
     )
 
 
@@ -416,7 +485,7 @@ def _limit_ratio(
     if (command.fidelity, command.purpose) != ("expensive", "control"):
         return None, None
     found = _candidate(state, command)
-    summary = state.summaries.get(state.exploring_generation)
+    summary = state.generations.summaries.get(state.exploration.generation)
     limits = None if summary is None else summary.error_limits
     if found is None or limits is None or not isfinite(found.surprise):
         return None, None
@@ -430,7 +499,7 @@ def _limit_ratio(
 
 def _candidate(state: LoopState, command: LabelFrame) -> Candidate | None:
     """Return the candidate whose label was asked for, None where it was not found."""
-    for _, found in sorted(state.found.items(), key=lambda item: item[0]):
+    for _, found in sorted(state.exploration.pieces.items(), key=lambda item: item[0]):
         for candidate in (*found.candidates, *found.controls):
             if candidate.frame.id == command.frame.id:
                 return candidate
@@ -441,13 +510,17 @@ def apply_exclusion(state: LoopState, event: e.Excluded | e.Included) -> LoopSta
     """Return the state after a label was excluded or included by hand."""
     if isinstance(event, e.Excluded):
         pair: Exclusion = (event.frame, event.fidelity or "all")
-        return replace(state, excluded=state.excluded | {pair})
+        return replace(
+            state, labels=replace(state.labels, excluded=state.labels.excluded | {pair})
+        )
     gone = {
         (frame, fidelity)
-        for frame, fidelity in state.excluded
+        for frame, fidelity in state.labels.excluded
         if frame == event.frame and event.fidelity in (None, fidelity)
     }
-    return replace(state, excluded=state.excluded - gone)
+    return replace(
+        state, labels=replace(state.labels, excluded=state.labels.excluded - gone)
+    )
 
 
 def apply_motion(state: LoopState, event: e.Explored | e.Examined) -> LoopState:
@@ -462,7 +535,7 @@ def apply_motion(state: LoopState, event: e.Explored | e.Examined) -> LoopState:
 
 def _apply_explored(state: LoopState, event: e.Explored) -> LoopState:
     walkers = {walker.index: walker for walker in event.walkers}
-    found = {**state.found, event.name: event.without_walkers()}
+    found = {**state.exploration.pieces, event.name: event.without_walkers()}
     command = state.open.get(event.name)
     begun = command.walkers if isinstance(command, Explore) else ()
     steps = {
@@ -471,16 +544,27 @@ def _apply_explored(state: LoopState, event: e.Explored) -> LoopState:
         if before.index in walkers
     }
     moved = {
-        **state.moved_steps,
-        **{k: state.moved_steps.get(k, 0) + n for k, n in steps.items()},
+        **state.exploration.moved_steps,
+        **{k: state.exploration.moved_steps.get(k, 0) + n for k, n in steps.items()},
     }
-    walkers = {**state.walkers, **walkers}
-    return replace(state, walkers=walkers, found=found, moved_steps=moved)
+    walkers = {**state.exploration.walkers, **walkers}
+    return replace(
+        state,
+        exploration=replace(
+            state.exploration, walkers=walkers, pieces=found, moved_steps=moved
+        ),
+    )
 
 
 def _apply_examined(state: LoopState, event: e.Examined) -> LoopState:
     command = state.open.get(event.name)
     if not isinstance(command, Examine) or not event.frames:
         return state
-    asked = max(command.wanted, state.examined.get(command.model, 0))
-    return replace(state, examined={**state.examined, command.model: asked})
+    asked = max(command.wanted, state.examination.frame_counts.get(command.model, 0))
+    return replace(
+        state,
+        examination=replace(
+            state.examination,
+            frame_counts={**state.examination.frame_counts, command.model: asked},
+        ),
+    )

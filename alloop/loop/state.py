@@ -107,74 +107,24 @@ class PartErrors:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LoopState:
-    """Open work, counters and ids; never all frames.
+class CampaignLabels:
+    """The labels asked for, and what is known of them.
 
-    Entries of closed steps are kept in blocks with running totals, so that the cost of
-    an event depends on the size of the open step, not on the length of the campaign.
-    retries: lost labels
-    asked for again, until they are answered; unlearned: True if one of them came back
-    good, or a generation was refined, and no training has followed.
-
-    generation, model: the newest. exploring_generation: the one that the last
-    exploration used, with its threshold and landmarks; summaries: the facts of it and
-    of all generations since. labelled_generation: the newest one whose labels are
-    fixed; waiting_trainings: the generations up to it whose training is yet to be asked
-    for, with the number of blocks that they learn from. refined_generation: the newest
-    one that was refined rather than trained, kept or not.
-
-    parts: by generation and name, the errors after short trainings on parts of the
-    labels.
-
-    moved_steps: MD steps of each walker in the last round; stalled_rounds: rounds in a
-    row in which no walker got beyond its first steps. ending: why the campaign ends,
-    once its examination has begun; examination: the last one, without walkers;
-    examined: number of frames asked for, by the model that gave at least one; posed:
-    frames of another campaign's examination.
+    blocks: entries of closed steps, with running totals, so that the cost of an event
+    depends on the size of the open step, not on the length of the campaign; recent:
+    those of the open step. excluded: by hand. retries: lost labels asked for again,
+    until they are answered; unlearned: True if one of them came back good, or a
+    generation was refined, and no training has followed. costs: by level id; rechecks:
+    names of all that were asked for.
     """
 
-    stage: Stage = "new"
-    seed: int = 0
-    levels: Mapping[Fidelity, LevelId] = field(default_factory=dict)
-    start: tuple[Frame, ...] = ()
-    seeds: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
-    open: Mapping[str, Command] = field(default_factory=dict)
-    attempts: Mapping[str, int] = field(default_factory=dict)
     blocks: tuple[LabelBlock, ...] = ()
     recent: tuple[LabelState, ...] = ()
-    found: Mapping[str, Explored] = field(default_factory=dict)
-    walkers: Mapping[int, Walker] = field(default_factory=dict)
-    round: int = 0
-    generation: int = 0
-    model: ModelId | None = None
-    labelled_generation: int = 0
-    waiting_trainings: Mapping[int, int] = field(default_factory=dict)
-    refined_generation: int = 0
-    summaries: Mapping[int, Trained] = field(default_factory=dict)
-    exploring_generation: int = 0
-    threshold: float | None = None
-    landmarks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
-    errors: tuple[
-        float, ...
-    ] = ()  # force MAE by generation on the validation set, eV/Å
-    models: tuple[ModelId, ...] = ()  # by generation
-    rejected: frozenset[int] = frozenset()  # failed a check, are not used
-    unaccepted: frozenset[int] = frozenset()  # failed one, explore all the same
     excluded: frozenset[Exclusion] = frozenset()
-    costs: Mapping[str, Cost] = field(default_factory=dict)  # by level id
-    rechecks: frozenset[str] = frozenset()  # names of all that were asked for
-    parts: Mapping[int, Mapping[str, PartErrors]] = field(default_factory=dict)
     retries: Mapping[str, LabelFrame] = field(default_factory=dict)
     unlearned: bool = False
-    moved_steps: Mapping[int, int] = field(default_factory=dict)
-    stalled_rounds: int = 0
-    ending: str | None = None
-    examination: Examine | None = None
-    examined: Mapping[ModelId, int] = field(default_factory=dict)
-    posed: tuple[Frame, ...] = ()
-    posed_molecules: tuple[int, ...] = ()
-    finished: str | None = None
-    broken: str | None = None
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    rechecks: frozenset[str] = frozenset()
 
     def entries(self) -> Iterable[LabelState]:
         """Yield all labels asked for, in journal order."""
@@ -200,7 +150,7 @@ class LoopState:
         return tuple(sorted(set(wanted) - self._excluded_frames(fidelity)))
 
     def held_out(
-        self, share_: float, barred: Set[Doubt] = frozenset()
+        self, seed: int, share: float, barred: Set[Doubt] = frozenset()
     ) -> tuple[FrameId, ...]:
         """Return sorted ids of the first cheap frames that are kept from training.
 
@@ -212,7 +162,7 @@ class LoopState:
         out = tuple(
             frame
             for frame in self.trained_on("cheap", barred)
-            if frame in eligible and name_share(self.seed, f"heldout/{frame}") < share_
+            if frame in eligible and name_share(seed, f"heldout/{frame}") < share
         )
         return out if len(out) >= _LEAST_HELDOUT else ()
 
@@ -234,6 +184,59 @@ class LoopState:
             for entry in self.entries()
             if entry.limit_ratio is not None and entry.frame in frames
         )
+
+    def first_blocks(self, blocks: int) -> "CampaignLabels":
+        """Return only the first `blocks` blocks of entries, as if no step were open."""
+        return replace(self, blocks=self.blocks[:blocks], recent=())
+
+    def totals(self) -> LabelTotals:
+        """Return the totals of all labels; the cost is that of the open step's."""
+        closed = self.blocks[-1].totals if self.blocks else LabelTotals()
+        return closed.add(self.recent)
+
+    def used(self, fidelity: Fidelity) -> int:
+        """Return the number of labels spent at the fidelity, failed ones included.
+
+        Labels that only test and those that the user supplied do not count.
+        """
+        totals = self.totals()
+        return totals.cheap if fidelity == "cheap" else totals.expensive
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds of all labels so far."""
+        return self.totals().cpu_seconds
+
+    def _excluded_frames(self, fidelity: Fidelity) -> set[FrameId]:
+        return {frame for frame, what in self.excluded if what in (fidelity, "all")}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generations:
+    """The generations so far, and the trainings that are due.
+
+    count: their number, which is the newest one's; model: the one that the next
+    training starts from. errors: force MAE on the validation set by generation, eV/Å;
+    models: by generation. rejected: those that failed a check and are not used;
+    unaccepted: those that failed one and explore all the same.
+
+    labelled: the newest generation whose labels are fixed; waiting: the generations up
+    to it whose training is yet to be asked for, with the number of blocks that they
+    learn from; refined: the newest one that was refined rather than trained, kept or
+    not. summaries: of the last that explored and of all since; part_errors: by
+    generation and name, after short trainings on parts of the labels.
+    """
+
+    count: int = 0
+    model: ModelId | None = None
+    errors: tuple[float, ...] = ()
+    models: tuple[ModelId, ...] = ()
+    rejected: frozenset[int] = frozenset()
+    unaccepted: frozenset[int] = frozenset()
+    labelled: int = 0
+    waiting: Mapping[int, int] = field(default_factory=dict)
+    refined: int = 0
+    summaries: Mapping[int, Trained] = field(default_factory=dict)
+    part_errors: Mapping[int, Mapping[str, PartErrors]] = field(default_factory=dict)
 
     @property
     def best(self) -> int:
@@ -267,6 +270,26 @@ class LoopState:
             number -= 1
         return number
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExplorationState:
+    """The newest round: its walkers and the frames that they came upon.
+
+    generation: the one that explores, with its threshold and landmarks; pieces: the
+    answers of the round by name, without walkers. moved_steps: MD steps of each walker
+    in the round; stalled_rounds: rounds in a row in which no walker got beyond its
+    first steps.
+    """
+
+    round: int = 0
+    generation: int = 0
+    threshold: float | None = None
+    landmarks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    walkers: Mapping[int, Walker] = field(default_factory=dict)
+    pieces: Mapping[str, Explored] = field(default_factory=dict)
+    moved_steps: Mapping[int, int] = field(default_factory=dict)
+    stalled_rounds: int = 0
+
     @property
     def died(self) -> bool:
         """True if guards stopped all walkers of the last round in their first steps."""
@@ -276,26 +299,42 @@ class LoopState:
         farthest = max(self.moved_steps.values(), default=_FIRST_STEPS)
         return farthest < _FIRST_STEPS and all(stopped)
 
-    def first_blocks(self, blocks: int) -> "LoopState":
-        """Return the state with only the first `blocks` blocks of entries."""
-        return replace(self, blocks=self.blocks[:blocks], recent=())
 
-    def totals(self) -> LabelTotals:
-        """Return the totals of all labels; the cost is that of the open step's."""
-        closed = self.blocks[-1].totals if self.blocks else LabelTotals()
-        return closed.add(self.recent)
+@dataclass(frozen=True, slots=True, eq=False)
+class ExaminationState:
+    """The examination at the end of a campaign.
 
-    def labels_used(self, fidelity: Fidelity) -> int:
-        """Return the number of labels spent at the fidelity, failed ones included.
+    reason: why the campaign ends, once its examination has begun; last: the last
+    command, without walkers; frame_counts: the number of frames asked for, by the model
+    that gave at least one; posed_frames: those of another campaign's examination, with
+    the start molecule of each.
+    """
 
-        Labels that only test and those that the user supplied do not count.
-        """
-        totals = self.totals()
-        return totals.cheap if fidelity == "cheap" else totals.expensive
+    reason: str | None = None
+    last: Examine | None = None
+    frame_counts: Mapping[ModelId, int] = field(default_factory=dict)
+    posed_frames: tuple[Frame, ...] = ()
+    posed_molecules: tuple[int, ...] = ()
 
-    def cpu_seconds(self) -> float:
-        """Return the CPU seconds of all labels so far."""
-        return self.totals().cpu_seconds
 
-    def _excluded_frames(self, fidelity: Fidelity) -> set[FrameId]:
-        return {frame for frame, what in self.excluded if what in (fidelity, "all")}
+@dataclass(frozen=True, slots=True, eq=False)
+class LoopState:
+    """Open work, counters and ids; never all frames.
+
+    open: commands without an answer, by name; attempts: of those that were lost.
+    finished: why the campaign ended; broken: why it cannot go on.
+    """
+
+    stage: Stage = "new"
+    seed: int = 0
+    levels: Mapping[Fidelity, LevelId] = field(default_factory=dict)
+    start: tuple[Frame, ...] = ()
+    seeds: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
+    open: Mapping[str, Command] = field(default_factory=dict)
+    attempts: Mapping[str, int] = field(default_factory=dict)
+    labels: CampaignLabels = CampaignLabels()
+    generations: Generations = Generations()
+    exploration: ExplorationState = field(default_factory=ExplorationState)
+    examination: ExaminationState = ExaminationState()
+    finished: str | None = None
+    broken: str | None = None

@@ -70,7 +70,7 @@ def campaign_status(history: History) -> dict[str, Any]:
     since), or null.
     """
     state = history.state
-    newest = state.summaries.get(state.generation)
+    newest = state.generations.summaries.get(state.generations.count)
     return {
         "name": str(history.attrs["name"]),
         "store": str(history.path),
@@ -79,17 +79,17 @@ def campaign_status(history: History) -> dict[str, Any]:
         "finished": state.finished,
         "broken": state.broken,
         "running": _running_driver(history),
-        "round": state.round,
-        "generation": state.generation,
+        "round": state.exploration.round,
+        "generation": state.generations.count,
         "walkers": _walker_counts(history),
         "labels": {
             each.kind: _label_counts(history, each) for each in label_totals(history)
         },
         "cpu_seconds": sum(cpu_seconds_by_part(history).values()),
-        "errors": [_finite_or_none(error) for error in state.errors],
-        "best": state.best,
-        "rejected": sorted(state.rejected),
-        "unaccepted": sorted(state.unaccepted),
+        "errors": [_finite_or_none(error) for error in state.generations.errors],
+        "best": state.generations.best,
+        "rejected": sorted(state.generations.rejected),
+        "unaccepted": sorted(state.generations.unaccepted),
         "acceptance": unaccepted_sentence(state),
         "sets": set_errors(history),
         "examination": _examination_values(history),
@@ -100,7 +100,7 @@ def campaign_status(history: History) -> dict[str, Any]:
         "error_limits": _limit_values(history),
         "training": training_progress(spool_folder(history.path)),
         "open": dict(sorted(task_kinds(state.open.values()).items())),
-        "excluded": len(state.excluded),
+        "excluded": len(state.labels.excluded),
         "quarantined": _failure_counts(history),
         "noise": {x.fidelity: _noise_values(x) for x in noise_floors(history)},
         "last_commit": _last_commit(history),
@@ -170,7 +170,7 @@ def _limit_values(history: History) -> dict[str, Any]:
 
 
 def _walker_counts(history: History) -> dict[str, Any]:
-    walkers = history.state.walkers.values()
+    walkers = history.state.exploration.walkers.values()
     stopped: Counter[str] = guard_stops(walkers)
     walking = len(walkers) - stopped.total()
     return {"walking": walking, "stopped": dict(sorted(stopped.items()))}

@@ -190,5 +190,5 @@ def test_prices_reach_the_state_through_the_journal_alone(world):
     (price,) = begun.asked(Price)
     costs = {world.LEVELS["cheap"]: world.cost(world.LEVELS["cheap"], 3.0)}
     begun.turn(e.Priced(price.name, costs))
-    assert begun.state.costs == costs
+    assert begun.state.labels.costs == costs
     assert price.name not in begun.state.open

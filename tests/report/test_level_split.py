@@ -12,7 +12,7 @@ from alloop.core.label_cost import Cost
 from alloop.history.journal_fold import JournalFold
 from alloop.history.reader import History
 from alloop.loop.level_gains import PARTS
-from alloop.loop.state import LoopState, PartErrors
+from alloop.loop.state import CampaignLabels, Generations, LoopState, PartErrors
 from alloop.report.analysis.level_split import split_sentences
 from benchmarks.durability.toy_campaign import write_campaign
 
@@ -30,8 +30,12 @@ def history(errors: dict[str, float], generations: int = 2) -> History:
     state = LoopState(
         levels={"cheap": "c", "expensive": "e"},
         start=(Frame(np.array([1, 1]), np.array([[0.0, 0, 0], [0, 0, 0.7]])),),
-        costs={key: Cost(key, time=x, memory=x) for key, x in flat.items()},
-        parts=dict.fromkeys(range(1, generations + 1), parts),
+        labels=CampaignLabels(
+            costs={key: Cost(key, time=x, memory=x) for key, x in flat.items()}
+        ),
+        generations=Generations(
+            part_errors=dict.fromkeys(range(1, generations + 1), parts)
+        ),
     )
     attrs = {"config": MEASURED}
     return History(Path("x.zarr"), attrs, (), JournalFold(state=state))

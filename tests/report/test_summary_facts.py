@@ -54,7 +54,7 @@ def test_generations_say_what_they_learned_from_and_what_it_cost(finished):
     assert last.expensive == 16
     assert last.label_cost == pytest.approx(60 * 0.5 + 16 * 4.0)
     assert [x.force_mae for x in generation_facts(finished)] == list(
-        finished.state.errors
+        finished.state.generations.errors
     )
 
 

@@ -35,7 +35,7 @@ def first_errors(history: History) -> dict[str, float | None]:
 def set_sentences(history: History) -> Iterator[str]:
     """Yield the error of the newest usable generation on each set, as a sentence."""
     state, before = history.state, first_errors(history)
-    number = state.usable_until(len(state.models))
+    number = state.generations.usable_until(len(state.generations.models))
     for name, errors in set_errors(history).items():
         now, first = errors[number - 1] if number else None, before[name]
         if now is None:

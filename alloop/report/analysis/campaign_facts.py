@@ -79,7 +79,7 @@ def _config_tree(config: str) -> Any:
 
 def is_single(history: History) -> bool:
     """Return True if the campaign never asked for a cheap label."""
-    return not any(x.fidelity == "cheap" for x in history.state.entries())
+    return not any(x.fidelity == "cheap" for x in history.state.labels.entries())
 
 
 def integer_or_none(value: Any) -> int | None:
@@ -102,13 +102,13 @@ def generation_facts(history: History) -> tuple[GenerationFacts, ...]:
 
 def best_generation(history: History) -> GenerationFacts | None:
     """Return the generation that is used where none is named, see `LoopState.best`."""
-    number = history.state.best
+    number = history.state.generations.best
     return next((x for x in generation_facts(history) if x.generation == number), None)
 
 
 def supplied_validation(history: History) -> bool:
     """Return whether the user supplied the validation set."""
-    entries = history.state.entries()
+    entries = history.state.labels.entries()
     return any(x.supplied and x.purpose == VALIDATION for x in entries)
 
 

@@ -86,7 +86,7 @@ def _loop_papers(history: History) -> Iterator[str]:
         yield _KREIMAN
     if _word(history, "explore", "protocol") not in ("", "periodic"):
         yield _LOOP["q-residual"]
-    if history.state.errors:
+    if history.state.generations.errors:
         yield (
             "calibration of thresholds and limits: Lei et al., J. Am. Stat. Assoc. "
             "113, 1094 (2018)"

@@ -132,7 +132,7 @@ def _examination_labels(
             waiting += 1
         elif isinstance(found, Unlabelled):
             missing[failure_text(found.failure)] += 1
-        elif history.state.excluded & {(frame, "expensive"), (frame, "all")}:
+        elif history.state.labels.excluded & {(frame, "expensive"), (frame, "all")}:
             missing["excluded by hand"] += 1
         else:
             missing["doubtful"] += 1

@@ -82,7 +82,9 @@ def limit_coverages(history: History) -> tuple[LimitCoverage, ...]:
     if newest is None:
         return ()
     coverage = newest[1].coverage
-    known = [x.limit_held for x in history.state.entries() if x.limit_held is not None]
+    known = [
+        x.limit_held for x in history.state.labels.entries() if x.limit_held is not None
+    ]
     groups = {"control frame": known, "frame of the examination": _examined(history)}
     return tuple(
         LimitCoverage(group, coverage, len(held), sum(held))

@@ -101,7 +101,7 @@ def _about_examination(history: History) -> str:
 
 def _about_validation(history: History) -> str:
     samples = list(history.of_kind(e.Sampled))
-    frames = len(history.state.validation_frames())
+    frames = len(history.state.labels.validation_frames())
     supplied = sum(given.test for given in history.opened.given)
     if supplied:
         return (

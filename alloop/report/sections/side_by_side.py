@@ -130,9 +130,11 @@ def _caveats(histories: Sequence[History]) -> Iterator[str]:
             f"The expensive levels differ ({named}): each campaign's error is against "
             "its own."
         )
-    tests = {frozenset(each.state.validation_frames()) for each in histories}
+    tests = {frozenset(each.state.labels.validation_frames()) for each in histories}
     if len(tests) > 1:
-        sizes = and_list(str(len(each.state.validation_frames())) for each in histories)
+        sizes = and_list(
+            str(len(each.state.labels.validation_frames())) for each in histories
+        )
         yield (
             f"The campaigns were tested on different frames (n = {sizes}): small "
             "differences between them say nothing."

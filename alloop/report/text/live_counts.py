@@ -98,7 +98,7 @@ class LabelCounter:
     def labels(self, state: LoopState) -> dict[str, LabelCount]:
         """Return all labels of the campaign by kind."""
         counts = {kind: LabelCount(cached=self._cached[kind]) for kind in KINDS}
-        for entry in state.entries():
+        for entry in state.labels.entries():
             count = counts[_label_kind(entry)]
             count.good += entry.good
             count.doubtful += entry.good and bool(entry.doubts)
@@ -114,7 +114,10 @@ def _label_kind(entry: LabelState) -> str:
 
 def _entered_kind(state: LoopState, name: str) -> Iterator[str]:
     """Yield the kind of the label of that name if the state has it."""
-    steps = (state.recent, *(block.entries for block in reversed(state.blocks)))
+    steps = (
+        state.labels.recent,
+        *(block.entries for block in reversed(state.labels.blocks)),
+    )
     for entry in chain.from_iterable(map(reversed, steps)):
         if name == label_name(state.levels[entry.fidelity], entry.frame):
             yield _label_kind(entry)
@@ -132,7 +135,7 @@ def budget_row(
     words = f"{count.good} good{made}{_doubtful_text(count)}{_bad_text(count)}"
     if not budget:
         return str(count.good), "", words
-    used = state.labels_used("cheap" if kind == "cheap" else "expensive")
+    used = state.labels.used("cheap" if kind == "cheap" else "expensive")
     bar = ProgressBar(
         total=budget,
         completed=min(used, budget),
@@ -161,7 +164,8 @@ def stage_text(state: LoopState) -> str:
     if state.finished:
         return f"finished: {state.finished}"
     stage = STAGES.get(state.stage, state.stage)
-    return f"round {state.round}: {stage} · generation {state.generation}"
+    number = state.generations.count
+    return f"round {state.exploration.round}: {stage} · generation {number}"
 
 
 def fact_rows(state: LoopState, counter: LabelCounter) -> Iterator[tuple[str, str]]:
@@ -173,7 +177,7 @@ def fact_rows(state: LoopState, counter: LabelCounter) -> Iterator[tuple[str, st
     yield "under way", task_text(task_kinds(state.open.values()))
     yield (
         "cost",
-        f"{duration_text(state.cpu_seconds())} of CPU time for labels, "
+        f"{duration_text(state.labels.cpu_seconds())} of CPU time for labels, "
         f"{duration_text(counter.task_seconds)} MD, training and the rest of this run",
     )
 
@@ -193,17 +197,19 @@ def examination_text(counter: LabelCounter) -> str:
 
 
 def _walker_text(state: LoopState) -> str:
-    if not state.walkers:
+    if not state.exploration.walkers:
         return "none yet"
-    stopped = guard_stops(state.walkers.values())
-    walking = len(state.walkers) - stopped.total()
+    stopped = guard_stops(state.exploration.walkers.values())
+    walking = len(state.exploration.walkers) - stopped.total()
     reasons = ", ".join(f"{count} {why}" for why, count in sorted(stopped.items()))
     words = f"{walking} walking, {stopped.total()} stopped"
     return f"{words} ({reasons})" if reasons else words
 
 
 def _error_text(state: LoopState) -> str:
-    errors = [milli_text(error) for error in state.errors if isfinite(error)]
+    errors = [
+        milli_text(error) for error in state.generations.errors if isfinite(error)
+    ]
     if not errors:
         return "none yet"
     more = "… → " if len(errors) > _SHOWN else ""
@@ -226,7 +232,7 @@ def turn_lines(
             if explored
             else _made_text(state, counter)
         )
-        yield f"round {state.round}: {done}: {what}"
+        yield f"round {state.exploration.round}: {done}: {what}"
     for command in turn.commands:
         if isinstance(command, Stop):
             end = "stopped early" if command.broken else "finished"

@@ -128,7 +128,7 @@ class LiveDisplay:
             return 0.0
         labels = labels_left(state, rules, "expensive")
         most, turns = rules.stopping.rounds, 1 if rules.refine is None else 2
-        rounds = rounds_left(labels, rules.every, state.round, most, turns)
+        rounds = rounds_left(labels, rules.every, state.exploration.round, most, turns)
         return predict_seconds_left(self._trained, rounds, self._clock())
 
     def labels_left(self) -> float | None:
@@ -145,7 +145,9 @@ class LiveDisplay:
         bought: Iterable[Fidelity] = ("expensive",) if money else state.levels
         for fidelity in bought:
             count = labels_left(state, self._rules, fidelity)
-            paid = [x for x in state.entries() if x.fidelity == fidelity and x.good]
+            paid = [
+                x for x in state.labels.entries() if x.fidelity == fidelity and x.good
+            ]
             prices = [x.cpu_seconds for x in paid if x.cpu_seconds > 0.0]
             if count and not prices:
                 return None
@@ -159,7 +161,7 @@ class LiveDisplay:
 
     def _progress_line(self) -> str:
         """Return what is under way, how far it is, and the time left."""
-        budgets, used = self._budgets(), self._state.labels_used
+        budgets, used = self._budgets(), self._state.labels.used
         budget = (f"{used(x)} of {budgets[x]} {x}" for x in FIDELITIES if budgets[x])
         parts = [
             stage_text(self._state),

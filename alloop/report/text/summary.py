@@ -143,7 +143,7 @@ def _later_generation_warning(history: History) -> Iterator[str]:
     generations, chosen = generation_facts(history), best_generation(history)
     if chosen is None or chosen.generation == generations[-1].generation:
         return
-    if not history.state.accepted:
+    if not history.state.generations.accepted:
         return
     last = generations[-1]
     yield (
@@ -158,7 +158,7 @@ def _later_generation_warning(history: History) -> Iterator[str]:
 def stage_sentence(history: History) -> str:
     """Return the reason for the end of a campaign, or its current stage."""
     state, name = history.state, history.attrs["name"]
-    rounds = plural(state.round, "round")
+    rounds = plural(state.exploration.round, "round")
     if state.broken:
         return f"{name} stopped early: {state.broken}."
     if state.finished:

@@ -212,7 +212,7 @@ def _validation_labels(history: History, model: Generation) -> WalkerLabels:
         for _, event in history.of_kind(e.Sampled)
         for frame in event.frames
     }
-    generation = history.state.best
+    generation = history.state.generations.best
     (trained,) = (x for _, x in history.generations if x.generation == generation)
     assert trained.evaluation is not None
     return _walker_labels(history, model, walkers, trained.evaluation.frames)
