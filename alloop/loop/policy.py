@@ -129,10 +129,8 @@ def _next_commands(state: LoopState, rules: Rules) -> Commands:
     Lost labels that were asked for again come first, when all else is resolved.
     """
     if state.labels.retries:
-        again = tuple(
-            state.labels.retries[name] for name in sorted(state.labels.retries)
-        )
-        return () if state.open else again
+        lost = tuple(command for _, command in sorted(state.labels.retries.items()))
+        return () if state.open else lost
     return waiting_training(state, rules) + _next_step(state, rules)
 
 
@@ -168,11 +166,8 @@ def _end_campaign(state: LoopState, rules: Rules, reason: str) -> Commands:
 
 def _conclude(state: LoopState, rules: Rules) -> Commands:
     """End the campaign after its examination, if nothing changed since."""
-    return (
-        ()
-        if state.examination.reason is None
-        else _end_campaign(state, rules, state.examination.reason)
-    )
+    reason = state.examination.reason
+    return () if reason is None else _end_campaign(state, rules, reason)
 
 
 def _stalled(state: LoopState, rules: Rules) -> Commands:
@@ -212,12 +207,9 @@ def _explore_round(state: LoopState, rules: Rules) -> Commands:
     number = exploring_generation(state, rules)
     if number > state.generations.count:
         return ()
-    state = replace(
-        state,
-        exploration=replace(
-            state.exploration, generation=state.generations.usable_until(number)
-        ),
-    )
+    number = state.generations.usable_until(number)
+    exploration = replace(state.exploration, generation=number)
+    state = replace(state, exploration=exploration)
     reason = _stop_reason(state, rules)
     if reason is not None:
         return _end_campaign(state, rules, reason)
@@ -271,10 +263,8 @@ def _label_flagged(state: LoopState, rules: Rules) -> Commands:
 
 def _label_biased(state: LoopState, rules: Rules) -> Commands:
     quota = RoundQuotas.from_state(state, rules).expensive
-    if any(
-        x.purpose == "flagged" and x.fidelity == "expensive"
-        for x in state.labels.recent
-    ):
+    recent = state.labels.recent
+    if any(x.purpose == "flagged" and x.fidelity == "expensive" for x in recent):
         return ()
     labels = tuple(
         label_command(
@@ -453,32 +443,28 @@ def examine_commands(
 
     Walkers start from first frames, each on its own. A frame of each is taken at fixed
     steps, whatever its surprise, so that the frames are those that the model will be
-    used on. Where they come from another campaign's examination
-    (`posed_frames`),
+    used on. Where they come from another campaign's examination (`posed_frames`),
     nothing moves.
 
-    There are none where it had one, or where none is wanted. reason: why the campaign
-    ends.
+    There are none where it had one, or where the rules ask for none. reason: why the
+    campaign ends.
     """
-    wanted = len(state.examination.posed_frames) or rules.examining.frames
-    if not state.generations.models or wanted == 0 or _frames_examined(state) >= wanted:
+    posed, best = state.examination.posed_frames, state.generations.best
+    count = len(posed) or rules.examining.frames
+    if not state.generations.models or count == 0 or _frames_examined(state) >= count:
         return ()
-    walkers = (
-        _posed_walkers(state, rules)
-        if state.examination.posed_frames
-        else _fresh_walkers(state, rules)
-    )
+    walkers = _posed_walkers(state, rules) if posed else _fresh_walkers(state, rules)
     size = rules.exploring.batch
     return tuple(
         Examine(
             number=_examination_number(state),
             batch=batch,
             piece=0,
-            generation=state.generations.best,
-            model=state.generations.models[state.generations.best - 1],
+            generation=best,
+            model=state.generations.models[best - 1],
             walkers=tuple(walkers[start : start + size]),
-            steps=0 if state.examination.posed_frames else rules.examining.spacing,
-            wanted=wanted,
+            steps=0 if posed else rules.examining.spacing,
+            wanted=count,
             reason=reason,
         )
         for batch, start in enumerate(range(0, len(walkers), size))
@@ -529,6 +515,8 @@ def _examining_temperature(state: LoopState, index: int, rules: Rules) -> float:
 
 
 def _posed_walkers(state: LoopState, rules: Rules) -> Sequence[Walker]:
+    examination = state.examination
+    frames = zip(examination.posed_frames, examination.posed_molecules, strict=True)
     return [
         Walker(
             index=index,
@@ -537,13 +525,7 @@ def _posed_walkers(state: LoopState, rules: Rules) -> Sequence[Walker]:
             velocities=np.zeros((len(frame), 3)),
             temperature=_examining_temperature(state, index, rules),
         )
-        for index, (frame, molecule) in enumerate(
-            zip(
-                state.examination.posed_frames,
-                state.examination.posed_molecules,
-                strict=True,
-            )
-        )
+        for index, (frame, molecule) in enumerate(frames)
     ]
 
 
@@ -556,17 +538,16 @@ def _walker_count(frames: int, molecules: int) -> int:
 
 
 def _examination_number(state: LoopState) -> int:
-    return 1 if state.examination.last is None else state.examination.last.number + 1
+    last = state.examination.last
+    return 1 if last is None else last.number + 1
 
 
 def _frames_examined(state: LoopState) -> int:
-    return (
-        state.examination.frame_counts.get(
-            state.generations.models[state.generations.best - 1], 0
-        )
-        if state.generations.models
-        else 0
-    )
+    generations = state.generations
+    if not generations.models:
+        return 0
+    model = generations.models[generations.best - 1]
+    return state.examination.frame_counts.get(model, 0)
 
 
 _STEPS: dict[str, tuple[Callable[[LoopState, Rules], Commands], ...]] = {

@@ -12,8 +12,6 @@ from math import isfinite
 import numpy as np
 
 from alloop.core import doubts
-from alloop.core.records import Candidate
-from alloop.core.splits import EXAMINATION
 from alloop.loop import events as e
 from alloop.loop.commands import (
     Command,
@@ -30,12 +28,9 @@ from alloop.loop.commands import (
 )
 from alloop.loop.state import (
     TEST,
-    Exclusion,
     LabelState,
     LoopState,
-    PartErrors,
     Stage,
-    label_blocks,
 )
 
 ATTEMPTS = 3  # times that a lost command is tried
@@ -68,9 +63,9 @@ def apply_event(state: LoopState, event: e.Event) -> LoopState:
                 finished=None,
             )
         case e.Excluded() | e.Included():
-            return apply_exclusion(state, event)
+            return _apply_exclusion(state, event)
         case e.Retried():
-            return apply_retried(state, event)
+            return _apply_retried(state, event)
         case e.Restored():
             return state
         case e.TaskLost():
@@ -82,11 +77,12 @@ def apply_event(state: LoopState, event: e.Event) -> LoopState:
 def _apply_answer(state: LoopState, event: e.Answer) -> LoopState:
     match event:
         case e.Labelled() | e.NotLabelled():
-            return apply_labelled(state, event)
+            return _apply_labelled(state, event)
         case e.Explored() | e.Examined():
-            return apply_motion(state, event)
+            return _apply_motion(state, event)
         case e.Trained():
-            return _apply_trained(state, event)
+            generations = state.generations.with_trained(event)
+            return replace(state, generations=generations)
         case e.Prepared():
             seeds = (*state.seeds.get(event.molecule, ()), *event.seeds)
             return replace(state, seeds={**state.seeds, event.molecule: seeds})
@@ -96,6 +92,29 @@ def _apply_answer(state: LoopState, event: e.Answer) -> LoopState:
             return replace(state, labels=replace(state.labels, costs=dict(event.costs)))
         case e.Sampled() | e.Rechecked():
             return state
+
+
+def _apply_motion(state: LoopState, event: e.Explored | e.Examined) -> LoopState:
+    """Return the state after a piece of MD.
+
+    Of an examination, only the number of frames asked for is kept.
+    """
+    command = state.open.get(event.name)
+    if isinstance(event, e.Explored):
+        before = command.walkers if isinstance(command, Explore) else ()
+        exploration = state.exploration.with_piece(event, before)
+        return replace(state, exploration=exploration)
+    if not isinstance(command, Examine) or not event.frames:
+        return state
+    return replace(state, examination=state.examination.with_frames(command))
+
+
+def _apply_part(state: LoopState, event: e.PartTrained) -> LoopState:
+    command = state.open.get(event.name)
+    if not isinstance(command, TrainPart):
+        return state
+    generations = state.generations.with_part(command, event.errors)
+    return replace(state, generations=generations)
 
 
 def apply_commands(state: LoopState, commands: Iterable[Command]) -> LoopState:
@@ -123,44 +142,24 @@ def _noted(state: LoopState, command: Command) -> LoopState:
         case Explore():
             return _apply_explore(state, command)
         case Train():
-            return _apply_train(state, command)
-        case Price(generation=number) if number > state.generations.labelled:
-            waiting = {**state.generations.waiting, number: len(state.labels.blocks)}
             return replace(
                 state,
-                generations=replace(
-                    state.generations, labelled=number, waiting=waiting
-                ),
+                generations=state.generations.with_training(command),
+                labels=replace(state.labels, unlearned=bool(command.refine)),
             )
+        case Price(generation=number):
+            blocks = len(state.labels.blocks)
+            generations = state.generations.with_waiting(number, blocks)
+            return replace(state, generations=generations)
         case Examine(reason=reason):
             last = replace(command, walkers=())
-            return replace(
-                state, examination=replace(state.examination, last=last, reason=reason)
-            )
+            examination = replace(state.examination, last=last, reason=reason)
+            return replace(state, examination=examination)
         case Recheck():
-            return replace(
-                state,
-                labels=replace(
-                    state.labels, rechecks=state.labels.rechecks | {command.name}
-                ),
-            )
+            rechecks = state.labels.rechecks | {command.name}
+            return replace(state, labels=replace(state.labels, rechecks=rechecks))
         case _:
             return state
-
-
-def _apply_train(state: LoopState, command: Train) -> LoopState:
-    number = command.generation
-    waiting = {k: v for k, v in state.generations.waiting.items() if k != number}
-    return replace(
-        state,
-        generations=replace(
-            state.generations,
-            labelled=max(state.generations.labelled, number),
-            refined=number if command.refine else state.generations.refined,
-            waiting=waiting,
-        ),
-        labels=replace(state.labels, unlearned=bool(command.refine)),
-    )
 
 
 def _keeps_stage(state: LoopState, command: Command) -> bool:
@@ -174,39 +173,11 @@ def _keeps_stage(state: LoopState, command: Command) -> bool:
 
 
 def _apply_explore(state: LoopState, command: Explore) -> LoopState:
-    """Return the state after a round has begun.
-
-    Generations before the one that explores are dropped: none of them will explore
-    again.
-    """
-    number = command.generation
-    state = replace(
-        state,
-        exploration=replace(
-            state.exploration,
-            round=command.round,
-            walkers={
-                **state.exploration.walkers,
-                **{each.index: each for each in command.walkers},
-            },
-            generation=number,
-        ),
-        generations=replace(
-            state.generations,
-            summaries={
-                k: v for k, v in state.generations.summaries.items() if k >= number
-            },
-        ),
-    )
-    summary = state.generations.summaries.get(number)
-    if summary is None:
-        return state
-    return replace(
-        state,
-        exploration=replace(
-            state.exploration, threshold=summary.threshold, landmarks=summary.landmarks
-        ),
-    )
+    """Return the state after a round has begun, or gone on."""
+    generations = state.generations.since(command.generation)
+    summary = generations.summaries.get(command.generation)
+    exploration = state.exploration.with_command(command, summary)
+    return replace(state, generations=generations, exploration=exploration)
 
 
 def _enter_stage(state: LoopState, stage: Stage) -> LoopState:
@@ -214,24 +185,13 @@ def _enter_stage(state: LoopState, stage: Stage) -> LoopState:
 
     The entries of the step that ended become a block.
     """
-    steps = [state.labels.recent] if state.labels.recent else []
-    blocks = label_blocks(steps, before=state.labels.blocks)
+    exploration = state.exploration
     if state.stage == "explore":
-        state = replace(
-            state,
-            exploration=replace(
-                state.exploration,
-                stalled_rounds=state.exploration.stalled_rounds + 1
-                if state.exploration.died
-                else 0,
-            ),
-        )
+        exploration = exploration.end_round()
     if stage == "explore":
-        state = replace(
-            state, exploration=replace(state.exploration, pieces={}, moved_steps={})
-        )
+        exploration = replace(exploration, pieces={}, moved_steps={})
     return replace(
-        state, stage=stage, labels=replace(state.labels, blocks=blocks, recent=())
+        state, stage=stage, labels=state.labels.close_step(), exploration=exploration
     )
 
 
@@ -282,50 +242,7 @@ def _apply_opened(state: LoopState, event: e.Opened) -> LoopState:
         levels=dict(event.levels),
         start=event.start,
         generations=replace(state.generations, model=event.model),
-        labels=replace(state.labels, recent=given_entries(event)),
-    )
-
-
-def _apply_trained(state: LoopState, event: e.Trained) -> LoopState:
-    error = float("nan") if event.evaluation is None else event.evaluation.force_mae
-    number = event.generation
-    failed = bool(event.failed_checks)
-    rejects = failed and (
-        event.refinement is not None or bool(state.generations.accepted)
-    )
-    explores = failed and not rejects  # since no generation was accepted before it
-    return replace(
-        state,
-        generations=replace(
-            state.generations,
-            count=number,
-            model=state.generations.model if rejects else event.model,
-            rejected=state.generations.rejected | {number}
-            if rejects
-            else state.generations.rejected,
-            unaccepted=state.generations.unaccepted | {number}
-            if explores
-            else state.generations.unaccepted,
-            summaries={**state.generations.summaries, number: event.summary()},
-            errors=(*state.generations.errors, error),
-            models=(*state.generations.models, event.model),
-        ),
-    )
-
-
-def _apply_part(state: LoopState, event: e.PartTrained) -> LoopState:
-    asked = state.open.get(event.name)
-    if not isinstance(asked, TrainPart):
-        return state
-    found = PartErrors(len(asked.cheap), len(asked.expensive), event.errors)
-    number = asked.generation
-    known = {**state.generations.part_errors.get(number, {}), asked.part: found}
-    return replace(
-        state,
-        generations=replace(
-            state.generations,
-            part_errors={**state.generations.part_errors, number: known},
-        ),
+        labels=replace(state.labels, recent=_given_entries(event)),
     )
 
 
@@ -339,7 +256,7 @@ def _apply_lost(state: LoopState, event: e.TaskLost) -> LoopState:
     command = state.open[event.name]
     if isinstance(command, LabelFrame):
         return _close_command(
-            record_entry(state, command, failed_entry(command)), event.name
+            _record_entry(state, command, _failed_entry(command)), event.name
         )
     if isinstance(command, Recheck | TrainPart):  # what it measures stays unknown
         return _close_command(state, event.name)
@@ -352,7 +269,7 @@ def _close_command(state: LoopState, name: str) -> LoopState:
     return replace(state, open=still)
 
 
-def given_entries(event: e.Opened) -> tuple[LabelState, ...]:
+def _given_entries(event: e.Opened) -> tuple[LabelState, ...]:
     """Return the entries of the labels that the user supplied."""
     return tuple(
         LabelState(
@@ -369,28 +286,28 @@ def given_entries(event: e.Opened) -> tuple[LabelState, ...]:
     )
 
 
-def apply_labelled(state: LoopState, event: e.Labelled | e.NotLabelled) -> LoopState:
+def _apply_labelled(state: LoopState, event: e.Labelled | e.NotLabelled) -> LoopState:
     """Return the state after a label was made, or could not be made."""
     command = state.open.get(event.name)
     if not isinstance(command, LabelFrame):
         return state
     if isinstance(event, e.NotLabelled):
-        return record_entry(
-            state, command, failed_entry(command, event.unlabelled.cpu_seconds)
+        return _record_entry(
+            state, command, _failed_entry(command, event.unlabelled.cpu_seconds)
         )
     ratio, held = _limit_ratio(state, event, command)
     entry = replace(
-        failed_entry(command, event.label.cpu_seconds),
+        _failed_entry(command, event.label.cpu_seconds),
         good=True,
         bias=_label_bias(state, event, command),
         limit_ratio=ratio,
         limit_held=held,
         doubts=doubts.doubts_of_details(event.label.details),
     )
-    return record_entry(state, command, entry)
+    return _record_entry(state, command, entry)
 
 
-def apply_retried(state: LoopState, event: e.Retried) -> LoopState:
+def _apply_retried(state: LoopState, event: e.Retried) -> LoopState:
     """Return the state in which the labels wait until the open step is resolved.
 
     A campaign that had finished goes on.
@@ -404,34 +321,13 @@ def apply_retried(state: LoopState, event: e.Retried) -> LoopState:
     )
 
 
-def record_entry(state: LoopState, command: LabelFrame, entry: LabelState) -> LoopState:
-    """Return the state with the outcome of a label.
-
-    A label that was asked for again takes the place of its failure, so that it counts
-    once.
-    """
-    if command.name not in state.labels.retries:
-        return replace(
-            state, labels=replace(state.labels, recent=(*state.labels.recent, entry))
-        )
-    return replace(
-        state,
-        labels=replace(
-            state.labels,
-            blocks=label_blocks(
-                _replace_entry(x.entries, entry) for x in state.labels.blocks
-            ),
-            recent=_replace_entry(state.labels.recent, entry),
-            retries={
-                k: v for k, v in state.labels.retries.items() if k != command.name
-            },
-            unlearned=state.labels.unlearned
-            or (entry.good and entry.purpose != EXAMINATION),
-        ),
-    )
+def _record_entry(
+    state: LoopState, command: LabelFrame, entry: LabelState
+) -> LoopState:
+    return replace(state, labels=state.labels.with_entry(command.name, entry))
 
 
-def failed_entry(command: LabelFrame, cpu_seconds: float = 0.0) -> LabelState:
+def _failed_entry(command: LabelFrame, cpu_seconds: float = 0.0) -> LabelState:
     """Return the entry of a label that was asked for and not made."""
     return LabelState(
         frame=command.frame.id,
@@ -443,22 +339,6 @@ def failed_entry(command: LabelFrame, cpu_seconds: float = 0.0) -> LabelState:
     )
 
 
-def _replace_entry(
-    block: tuple[LabelState, ...], entry: LabelState
-) -> tuple[LabelState, ...]:
-    """Return the block with the entry in place of its failure.
-
-    The CPU seconds of both add up.
-    """
-    key = (entry.frame, entry.fidelity, False)
-    places = [i for i, x in enumerate(block) if (x.frame, x.fidelity, x.good) == key]
-    if not places:
-        return block
-    place = places[0]
-    paid = block[place].cpu_seconds + entry.cpu_seconds
-    return (*block[:place], replace(entry, cpu_seconds=paid), *block[place + 1 :])
-
-
 def _label_bias(
     state: LoopState, event: e.Labelled, command: LabelFrame
 ) -> float | None:
@@ -468,7 +348,7 @@ def _label_bias(
     """
     if command.fidelity != "cheap":
         return None
-    found = _candidate(state, command)
+    found = state.exploration.candidate(command.frame.id)
     if found is None:
         return None
     return float(np.abs(found.forces - event.label.forces).mean())
@@ -484,7 +364,7 @@ def _limit_ratio(
     """
     if (command.fidelity, command.purpose) != ("expensive", "control"):
         return None, None
-    found = _candidate(state, command)
+    found = state.exploration.candidate(command.frame.id)
     summary = state.generations.summaries.get(state.exploration.generation)
     limits = None if summary is None else summary.error_limits
     if found is None or limits is None or not isfinite(found.surprise):
@@ -497,74 +377,7 @@ def _limit_ratio(
     return ratio, ratio <= limits.factor
 
 
-def _candidate(state: LoopState, command: LabelFrame) -> Candidate | None:
-    """Return the candidate whose label was asked for, None where it was not found."""
-    for _, found in sorted(state.exploration.pieces.items(), key=lambda item: item[0]):
-        for candidate in (*found.candidates, *found.controls):
-            if candidate.frame.id == command.frame.id:
-                return candidate
-    return None
-
-
-def apply_exclusion(state: LoopState, event: e.Excluded | e.Included) -> LoopState:
-    """Return the state after a label was excluded or included by hand."""
-    if isinstance(event, e.Excluded):
-        pair: Exclusion = (event.frame, event.fidelity or "all")
-        return replace(
-            state, labels=replace(state.labels, excluded=state.labels.excluded | {pair})
-        )
-    gone = {
-        (frame, fidelity)
-        for frame, fidelity in state.labels.excluded
-        if frame == event.frame and event.fidelity in (None, fidelity)
-    }
-    return replace(
-        state, labels=replace(state.labels, excluded=state.labels.excluded - gone)
-    )
-
-
-def apply_motion(state: LoopState, event: e.Explored | e.Examined) -> LoopState:
-    """Return the state after a piece of MD: walkers, their steps and candidates.
-
-    Of an examination, only the number of frames asked for is kept.
-    """
-    if isinstance(event, e.Examined):
-        return _apply_examined(state, event)
-    return _apply_explored(state, event)
-
-
-def _apply_explored(state: LoopState, event: e.Explored) -> LoopState:
-    walkers = {walker.index: walker for walker in event.walkers}
-    found = {**state.exploration.pieces, event.name: event.without_walkers()}
-    command = state.open.get(event.name)
-    begun = command.walkers if isinstance(command, Explore) else ()
-    steps = {
-        before.index: walkers[before.index].step - before.step
-        for before in begun
-        if before.index in walkers
-    }
-    moved = {
-        **state.exploration.moved_steps,
-        **{k: state.exploration.moved_steps.get(k, 0) + n for k, n in steps.items()},
-    }
-    walkers = {**state.exploration.walkers, **walkers}
-    return replace(
-        state,
-        exploration=replace(
-            state.exploration, walkers=walkers, pieces=found, moved_steps=moved
-        ),
-    )
-
-
-def _apply_examined(state: LoopState, event: e.Examined) -> LoopState:
-    command = state.open.get(event.name)
-    if not isinstance(command, Examine) or not event.frames:
-        return state
-    asked = max(command.wanted, state.examination.frame_counts.get(command.model, 0))
-    return replace(
-        state,
-        examination=replace(
-            state.examination,
-            frame_counts={**state.examination.frame_counts, command.model: asked},
-        ),
-    )
+def _apply_exclusion(state: LoopState, event: e.Excluded | e.Included) -> LoopState:
+    labels = state.labels
+    change = labels.exclude if isinstance(event, e.Excluded) else labels.include
+    return replace(state, labels=change(event.frame, event.fidelity))

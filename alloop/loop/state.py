@@ -3,7 +3,7 @@
 `alloop.loop.reducer` makes new ones. Pure.
 """
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Literal, TypeAlias
@@ -14,11 +14,19 @@ from alloop.core.doubts import Doubt
 from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import Cost
 from alloop.core.levels import Fidelity, LevelId
-from alloop.core.records import Walker
+from alloop.core.records import Candidate, Walker
 from alloop.core.seeds import name_share
 from alloop.core.splits import EXAMINATION, Purpose, split_of
 from alloop.core.units import Floats
-from alloop.loop.commands import Command, Examine, LabelFrame, ModelId
+from alloop.loop.commands import (
+    Command,
+    Examine,
+    Explore,
+    LabelFrame,
+    ModelId,
+    Train,
+    TrainPart,
+)
 from alloop.loop.events import Explored, Trained
 
 Exclusion: TypeAlias = tuple[FrameId, Fidelity | Literal["all"]]
@@ -126,6 +134,41 @@ class CampaignLabels:
     costs: Mapping[str, Cost] = field(default_factory=dict)
     rechecks: frozenset[str] = frozenset()
 
+    def with_entry(self, name: str, entry: LabelState) -> "CampaignLabels":
+        """Return the labels with the outcome of the command of this name.
+
+        A label that was asked for again takes the place of its failure, so that it
+        counts once.
+        """
+        if name not in self.retries:
+            return replace(self, recent=(*self.recent, entry))
+        return replace(
+            self,
+            blocks=label_blocks(_replace_entry(x.entries, entry) for x in self.blocks),
+            recent=_replace_entry(self.recent, entry),
+            retries={k: v for k, v in self.retries.items() if k != name},
+            unlearned=self.unlearned or (entry.good and entry.purpose != EXAMINATION),
+        )
+
+    def close_step(self) -> "CampaignLabels":
+        """Return the labels with the entries of the open step as a block."""
+        steps = [self.recent] if self.recent else []
+        return replace(self, blocks=label_blocks(steps, self.blocks), recent=())
+
+    def exclude(self, frame: FrameId, fidelity: Fidelity | None) -> "CampaignLabels":
+        """Return the labels without one of a frame, or (None) without all of it."""
+        pair: Exclusion = (frame, fidelity or "all")
+        return replace(self, excluded=self.excluded | {pair})
+
+    def include(self, frame: FrameId, fidelity: Fidelity | None) -> "CampaignLabels":
+        """Return the labels with one exclusion, or (None) all of a frame, undone."""
+        gone = {
+            (x, what)
+            for x, what in self.excluded
+            if x == frame and fidelity in (None, what)
+        }
+        return replace(self, excluded=self.excluded - gone)
+
     def entries(self) -> Iterable[LabelState]:
         """Yield all labels asked for, in journal order."""
         for block in self.blocks:
@@ -210,6 +253,22 @@ class CampaignLabels:
         return {frame for frame, what in self.excluded if what in (fidelity, "all")}
 
 
+def _replace_entry(
+    block: tuple[LabelState, ...], entry: LabelState
+) -> tuple[LabelState, ...]:
+    """Return the block with the entry in place of its failure.
+
+    The CPU seconds of both add up.
+    """
+    key = (entry.frame, entry.fidelity, False)
+    places = [i for i, x in enumerate(block) if (x.frame, x.fidelity, x.good) == key]
+    if not places:
+        return block
+    place = places[0]
+    paid = block[place].cpu_seconds + entry.cpu_seconds
+    return (*block[:place], replace(entry, cpu_seconds=paid), *block[place + 1 :])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Generations:
     """The generations so far, and the trainings that are due.
@@ -237,6 +296,57 @@ class Generations:
     refined: int = 0
     summaries: Mapping[int, Trained] = field(default_factory=dict)
     part_errors: Mapping[int, Mapping[str, PartErrors]] = field(default_factory=dict)
+
+    def with_trained(self, event: Trained) -> "Generations":
+        """Return the generations with a further one."""
+        number = event.generation
+        failed = bool(event.failed_checks)
+        rejects = failed and (event.refinement is not None or bool(self.accepted))
+        explores = failed and not rejects  # since no generation was accepted before it
+        evaluation = event.evaluation
+        error = float("nan") if evaluation is None else evaluation.force_mae
+        return replace(
+            self,
+            count=number,
+            model=self.model if rejects else event.model,
+            rejected=self.rejected | {number} if rejects else self.rejected,
+            unaccepted=self.unaccepted | {number} if explores else self.unaccepted,
+            summaries={**self.summaries, number: event.summary()},
+            errors=(*self.errors, error),
+            models=(*self.models, event.model),
+        )
+
+    def with_training(self, command: Train) -> "Generations":
+        """Return the generations once a training is under way."""
+        number = command.generation
+        return replace(
+            self,
+            labelled=max(self.labelled, number),
+            refined=number if command.refine else self.refined,
+            waiting={k: v for k, v in self.waiting.items() if k != number},
+        )
+
+    def with_waiting(self, number: int, blocks: int) -> "Generations":
+        """Return the generations with the labels of one fixed: the first `blocks`."""
+        if number <= self.labelled:
+            return self
+        waiting = {**self.waiting, number: blocks}
+        return replace(self, labelled=number, waiting=waiting)
+
+    def with_part(self, command: TrainPart, errors: Floats) -> "Generations":
+        """Return the generations with the errors after a short training."""
+        number, count = command.generation, len(command.cheap)
+        part = PartErrors(count, len(command.expensive), errors)
+        parts = {**self.part_errors.get(number, {}), command.part: part}
+        return replace(self, part_errors={**self.part_errors, number: parts})
+
+    def since(self, number: int) -> "Generations":
+        """Return the generations without summaries of those before one.
+
+        None of them will explore again.
+        """
+        later = {k: v for k, v in self.summaries.items() if k >= number}
+        return replace(self, summaries=later)
 
     @property
     def best(self) -> int:
@@ -290,6 +400,55 @@ class ExplorationState:
     moved_steps: Mapping[int, int] = field(default_factory=dict)
     stalled_rounds: int = 0
 
+    def with_command(
+        self, command: Explore, summary: Trained | None
+    ) -> "ExplorationState":
+        """Return the exploration once a piece of a round is under way.
+
+        summary: of the generation that explores.
+        """
+        walkers = {walker.index: walker for walker in command.walkers}
+        after = replace(
+            self,
+            round=command.round,
+            walkers={**self.walkers, **walkers},
+            generation=command.generation,
+        )
+        if summary is None:
+            return after
+        return replace(after, threshold=summary.threshold, landmarks=summary.landmarks)
+
+    def with_piece(
+        self, event: Explored, before: Sequence[Walker]
+    ) -> "ExplorationState":
+        """Return the exploration after a piece; before: the walkers that it moved."""
+        walkers = {walker.index: walker for walker in event.walkers}
+        steps = {
+            walker.index: self.moved_steps.get(walker.index, 0)
+            + walkers[walker.index].step
+            - walker.step
+            for walker in before
+            if walker.index in walkers
+        }
+        return replace(
+            self,
+            walkers={**self.walkers, **walkers},
+            pieces={**self.pieces, event.name: event.without_walkers()},
+            moved_steps={**self.moved_steps, **steps},
+        )
+
+    def end_round(self) -> "ExplorationState":
+        """Return the exploration with the round counted, if its walkers got nowhere."""
+        return replace(self, stalled_rounds=self.stalled_rounds + 1 if self.died else 0)
+
+    def candidate(self, frame: FrameId) -> Candidate | None:
+        """Return the round's candidate or control frame, None where it has none."""
+        for _, piece in sorted(self.pieces.items(), key=lambda item: item[0]):
+            for candidate in (*piece.candidates, *piece.controls):
+                if candidate.frame.id == frame:
+                    return candidate
+        return None
+
     @property
     def died(self) -> bool:
         """True if guards stopped all walkers of the last round in their first steps."""
@@ -315,6 +474,11 @@ class ExaminationState:
     frame_counts: Mapping[ModelId, int] = field(default_factory=dict)
     posed_frames: tuple[Frame, ...] = ()
     posed_molecules: tuple[int, ...] = ()
+
+    def with_frames(self, command: Examine) -> "ExaminationState":
+        """Return the examination after a piece that gave frames."""
+        count = max(command.wanted, self.frame_counts.get(command.model, 0))
+        return replace(self, frame_counts={**self.frame_counts, command.model: count})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
