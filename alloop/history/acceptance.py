@@ -46,6 +46,6 @@ def require_accepted(state: LoopState) -> None:
 
 def warn_of_unaccepted(state: LoopState) -> None:
     """Warn the caller's caller where no generation passed its checks."""
-    found = unaccepted_sentence(state)
-    if found is not None:
-        warnings.warn(found, stacklevel=3)
+    sentence = unaccepted_sentence(state)
+    if sentence is not None:
+        warnings.warn(sentence, stacklevel=3)

@@ -37,9 +37,9 @@ def check_columns(path: Path | str) -> list[DamageReport]:
     there is no store, or a newer alloop made it.
     """
     store = Path(path)
-    found = verify_store(store, CODEC)
+    damages = verify_store(store, CODEC)
     try:
-        return found or [
+        return damages or [
             *_history_damage(store),
             *_fold_differences(store),
             *_column_differences(store),
@@ -107,9 +107,9 @@ def _table_pieces(store: Path, last_seq: int) -> Iterator[_Tables]:
                 state = next_state(state, turn.event, turn.commands)
             if seq == last_seq or (seq + 1) % _PIECE == 0:
                 with explain_record(seq):
-                    found = rows.tables(state)
+                    tables = rows.tables(state)
                 last = seq == last_seq
-                yield {k: v for k, v in found.items() if last or k not in REPLACED}
+                yield {k: v for k, v in tables.items() if last or k not in REPLACED}
                 rows.clear()
             if seq == last_seq:
                 return
@@ -123,10 +123,12 @@ def _has_rows(array: Any, name: str, values: Array, ends: dict[str, int]) -> boo
         before = int(array[begin - 1]) if begin else 0
         values = values[1:] + before if begin else values
     ends[name] = begin + len(values)
-    found = np.asarray(array[begin : ends[name]])
-    return found.shape == values.shape and found.tobytes() == _bytes_as(found, values)
+    stored = np.asarray(array[begin : ends[name]])
+    return stored.shape == values.shape and stored.tobytes() == _bytes_as(
+        stored, values
+    )
 
 
-def _bytes_as(found: Array, values: Array) -> bytes:
+def _bytes_as(stored: Array, values: Array) -> bytes:
     """Return the bytes of the values, converted to the dtype of `found`."""
-    return np.asarray(values, found.dtype).tobytes()
+    return np.asarray(values, stored.dtype).tobytes()

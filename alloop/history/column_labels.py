@@ -60,9 +60,9 @@ def read_labels(
         if fidelity in levels:
             table = _Table(folder, f"labels/{fidelity}", ())
             for row in range(len(table)):
-                found = _row_label(table, frames, row, (fidelity, levels[fidelity]))
-                if found is not None:
-                    yield found
+                label = _row_label(table, frames, row, (fidelity, levels[fidelity]))
+                if label is not None:
+                    yield label
 
 
 def _row_label(
@@ -73,33 +73,33 @@ def _row_label(
     frame = _row_frame(frames.row(int(place))) if 0 <= place < len(frames) else None
     if frame is None or not {"status", "energy", "purpose"} <= row.keys():
         return None
-    asked = LabelFrame(
+    request = LabelFrame(
         frame=frame[0],
         level=level[1],
         fidelity=level[0],
         purpose=_code_word(PURPOSES, row["purpose"], "given"),
         molecule=frame[1],
     )
-    answer = _row_answer(asked, row)
-    return None if answer is None else ColumnLabel(asked, answer)
+    answer = _row_answer(request, row)
+    return None if answer is None else ColumnLabel(request, answer)
 
 
 def _row_answer(
-    asked: LabelFrame, row: Mapping[str, Any]
+    request: LabelFrame, row: Mapping[str, Any]
 ) -> e.Labelled | e.NotLabelled | None:
-    frame, seconds = asked.frame, float(row.get("cpu_seconds", 0.0))
+    frame, seconds = request.frame, float(row.get("cpu_seconds", 0.0))
     timing = e.Timing(cpu_seconds=seconds)
     if row["status"]:
         code = _code_word(FAILURES, row.get("failure", 0), "") or "LOST"
-        refused = Unlabelled(frame.id, asked.level, Failure[code], "", seconds)
-        return e.NotLabelled(asked.name, refused, timing)
+        refused = Unlabelled(frame.id, request.level, Failure[code], "", seconds)
+        return e.NotLabelled(request.name, refused, timing)
     forces = row.get("forces")
     if forces is None or forces.shape != frame.positions.shape:
         return None
-    whole = np.isfinite(forces).all() and np.isfinite(row["energy"])
+    finite = np.isfinite(forces).all() and np.isfinite(row["energy"])
     label = Label(
         frame=frame.id,
-        level=asked.level,
+        level=request.level,
         energy=float(row["energy"]),
         forces=np.asarray(forces, np.float64),
         cpu_seconds=seconds,
@@ -107,7 +107,7 @@ def _row_answer(
         stress=_row_stress(row),
     )
     cached = bool(row.get("cached", False))
-    return e.Labelled(asked.name, label, timing, cached) if whole else None
+    return e.Labelled(request.name, label, timing, cached) if finite else None
 
 
 def _row_stress(row: Mapping[str, Any]) -> Array | None:
@@ -117,14 +117,14 @@ def _row_stress(row: Mapping[str, Any]) -> Array | None:
 
 def _row_details(row: Mapping[str, Any]) -> dict[str, Detail]:
     """Return the details of a label, as far as the columns hold them."""
-    known = {key: float(row[key]) for key in _NUMBERS if key in row}
-    details: dict[str, Detail] = {k: v for k, v in known.items() if np.isfinite(v)}
+    numbers = {key: float(row[key]) for key in _NUMBERS if key in row}
+    details: dict[str, Detail] = {k: v for k, v in numbers.items() if np.isfinite(v)}
     rung = _code_word(RUNGS, row.get("rung", 0), "")
-    found = [doubt for doubt in doubts.Doubt if row.get(doubt.name.lower(), False)]
+    row_doubts = [doubt for doubt in doubts.Doubt if row.get(doubt.name.lower(), False)]
     return (
         details
         | ({"rung": rung} if rung else {})
-        | ({doubts.KEY: doubts.doubts_to_text(found)} if found else {})
+        | ({doubts.KEY: doubts.doubts_to_text(row_doubts)} if row_doubts else {})
     )
 
 
@@ -161,9 +161,9 @@ class _Table:
             if not only or key in only
         }
         self._arrays = {
-            key: found
+            key: array
             for key, column in self._columns.items()
-            if (found := _readable_array(folder / name / key, column)) is not None
+            if (array := _readable_array(folder / name / key, column)) is not None
         }
         lengths = [
             len(values)
@@ -179,19 +179,19 @@ class _Table:
         """Return the values of a row by column, without those that cannot be read."""
         begin, end = self._atoms(row)
         out: dict[str, Any] = {}
-        for key, (values, whole) in self._arrays.items():
+        for key, (values, readable) in self._arrays.items():
             along = self._columns[key].along
             if along == ATOM and 0 <= begin <= end <= len(values):
-                if whole[begin:end].all():
+                if readable[begin:end].all():
                     out[key] = values[begin:end]
-            elif along not in (ATOM, BOUND) and whole[row]:
+            elif along not in (ATOM, BOUND) and readable[row]:
                 out[key] = values[row]
         return out
 
     def _atoms(self, row: int) -> tuple[int, int]:
-        values, whole = self._arrays.get("offsets", (np.zeros(0), np.zeros(0)))
-        known = row + 1 < len(values) and bool(whole[row] and whole[row + 1])
-        return (int(values[row]), int(values[row + 1])) if known else (-1, -1)
+        values, readable = self._arrays.get("offsets", (np.zeros(0), np.zeros(0)))
+        complete = row + 1 < len(values) and bool(readable[row] and readable[row + 1])
+        return (int(values[row]), int(values[row + 1])) if complete else (-1, -1)
 
 
 def _readable_array(path: Path, column: Column) -> tuple[Array, Array] | None:
@@ -211,16 +211,16 @@ def _readable_array(path: Path, column: Column) -> tuple[Array, Array] | None:
     if not fits or step < 1:
         return None
     values = np.zeros((length, *column.tail), column.dtype)
-    whole = np.zeros(length, np.bool_)
+    readable = np.zeros(length, np.bool_)
     for begin in range(0, length, step):
         if not (path / chunk_name(begin // step, array.ndim)).is_file():
             continue  # zarr would read it as fill values
         try:
             values[begin : begin + step] = array[begin : begin + step]
-            whole[begin : begin + step] = True
+            readable[begin : begin + step] = True
         except (OSError, ValueError, RuntimeError):
             continue
-    return values, whole
+    return values, readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,12 +242,12 @@ class SetAsideLabels:
 
 def set_aside_labels(history: History) -> tuple[SetAsideLabels, ...]:
     """Return a cache of the labels in the store's set-aside columns, () without any."""
-    found = [
+    good = [
         x
         for part in set_aside_folders(history.path)
         for x in _good_labels(history, part)
     ]
-    labels = {(x.level, x.frame): x for x in found}
+    labels = {(x.level, x.frame): x for x in good}
     return (SetAsideLabels(labels),) if labels else ()
 
 
@@ -294,5 +294,5 @@ def _foreign_record(path: Path) -> int:
 
 
 def _good_labels(history: History, place: Path) -> list[Label]:
-    found = (each.answer for each in read_labels(place, history.state.levels))
-    return [answer.label for answer in found if isinstance(answer, e.Labelled)]
+    answers = (label.answer for label in read_labels(place, history.state.levels))
+    return [answer.label for answer in answers if isinstance(answer, e.Labelled)]

@@ -120,8 +120,8 @@ def _label_table(labels: Sequence[LabelRow]) -> _Arrays:
 
 
 def _stresses(labels: Sequence[Label | None]) -> Array:
-    found = [None if label is None else label.stress for label in labels]
-    rows = [np.full(6, np.nan) if stress is None else stress for stress in found]
+    stresses = [None if label is None else label.stress for label in labels]
+    rows = [np.full(6, np.nan) if stress is None else stress for stress in stresses]
     return np.array(rows, dtype=np.float64).reshape(-1, 6)
 
 
@@ -137,7 +137,7 @@ def _detail_columns(labels: Sequence[Mapping[str, Detail]]) -> _Arrays:
         },
         "rung": word_codes((x if x in RUNGS else "other" for x in rungs), RUNGS),
         **{
-            doubt.name.lower(): _booleans([doubt in found for found in doubted])
+            doubt.name.lower(): _booleans([doubt in x for x in doubted])
             for doubt in doubts.Doubt
         },
     }
@@ -148,40 +148,40 @@ def _finite_number(detail: Detail) -> float | None:
 
 
 def _noise_table(rows: Sequence[tuple[int, str, Noise]]) -> _Arrays:
-    found = [noise for _, _, noise in rows]
+    noises = [noise for _, _, noise in rows]
     return {
         "structure": _integers([row for row, _, _ in rows]),
         "fidelity": word_codes((fidelity for _, fidelity, _ in rows), FIDELITIES),
-        "energy": _floats([x.energy for x in found]),
-        "force_rms": _floats([x.force_rms for x in found]),
-        "force_max": _floats([x.force_max for x in found]),
-        "cpu_seconds": _floats([x.cpu_seconds for x in found]),
-        "failure": failure_codes([x.failure for x in found]),
+        "energy": _floats([x.energy for x in noises]),
+        "force_rms": _floats([x.force_rms for x in noises]),
+        "force_max": _floats([x.force_max for x in noises]),
+        "cpu_seconds": _floats([x.cpu_seconds for x in noises]),
+        "failure": failure_codes([x.failure for x in noises]),
     }
 
 
 def _score_table(
     rows: Sequence[tuple[int, Candidate, Explore, float | None]],
 ) -> _Arrays:
-    found = [candidate for _, candidate, _, _ in rows]
+    candidates = [candidate for _, candidate, _, _ in rows]
     return {
         "structure": _integers([row for row, _, _, _ in rows]),
-        "generation": _integers([asked.generation for _, _, asked, _ in rows]),
-        "surprise": _floats([x.surprise for x in found]),
+        "generation": _integers([request.generation for _, _, request, _ in rows]),
+        "surprise": _floats([x.surprise for x in candidates]),
         "threshold": _floats([threshold for _, _, _, threshold in rows]),
-        "energy": _floats([x.energy for x in found]),
-        "round": _integers([asked.round for _, _, asked, _ in rows]),
-        "walker": _integers([x.walker for x in found]),
-        "step": _integers([x.step for x in found]),
+        "energy": _floats([x.energy for x in candidates]),
+        "round": _integers([request.round for _, _, request, _ in rows]),
+        "walker": _integers([x.walker for x in candidates]),
+        "step": _integers([x.step for x in candidates]),
     }
 
 
 def _selection_table(rows: Sequence[tuple[int, LabelFrame, int]]) -> _Arrays:
-    asked = [command for _, command, _ in rows]
+    requests = [command for _, command, _ in rows]
     return {
         "structure": _integers([row for row, _, _ in rows]),
-        "fidelity": word_codes((x.fidelity for x in asked), FIDELITIES),
-        "purpose": word_codes((x.purpose for x in asked), PURPOSES),
+        "fidelity": word_codes((x.fidelity for x in requests), FIDELITIES),
+        "purpose": word_codes((x.purpose for x in requests), PURPOSES),
         "round": _integers([number for _, _, number in rows]),
     }
 
@@ -215,8 +215,8 @@ def _generation_table(rows: Sequence[tuple[e.Trained, Train]]) -> _Arrays:
         "energy_mae": _floats([None if x is None else x.energy_mae for x in tests]),
         "force_mae": _floats([None if x is None else x.force_mae for x in tests]),
         "force_rmse": _floats([None if x is None else x.force_rmse for x in tests]),
-        "cheap": _integers([len(asked.cheap) for _, asked in rows]),
-        "expensive": _integers([len(asked.expensive) for _, asked in rows]),
+        "cheap": _integers([len(request.cheap) for _, request in rows]),
+        "expensive": _integers([len(request.expensive) for _, request in rows]),
         "cpu_seconds": _floats([x.timing.cpu_seconds for x in trained]),
     }
 
@@ -244,8 +244,8 @@ class ColumnRows:
     known: rows of the frames before the first turn, by the bytes of their ids.
     """
 
-    def __init__(self, known: dict[bytes, int] | None = None) -> None:
-        self._known = {} if known is None else known
+    def __init__(self, structures: dict[bytes, int] | None = None) -> None:
+        self._known = {} if structures is None else structures
         self._fresh = NewRows()
 
     def add_turn(self, before: LoopState, turn: e.Turn) -> None:
@@ -282,40 +282,42 @@ class ColumnRows:
             case e.Explored(name=name) if name in before.open:
                 self._add_scores(before, event)
             case e.Trained(name=name):
-                asked = before.open.get(name)
-                if isinstance(asked, Train):
-                    self._fresh.generations.append((event, asked))
+                request = before.open.get(name)
+                if isinstance(request, Train):
+                    self._fresh.generations.append((event, request))
             case e.Rechecked(noise=noise):
-                found = {level: fidelity for fidelity, level in before.levels.items()}
+                fidelities = {
+                    level: fidelity for fidelity, level in before.levels.items()
+                }
                 row_ = self._structure_row(noise.frame)
-                self._fresh.noise.append((row_, found[noise.level], noise))
+                self._fresh.noise.append((row_, fidelities[noise.level], noise))
             case _:
                 self._add_label(before, event)
 
     def _add_scores(self, before: LoopState, event: e.Explored) -> None:
-        asked = before.open[event.name]
-        assert isinstance(asked, Explore)
-        judge = before.generations.summaries.get(asked.generation)
+        request = before.open[event.name]
+        assert isinstance(request, Explore)
+        judge = before.generations.summaries.get(request.generation)
         threshold = None if judge is None else judge.threshold
-        for found in (*event.candidates, *event.controls):
-            row = self._structure_row(found.frame.id)
-            self._fresh.scores.append((row, found, asked, threshold))
+        for candidate in (*event.candidates, *event.controls):
+            row = self._structure_row(candidate.frame.id)
+            self._fresh.scores.append((row, candidate, request, threshold))
 
     def _add_label(self, before: LoopState, event: e.Event) -> None:
-        asked = before.open.get(e.event_name(event))
-        if not isinstance(asked, LabelFrame):
+        request = before.open.get(e.event_name(event))
+        if not isinstance(request, LabelFrame):
             return
-        outcome = label_outcome(event, asked)
+        outcome = label_outcome(event, request)
         if outcome is None:
             return
-        row = self._structure_row(asked.frame.id)
-        label = LabelRow(row, asked.purpose, outcome.record, outcome.cached)
-        self._fresh.labels.setdefault(asked.fidelity, []).append(label)
+        row = self._structure_row(request.frame.id)
+        label = LabelRow(row, request.purpose, outcome.record, outcome.cached)
+        self._fresh.labels.setdefault(request.fidelity, []).append(label)
 
     def _add_selections(self, before: LoopState, commands: Sequence[Command]) -> None:
         """Add the labels requested for the first time, not lost ones sent again."""
-        asked = {x.name: x for x in commands if isinstance(x, LabelFrame)}
-        for name, command in asked.items():
+        requests = {x.name: x for x in commands if isinstance(x, LabelFrame)}
+        for name, command in requests.items():
             if name not in before.open and name not in before.labels.retries:
                 row = self._structure_row(command.frame.id)
                 self._fresh.selections.append((row, command, before.exploration.round))

@@ -53,14 +53,14 @@ def saved_records(
     turns: (time, turn) after the first lost record, in order. before: the commands that
     were open there, by name.
     """
-    asked = dict(before)
+    requests = dict(before)
     for time, turn in turns:
         event = turn.event
         if isinstance(event, e.Restored):  # of an earlier repair
             yield SavedRecord(time, event.answer, event.asked)
         elif not isinstance(event, e.Opened):
-            yield SavedRecord(time, event, asked.get(e.event_name(event)))
-        asked |= {command.name: command for command in turn.commands}
+            yield SavedRecord(time, event, requests.get(e.event_name(event)))
+        requests |= {command.name: command for command in turn.commands}
 
 
 @dataclass(slots=True)
@@ -80,14 +80,14 @@ class Continuation:
     _recorded: dict[str, Command] = field(default_factory=dict)
     _diverged: bool = False
 
-    def run(self, found: Iterable[SavedRecord]) -> list[SavedRecord]:
+    def run(self, records: Iterable[SavedRecord]) -> list[SavedRecord]:
         """Apply all events that fit, in their order; return those left over."""
-        left = list(found)
+        left = list(records)
         self._recorded = {x.asked.name: x.asked for x in left if x.asked is not None}
         count = -1
         while len(left) != count:
             count = len(left)
-            left = [each for each in left if not self._try_event(each)]
+            left = [item for item in left if not self._try_event(item)]
         return left
 
     def begin_campaign(self, time: float, opened: e.Opened) -> None:
@@ -115,8 +115,8 @@ class Continuation:
         if isinstance(event, e.TaskLost):
             return True
         # A lost command was this one if all known ones were issued again as before.
-        asked = command if item.asked is None and not self._diverged else item.asked
-        return is_answer(event, asked, command)
+        request = command if item.asked is None and not self._diverged else item.asked
+        return is_answer(event, request, command)
 
     def _is_missing(self, event: e.Event) -> bool:
         return isinstance(event, e.Trained) and event.model in self.missing
@@ -128,15 +128,15 @@ class Continuation:
         rules = self.rules(self.config)
         commands = () if quiet else decide(seen, event, rules)
         for command in commands:
-            known = self._recorded.get(command.name, command)
-            self._diverged |= not identical_commands(known, command)
+            recorded = self._recorded.get(command.name, command)
+            self._diverged |= not identical_commands(recorded, command)
         self.state = apply_commands(seen, commands)
         self.turns.append(ContinuedTurn(time, e.Turn(event, commands)))
 
 
-def leftover_turns(found: Iterable[SavedRecord]) -> Iterator[ContinuedTurn]:
+def leftover_turns(records: Iterable[SavedRecord]) -> Iterator[ContinuedTurn]:
     """Yield `Restored` records for the answers that fit no open command."""
-    for item in found:
+    for item in records:
         event = item.event
         if not isinstance(event, _BY_HAND | e.Opened | e.Restored):
             yield ContinuedTurn(item.time, e.Turn(e.Restored(event, item.asked)))
@@ -144,16 +144,16 @@ def leftover_turns(found: Iterable[SavedRecord]) -> Iterator[ContinuedTurn]:
 
 def needed_models(state: LoopState) -> frozenset[str]:
     """Return the ids of the models that the state needs to continue."""
-    found = {
+    models = {
         state.generations.model,
         *(summary.model for summary in state.generations.summaries.values()),
     }
     for command in state.open.values():
         if isinstance(command, Explore):
-            found.add(command.model)
+            models.add(command.model)
         if isinstance(command, Train):
-            found.add(command.parent)
-    return frozenset(model for model in found if model is not None)
+            models.add(command.parent)
+    return frozenset(model for model in models if model is not None)
 
 
 class ModelSource(Protocol):
@@ -194,7 +194,7 @@ class KeptAnswers:
 
 
 def is_answer(
-    answer: e.Answer | e.TaskLost, asked: Command | None, command: Command
+    answer: e.Answer | e.TaskLost, request: Command | None, command: Command
 ) -> bool:
     """Return True if an answer to the command `asked` also answers `command`.
 
@@ -205,4 +205,4 @@ def is_answer(
         return False
     if isinstance(command, LabelFrame):
         return True
-    return asked is not None and identical_commands(asked, command)
+    return request is not None and identical_commands(request, command)

@@ -37,15 +37,15 @@ def examined_frames(
     level = history.state.levels["expensive"]
     for candidate in examination_frames(history):
         frame = candidate.frame.id
-        found = history.label_index.get(level, frame)
+        label = history.label_index.get(level, frame)
         excluded = {
             (frame, "expensive"),
             (frame, "all"),
         } & history.state.labels.excluded
-        if not isinstance(found, Label) or excluded:
+        if not isinstance(label, Label) or excluded:
             continue
-        if not barred & {*doubts_of_details(found.details)}:
-            yield candidate, found
+        if not barred & {*doubts_of_details(label.details)}:
+            yield candidate, label
 
 
 def labels_of_test(history: History, trained: e.Trained) -> LabelSet | None:
@@ -73,8 +73,8 @@ def limits_in_force(
     examination together: frames of MD on the model itself, at all temperatures.
     """
     limits, labels = trained.error_limits, labels_of_test(history, trained)
-    asked = history.record_index.examinations
-    examined = bool(asked) and asked[max(asked)].model == trained.model
+    requests = history.record_index.examinations
+    examined = bool(requests) and requests[max(requests)].model == trained.model
     pairs = list(examined_frames(history, barred)) if examined else []
     pairs = [x for x in pairs if np.isfinite(x[0].surprise)]
     if limits is None or labels is None or trained.evaluation is None or not pairs:
@@ -84,16 +84,16 @@ def limits_in_force(
     frames = pack_frames([x.frame for x, _ in pairs])
     said = limits.limits(surprise, frames)
     test = trained.evaluation
-    whole = fit_error_limits(
+    joint = fit_error_limits(
         np.concatenate([test.surprise, surprise]),
         np.concatenate([_test_errors(test, labels), errors]),
         limits.coverage,
         batch=pack_frames([*labels.batch.frames(), *frames.frames()]),
     )
-    if whole is None:
+    if joint is None:
         return limits
     return replace(
-        whole,
+        joint,
         factor=limits.factor,
         controls=limits.controls,
         examined=len(pairs),

@@ -87,8 +87,8 @@ class FoldUpdater:
         """Save the fold at the normal end of a run."""
         self._save_fold(_FEW)
 
-    def _save_fold(self, least: int) -> None:
-        if self.fold.seq - self._kept >= least:
+    def _save_fold(self, records: int) -> None:
+        if self.fold.seq - self._kept >= records:
             save_fold(self._archive, self.fold)
             self._kept = self.fold.seq
 
@@ -107,15 +107,15 @@ class ColumnFiller:
     def add_turn(self, turn: e.Turn, after: LoopState) -> None:
         """Add the next turn; `after` is the state after it."""
         # If an interrupt cuts this short, the rows of the turn are incomplete.
-        whole, self._whole = self._whole, False
+        complete, self._whole = self._whole, False
         self._seq += 1
-        if whole and self._seq > self._mark:
+        if complete and self._seq > self._mark:
             rows = self._open_rows()
-            whole = rows is not None
+            complete = rows is not None
             if rows is not None:
                 rows.add_turn(self._state, turn)
         self._state = after
-        self._whole = whole
+        self._whole = complete
         if self._whole and self._seq - self._mark >= _PIECE:
             self.fill_columns()
 

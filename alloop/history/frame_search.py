@@ -49,23 +49,23 @@ def find_frame(history: History, prefix: str) -> FoundFrame:
 
     Raises InputError where none or several do.
     """
-    known = {
+    frames = {
         key: x
         for key, x in history.label_index.frames.items()
         if _has_prefix(key, prefix)
     }
     hints = _column_hints(history.path, prefix)
-    _refuse_several(prefix, {*known, *hints.ids})
+    _refuse_several(prefix, {*frames, *hints.ids})
     first: dict[FrameId, e.Explored] = {}
     for entry in history.select(_record_numbers(history, hints)):
         event = entry.turn.event
         for frame in _named_frames(event):
             if _has_prefix(frame.id, prefix):
-                known.setdefault(frame.id, frame)
+                frames.setdefault(frame.id, frame)
                 if isinstance(event, e.Explored):
                     first.setdefault(frame.id, event)
-    _refuse_several(prefix, set(known))
-    for key, frame in known.items():
+    _refuse_several(prefix, set(frames))
+    for key, frame in frames.items():
         return FoundFrame(frame, first.get(key))
     raise _no_such_frame(prefix, "no frame")
 
@@ -103,9 +103,9 @@ def _has_prefix(frame: FrameId, prefix: str) -> bool:
     return frame.startswith(prefix)
 
 
-def _refuse_several(prefix: str, found: set[FrameId]) -> None:
-    if len(found) > 1:
-        raise _no_such_frame(prefix, f"{len(found)} frames")
+def _refuse_several(prefix: str, ids: set[FrameId]) -> None:
+    if len(ids) > 1:
+        raise _no_such_frame(prefix, f"{len(ids)} frames")
 
 
 def _no_such_frame(prefix: str, what: str) -> InputError:
@@ -133,12 +133,12 @@ def _column_hints(path: Path, prefix: str) -> _ColumnHints:
 
 def _matching_ids(column: Any, prefix: str) -> Iterator[tuple[int, FrameId]]:
     """Yield (row, id) of the ids that begin with `prefix`."""
-    wanted = np.frombuffer(prefix.encode()[: DIGITS + 1], np.uint8)
-    if len(wanted) > DIGITS:
+    digits = np.frombuffer(prefix.encode()[: DIGITS + 1], np.uint8)
+    if len(digits) > DIGITS:
         return
     for begin in range(0, column.shape[0], _SLAB):
         slab = column[begin : begin + _SLAB]
-        rows = np.flatnonzero((slab[:, : len(wanted)] == wanted).all(axis=1))
+        rows = np.flatnonzero((slab[:, : len(digits)] == digits).all(axis=1))
         yield from zip((begin + rows).tolist(), id_texts(slab[rows]), strict=True)
 
 

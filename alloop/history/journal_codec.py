@@ -101,15 +101,15 @@ UPCASTERS: Mapping[str, Upcaster] = {
 CODEC = JournalCodec(CLASSES, UPCASTERS)
 
 
-def identical_commands(one: Command, other: Command) -> bool:
+def identical_commands(command: Command, other: Command) -> bool:
     """Return True if two commands are equal, down to the bits of their arrays.
 
     Temperatures of walkers are compared where both commands record them.
     """
-    walkers = (*moved_walkers(one), *moved_walkers(other))
+    walkers = (*moved_walkers(command), *moved_walkers(other))
     if any(walker.temperature is None for walker in walkers):  # of an older alloop
-        one, other = _without_temperatures(one), _without_temperatures(other)
-    first, second = CODEC.encode(one), CODEC.encode(other)
+        command, other = _without_temperatures(command), _without_temperatures(other)
+    first, second = CODEC.encode(command), CODEC.encode(other)
     return (first.tree, first.frames) == (second.tree, second.frames) and all(
         a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
         for a, b in zip(first.arrays, second.arrays, strict=True)

@@ -31,15 +31,15 @@ def label_entries(history: History) -> tuple[LabelEntry, ...]:
 
 def _restored_labels(history: History) -> Iterator[LabelEntry]:
     """Yield labels that a repair kept and that were not requested again since."""
-    known = {(x.level, x.frame.id) for x in history.record_index.labels}
+    keys = {(x.level, x.frame.id) for x in history.record_index.labels}
     for entry, event in history.of_kind(e.Restored):
-        asked, answer = event.asked, event.answer
-        if isinstance(answer, e.Labelled) and isinstance(asked, LabelFrame):
-            if (asked.level, asked.frame.id) in known:
+        request, answer = event.asked, event.answer
+        if isinstance(answer, e.Labelled) and isinstance(request, LabelFrame):
+            if (request.level, request.frame.id) in keys:
                 continue
-            known.add((asked.level, asked.frame.id))
+            keys.add((request.level, request.frame.id))
             yield LabelEntry(
-                request=asked,
+                request=request,
                 asked=-1,
                 answered=entry.seq,
                 record=answer.label,

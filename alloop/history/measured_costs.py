@@ -59,8 +59,8 @@ def measured_costs(history: History) -> tuple[MeasuredCost, ...]:
         if not label.is_given and isinstance(label.record, Label):
             costs[label.fidelity, hill_formula(label.frame)].append(label.cpu_seconds)
     return tuple(
-        MeasuredCost(fidelity, molecule, len(found), sum(found) / len(found))
-        for (fidelity, molecule), found in sorted(costs.items())
+        MeasuredCost(fidelity, molecule, len(seconds), sum(seconds) / len(seconds))
+        for (fidelity, molecule), seconds in sorted(costs.items())
     )
 
 
@@ -71,9 +71,9 @@ def cheap_in_expensive(history: History) -> float:
     nothing was measured.
     """
     price = {
-        each.formula: each.cpu_seconds
-        for each in measured_costs(history)
-        if each.fidelity == "expensive" and each.cpu_seconds > 0
+        cost.formula: cost.cpu_seconds
+        for cost in measured_costs(history)
+        if cost.fidelity == "expensive" and cost.cpu_seconds > 0
     }
     if not price:
         return 0.0

@@ -194,14 +194,14 @@ class History:
 
         Raises InputError where none or several do.
         """
-        found = [key for key in self.label_index.frames if key.startswith(prefix)]
-        if len(found) != 1:
-            what = "none" if not found else f"{len(found)} frames"
+        ids = [key for key in self.label_index.frames if key.startswith(prefix)]
+        if len(ids) != 1:
+            what = "none" if not ids else f"{len(ids)} frames"
             raise InputError(
                 f"expected the id of one frame, `{prefix}` fits {what}; "
                 "`alloop log STORE` lists the ids"
             )
-        return self.label_index.frames[found[0]]
+        return self.label_index.frames[ids[0]]
 
 
 def read_history(path: Path) -> History:

@@ -165,7 +165,7 @@ class LabelOutcome:
     cached: bool = False
 
 
-def label_outcome(event: e.Event, asked: LabelFrame) -> LabelOutcome | None:
+def label_outcome(event: e.Event, request: LabelFrame) -> LabelOutcome | None:
     """Return the result of the label that the event answers, None without one.
 
     The loss of the last attempt counts as the failure `Failure.LOST`.
@@ -176,7 +176,7 @@ def label_outcome(event: e.Event, asked: LabelFrame) -> LabelOutcome | None:
         case e.NotLabelled(unlabelled=unlabelled, timing=timing):
             return LabelOutcome(unlabelled, timing)
         case e.TaskLost(attempt=attempt, reason=reason) if attempt >= ATTEMPTS:
-            lost = Unlabelled(asked.frame.id, asked.level, Failure.LOST, reason)
+            lost = Unlabelled(request.frame.id, request.level, Failure.LOST, reason)
             return LabelOutcome(lost, e.Timing())
         case _:
             return None
@@ -237,11 +237,11 @@ class RecordIndex:
                 self.rechecked.append(event)
             case e.Retried(labels=labels):
                 self.retries |= {command.name for command in labels}
-        asked = self.open_labels.get(e.event_name(event))
-        outcome = None if asked is None else label_outcome(event, asked.command)
-        if asked is not None and outcome is not None:
-            del self.open_labels[asked.command.name]
-            self.labels.append(_answered_label(asked, seq, outcome, index))
+        label = self.open_labels.get(e.event_name(event))
+        outcome = None if label is None else label_outcome(event, label.command)
+        if label is not None and outcome is not None:
+            del self.open_labels[label.command.name]
+            self.labels.append(_answered_label(label, seq, outcome, index))
         if outcome is None or isinstance(event, e.TaskLost):
             self.tasks.append(_task_entry(seq, event))
 
@@ -249,8 +249,8 @@ class RecordIndex:
         for command in commands:
             match command:
                 case Explore(round=round_, generation=generation):
-                    asked = ExplorationRequest(round_, generation)
-                    self.explorations[command.name] = asked
+                    request = ExplorationRequest(round_, generation)
+                    self.explorations[command.name] = request
                     self.round, self.generation = round_, generation
                 case LabelFrame():
                     self._ask(seq, command)
@@ -266,30 +266,32 @@ class RecordIndex:
         self.open_labels.setdefault(command.name, question)
 
 
-def _training_request(seq: int, asked: Train) -> TrainingRequest:
+def _training_request(seq: int, command: Train) -> TrainingRequest:
     return TrainingRequest(
-        name=asked.name,
+        name=command.name,
         seq=seq,
-        generation=asked.generation,
-        cheap=len(asked.cheap),
-        expensive=len(asked.expensive),
-        learned=bool(asked.cheap),
-        heldout=len(asked.heldout),
+        generation=command.generation,
+        cheap=len(command.cheap),
+        expensive=len(command.expensive),
+        learned=bool(command.cheap),
+        heldout=len(command.heldout),
     )
 
 
 def _examination_request(
-    asked: Examine, before: ExaminationRequest | None
+    command: Examine, before: ExaminationRequest | None
 ) -> ExaminationRequest:
     """Return the request of an examination with a further piece of its MD."""
     temperatures = {*(() if before is None else before.temperatures)}
-    temperatures |= {x.temperature for x in asked.walkers if x.temperature is not None}
+    temperatures |= {
+        x.temperature for x in command.walkers if x.temperature is not None
+    }
     return ExaminationRequest(
-        number=asked.number,
-        generation=asked.generation,
-        model=asked.model,
-        steps=asked.steps,
-        wanted=asked.wanted,
+        number=command.number,
+        generation=command.generation,
+        model=command.model,
+        steps=command.steps,
+        wanted=command.wanted,
         temperatures=tuple(sorted(temperatures)),
     )
 
@@ -300,19 +302,19 @@ def _task_entry(seq: int, event: e.Event) -> TaskEntry:
 
 
 def _answered_label(
-    asked: OpenLabel, seq: int, outcome: LabelOutcome, index: LabelIndex
+    label: OpenLabel, seq: int, outcome: LabelOutcome, index: LabelIndex
 ) -> LabelEntry:
-    command = asked.command
+    command = label.command
     return LabelEntry(
         request=replace(command, frame=index.frames[command.frame.id]),
-        asked=asked.seq,
+        asked=label.seq,
         answered=seq,
         record=_indexed_record(outcome.record, index),
         timing=outcome.timing,
         cached=outcome.cached,
-        round=asked.round,
-        generation=asked.generation,
-        retry=asked.retry,
+        round=label.round,
+        generation=label.generation,
+        retry=label.retry,
     )
 
 
@@ -335,6 +337,6 @@ def _indexed_record(
     """Return the label index's copy of a label, so that none is held twice."""
     if isinstance(record, Unlabelled):
         return record
-    known = index.get(record.level, record.frame)
-    same = isinstance(known, Label) and known.energy == record.energy
-    return known if same and known is not None else record
+    indexed = index.get(record.level, record.frame)
+    same = isinstance(indexed, Label) and indexed.energy == record.energy
+    return indexed if same and indexed is not None else record

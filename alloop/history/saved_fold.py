@@ -90,8 +90,8 @@ def save_fold(archive: Archive, fold: JournalFold) -> None:
 
 def load_saved_fold(archive: Archive) -> JournalFold:
     """Return the fold saved in the store, an empty one where there is none."""
-    found = archive.fold(NAME, fold_version())
-    return JournalFold() if found is None else fold_from_bytes(*found)
+    saved = archive.fold(NAME, fold_version())
+    return JournalFold() if saved is None else fold_from_bytes(*saved)
 
 
 def is_fold_forged(archive: Archive) -> bool:
@@ -99,10 +99,10 @@ def is_fold_forged(archive: Archive) -> bool:
 
     A fold that other code made is not compared. Replays the journal.
     """
-    found = archive.fold(NAME, fold_version(), foreign=True)
-    if found is None:
+    saved = archive.fold(NAME, fold_version(), foreign=True)
+    if saved is None:
         return False
-    last, data = found
+    last, data = saved
     fold = JournalFold()
     for _, _, turn in takewhile(lambda stored: stored.seq <= last, archive.records()):
         fold.add_turn(turn)
@@ -118,9 +118,9 @@ def campaign_beginning(path: Path) -> tuple[str, e.Opened]:
         first = opening_event(archive)
         if first is None:
             raise InputError(f"{path} holds no campaign yet; run it first")
-        found = archive.fold(NAME, fold_version())
+        saved = archive.fold(NAME, fold_version())
         seq, text = (
-            (-1, "") if found is None else (found[0], _unpack_fold(found[1]).config)
+            (-1, "") if saved is None else (saved[0], _unpack_fold(saved[1]).config)
         )
         for _, _, turn in archive.records(seq + 1):
             text = event_config(turn.event) or text
@@ -207,16 +207,16 @@ def fold_to_bytes(fold: JournalFold) -> bytes:
 
 def fold_from_bytes(seq: int, data: bytes) -> JournalFold:
     """Return the fold from its bytes; `seq` is its last record."""
-    found = _unpack_fold(data)
-    entries = iter(_array_entries(found.entries))
-    *blocks, recent = (_first_entries(entries, count) for count in found.blocks)
-    facts = _from_plain(found.state)
+    saved = _unpack_fold(data)
+    entries = iter(_array_entries(saved.entries))
+    *blocks, recent = (_first_entries(entries, count) for count in saved.blocks)
+    facts = _from_plain(saved.state)
     parts = {name: part(**facts.pop(name)) for name, part in _PARTS.items()}
     labels = replace(parts["labels"], blocks=label_blocks(blocks), recent=recent)
     state = LoopState(**facts, **parts | {"labels": labels})
-    index = _label_index(found)
-    records = _record_index(found, index)
-    return JournalFold(seq, found.config, state, index, records)
+    index = _label_index(saved)
+    records = _record_index(saved, index)
+    return JournalFold(seq, saved.config, state, index, records)
 
 
 def _small_fields(state: LoopState) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def _to_plain(value: Any) -> Any:
     match value:
         case Mapping():
             return _MappingPairs(
-                tuple((key, _to_plain(each)) for key, each in value.items())
+                tuple((key, _to_plain(item)) for key, item in value.items())
             )
         case frozenset() | set():
             return _FrozenSet(tuple(sorted(value)))
@@ -256,7 +256,7 @@ def _to_plain(value: Any) -> Any:
 def _from_plain(value: Any) -> Any:
     match value:
         case _MappingPairs(items=items):
-            return {key: _from_plain(each) for key, each in items}
+            return {key: _from_plain(item) for key, item in items}
         case _FrozenSet(items=items):
             return frozenset(items)
         case _:
@@ -266,17 +266,17 @@ def _from_plain(value: Any) -> Any:
 def _entries_array(entries: Sequence[LabelState]) -> Array:
     names = [f.name for f in fields(LabelState)]
     columns = {name: [getattr(x, name) for x in entries] for name in names}
-    columns["doubts"] = [doubts.doubts_to_text(found) for found in columns["doubts"]]
+    columns["doubts"] = [doubts.doubts_to_text(x) for x in columns["doubts"]]
     return json_bytes(columns)
 
 
 def _array_entries(text: Array) -> Iterator[LabelState]:
     columns = json_tree(text)
-    known = {
+    by_text = {
         text: doubts.doubts_of_details({doubts.KEY: text})
         for text in {*columns["doubts"]}
     }
-    columns["doubts"] = [known[text] for text in columns["doubts"]]
+    columns["doubts"] = [by_text[text] for text in columns["doubts"]]
     for values in zip(*columns.values(), strict=True):
         yield LabelState(*values)
 
@@ -292,33 +292,39 @@ def _labels_array(index: LabelIndex, good: Iterable[Label]) -> Array:
             "computed": [key in index.computed for key in index.labels],
             "sizes": [len(x.forces) for x in good],
             "stress": [None if x.stress is None else x.stress.tolist() for x in good],
-            **{name: [json_value(x) for x in each] for name, each in values.items()},
+            **{
+                name: [json_value(x) for x in column] for name, column in values.items()
+            },
         }
     )
 
 
-def _label_index(found: _SavedFold) -> LabelIndex:
-    columns = json_tree(found.labels)
+def _label_index(saved: _SavedFold) -> LabelIndex:
+    columns = json_tree(saved.labels)
     keys = [(level, frame) for level, frame in columns["keys"]]
     ends = np.cumsum([0, *columns["sizes"]]).tolist()
-    forces = (found.forces[a:b] for a, b in pairwise(ends))
+    forces = (saved.forces[a:b] for a, b in pairwise(ends))
     stresses = (None if x is None else np.array(x) for x in columns["stress"])
     numbers = (columns["energy"], forces, columns["cpu_seconds"])
     facts = zip(*numbers, columns["details"], stresses, strict=True)
-    failures = iter(found.failures)
+    failures = iter(saved.failures)
     labels: dict[tuple[str, str], Label | Unlabelled] = {
         (level, frame): Label(frame, level, *next(facts)) if good else next(failures)
         for (level, frame), good in zip(keys, columns["good"], strict=True)
     }
-    computed = {key for key, own in zip(keys, columns["computed"], strict=True) if own}
-    return LabelIndex({x.id: x for x in found.frames.frames()}, labels, computed)
+    computed = {
+        key
+        for key, computed_ in zip(keys, columns["computed"], strict=True)
+        if computed_
+    }
+    return LabelIndex({x.id: x for x in saved.frames.frames()}, labels, computed)
 
 
-def _record_index(found: _SavedFold, index: LabelIndex) -> RecordIndex:
-    rest = _from_plain(found.rest)
+def _record_index(saved: _SavedFold, index: LabelIndex) -> RecordIndex:
+    rest = _from_plain(saved.rest)
     return RecordIndex(
-        labels=list(labels_from_columns(found.label_entries, found.others, index)),
-        tasks=list(tasks_from_columns(found.task_entries)),
+        labels=list(labels_from_columns(saved.label_entries, saved.others, index)),
+        tasks=list(tasks_from_columns(saved.task_entries)),
         trainings=list(rest["trainings"]),
         rechecked=list(rest["rechecked"]),
         open_labels=rest["open_labels"],
@@ -366,7 +372,9 @@ def label_columns(
         **{name: _encode_words([getattr(x, name) for x in entries]) for name in _WORDS},
         **_timing_columns([x.timing for x in entries]),
     }
-    others = (x.record for x, own in zip(entries, held, strict=True) if not own)
+    others = (
+        x.record for x, in_index in zip(entries, held, strict=True) if not in_index
+    )
     return json_bytes(columns), tuple(others)
 
 
@@ -389,13 +397,13 @@ def labels_from_columns(
         yield LabelEntry(request, record=record, timing=timing, **named)
 
 
-def task_columns(found: Sequence[TaskEntry]) -> Array:
+def task_columns(entries: Sequence[TaskEntry]) -> Array:
     """Encode task entries."""
     columns = {
-        "seq": [x.seq for x in found],
-        "kind": _encode_words([x.kind for x in found]),
-        "name": [x.name for x in found],
-        **_timing_columns([x.timing for x in found]),
+        "seq": [x.seq for x in entries],
+        "kind": _encode_words([x.kind for x in entries]),
+        "name": [x.name for x in entries],
+        **_timing_columns([x.timing for x in entries]),
     }
     return json_bytes(columns)
 
@@ -411,24 +419,24 @@ def tasks_from_columns(text: Array) -> Iterator[TaskEntry]:
         _timings_from_columns(columns),
         strict=True,
     )
-    return (TaskEntry(*each) for each in facts)
+    return (TaskEntry(*values) for values in facts)
 
 
-def _timing_columns(found: Sequence[e.Timing]) -> dict[str, Any]:
-    times = {name: [getattr(x, name) for x in found] for name in _TIMES}
-    return {**times, "worker": _encode_words([x.worker for x in found])}
+def _timing_columns(timings: Sequence[e.Timing]) -> dict[str, Any]:
+    times = {name: [getattr(x, name) for x in timings] for name in _TIMES}
+    return {**times, "worker": _encode_words([x.worker for x in timings])}
 
 
 def _timings_from_columns(columns: Mapping[str, Any]) -> Iterator[e.Timing]:
     times = (columns[name] for name in _TIMES)
     facts = zip(*times, _decode_words(columns["worker"]), strict=True)
-    return (e.Timing(*each) for each in facts)
+    return (e.Timing(*values) for values in facts)
 
 
-def _encode_words(found: Sequence[str]) -> Any:
+def _encode_words(texts: Sequence[str]) -> Any:
     """Encode repeated words, each written once."""
-    known = {word: number for number, word in enumerate(dict.fromkeys(found))}
-    return {"words": list(known), "which": [known[word] for word in found]}
+    numbers = {word: number for number, word in enumerate(dict.fromkeys(texts))}
+    return {"words": list(numbers), "which": [numbers[word] for word in texts]}
 
 
 def _decode_words(encoded: Any) -> list[str]:

@@ -61,21 +61,21 @@ class RoundQuotas:
         """
         opened = [x for x in state.labels.recent if state.stage == "flag"]
         spent = sum(entry.fidelity == "cheap" for entry in opened)
-        few = sum(entry.fidelity == "expensive" for entry in opened)
-        expensive = labels_left(state, rules, "expensive") + few
+        costly = sum(entry.fidelity == "expensive" for entry in opened)
+        expensive = labels_left(state, rules, "expensive") + costly
         rounds = max(1, ceil(expensive / rules.every))
         now = min(rules.every, expensive)
         turns = rounds if rules.refine is None else explorations_left(state, rounds)
         many = (labels_left(state, rules, "cheap") + spent) // turns
         paid = sum(entry.cpu_seconds for entry in opened)
-        found = round_counts(
+        counts = round_counts(
             state,
             rules,
             state.labels.used("cheap") - spent,
-            state.labels.used("expensive") - few,
+            state.labels.used("expensive") - costly,
         )
-        if found is not None:
-            now, many = found.expensive, found.cheap
+        if counts is not None:
+            now, many = counts.expensive, counts.cheap
         part = _affordable_share(state, rules, paid, many, now)
         now, many = floor(part * now), floor(part * many)
         controls = min(now, ceil(rules.control * now))
@@ -188,9 +188,9 @@ def _unexplained_bias(pool: list[Candidate], bias: Floats) -> Floats:
     out = np.zeros(len(pool))
     molecules = np.array([candidate.molecule for candidate in pool])
     for molecule in np.unique(molecules):
-        own = np.flatnonzero(molecules == molecule)
-        out[own] = unexplained_bias(
-            bias[own], np.array([pool[i].descriptor for i in own])
+        rows = np.flatnonzero(molecules == molecule)
+        out[rows] = unexplained_bias(
+            bias[rows], np.array([pool[i].descriptor for i in rows])
         )
     return out
 
@@ -199,8 +199,8 @@ def _candidate_pool(
     state: LoopState, *, controls: bool, taken: Collection[str]
 ) -> list[Candidate]:
     frames: dict[str, Candidate] = {}
-    for _, found in sorted(state.exploration.pieces.items(), key=lambda item: item[0]):
-        for candidate in found.controls if controls else found.candidates:
+    for _, piece in sorted(state.exploration.pieces.items(), key=lambda item: item[0]):
+        for candidate in piece.controls if controls else piece.candidates:
             if candidate.frame.id not in taken:
                 frames[candidate.frame.id] = candidate
     return [frames[key] for key in sorted(frames)]

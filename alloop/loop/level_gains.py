@@ -113,17 +113,17 @@ def _first(frames: Sequence[FrameId], share: float) -> tuple[FrameId, ...]:
 def level_gains(state: LoopState) -> LevelGains | None:
     """Return what the labels gained; None before it was measured or priced."""
     price = {f: mean_label_cost(state, f) for f in ("cheap", "expensive")}
-    whole = [
+    complete = [
         n
-        for n, found in sorted(state.generations.part_errors.items())
-        if set(found) == set(PARTS)
+        for n, parts in sorted(state.generations.part_errors.items())
+        if set(parts) == set(PARTS)
     ]
-    if not whole or min(price.values()) <= 0.0:
+    if not complete or min(price.values()) <= 0.0:
         return None
     ratio = price["cheap"] / price["expensive"]
-    recent = [state.generations.part_errors[number] for number in whole[-_RECENT:]]
+    recent = [state.generations.part_errors[number] for number in complete[-_RECENT:]]
     return LevelGains(
-        generation=whole[-1],
+        generation=complete[-1],
         measured=len(recent),
         cheap=_mean([_exponent(x["few-cheap"], x["all"], "cheap") for x in recent]),
         expensive=_mean(
@@ -142,8 +142,8 @@ def _alone(parts: Mapping[str, PartErrors]) -> Measured:
 def _exponent(fewer: PartErrors, more: PartErrors, fidelity: Fidelity) -> Measured:
     """Return a of the error n^-a with the labels of a fidelity, from two counts."""
     span = log(getattr(more, fidelity) / getattr(fewer, fidelity))
-    found = _log_ratio(fewer, more)
-    return Measured(found.value / span, found.error / span)
+    ratio = _log_ratio(fewer, more)
+    return Measured(ratio.value / span, ratio.error / span)
 
 
 def _advantage(parts: Mapping[str, PartErrors], ratio: float) -> Measured:
@@ -153,29 +153,31 @@ def _advantage(parts: Mapping[str, PartErrors], ratio: float) -> Measured:
     """
     both, alone = parts["all"], _alone(parts)
     more = log1p(both.cheap * ratio / both.expensive)
-    found = _log_ratio(parts["alone"], both)
+    paired = _log_ratio(parts["alone"], both)
     falls = max(0.0, alone.value)  # more labels do no harm
-    return Measured(found.value - falls * more, hypot(found.error, alone.error * more))
+    return Measured(
+        paired.value - falls * more, hypot(paired.error, alone.error * more)
+    )
 
 
-def _log_ratio(one: PartErrors, other: PartErrors) -> Measured:
+def _log_ratio(numerator: PartErrors, denominator: PartErrors) -> Measured:
     """Return the logarithm of the ratio of the mean errors, paired by frame.
 
     Its standard error is that of resampled frames, to first order.
     """
-    first, second = one.errors, other.errors
-    each = first / first.mean() - second / second.mean()
+    first, second = numerator.errors, denominator.errors
+    differences = first / first.mean() - second / second.mean()
     value = log(first.mean() / second.mean())
-    return Measured(value, float(each.std(ddof=1)) / sqrt(len(each)))
+    return Measured(value, float(differences.std(ddof=1)) / sqrt(len(differences)))
 
 
-def _mean(found: Sequence[Measured]) -> Measured:
+def _mean(measurements: Sequence[Measured]) -> Measured:
     """Return the mean of several measurements.
 
     The larger of two standard errors counts: that of the frames, and that of the
     scatter, which holds the noise of trainings.
     """
-    values = np.array([x.value for x in found])
-    frames = sqrt(sum(x.error**2 for x in found)) / len(found)
-    scatter = 0.0 if len(found) < 2 else float(values.std(ddof=1)) / sqrt(len(found))
+    values, count = np.array([x.value for x in measurements]), len(measurements)
+    frames = sqrt(sum(x.error**2 for x in measurements)) / count
+    scatter = 0.0 if count < 2 else float(values.std(ddof=1)) / sqrt(count)
     return Measured(float(values.mean()), max(frames, scatter))

@@ -44,9 +44,9 @@ def expensive_is_idle(gains: LevelGains | None) -> bool:
     return is_settled(gains) and _is_idle(gains.expensive, gains.cheap)
 
 
-def _is_idle(one: Measured, other: Measured) -> bool:
-    most = max(0.0, one.value + one.error)
-    return most < FLOOR * (most + max(0.0, other.value))
+def _is_idle(level: Measured, other: Measured) -> bool:
+    exponent = max(0.0, level.value + level.error)
+    return exponent < FLOOR * (exponent + max(0.0, other.value))
 
 
 def alone_is_better(gains: LevelGains | None) -> bool:
@@ -86,31 +86,31 @@ def round_counts(
     total = budget_money(state, rules)
     if total is None:
         return None
-    each = mean_label_cost(state, "cheap"), mean_label_cost(state, "expensive")
-    spent = cheap_used * each[0] + expensive_used * each[1]
+    prices = mean_label_cost(state, "cheap"), mean_label_cost(state, "expensive")
+    spent = cheap_used * prices[0] + expensive_used * prices[1]
     left = max(0.0, total - spent)
-    money = left / _rounds_left(rules, left, total, each)
+    money = left / _rounds_left(rules, left, total, prices)
     if no_more_cheap(state, rules):
-        return RoundCounts(0, _count(money, each[1], left))
+        return RoundCounts(0, _count(money, prices[1], left))
     gains = level_gains(state)
     share = None if gains is None else cheap_share(gains)
     if share is None:
-        share = rules.budget.cheap * each[0] / total
-        least = 0.0
+        share = rules.budget.cheap * prices[0] / total
+        minimum = 0.0
     else:
-        least = FLOOR * money
-    wanted = share * (spent + money) - cheap_used * each[0]
-    cheap = min(max(wanted, least), money - least)
-    expensive = _count(money - cheap, each[1], left)
-    rest = max(0.0, money - expensive * each[1])
-    return RoundCounts(floor(rest / each[0] + _ROUNDING), expensive)
+        minimum = FLOOR * money
+    target = share * (spent + money) - cheap_used * prices[0]
+    cheap = min(max(target, minimum), money - minimum)
+    expensive = _count(money - cheap, prices[1], left)
+    rest = max(0.0, money - expensive * prices[1])
+    return RoundCounts(floor(rest / prices[0] + _ROUNDING), expensive)
 
 
 def _rounds_left(
-    rules: Rules, left: float, total: float, each: tuple[float, float]
+    rules: Rules, left: float, total: float, prices: tuple[float, float]
 ) -> int:
     """Return the number of rounds, as large as those that the counts would give."""
-    first = rules.seeding.cheap * each[0] + rules.seeding.expensive * each[1]
+    first = rules.seeding.cheap * prices[0] + rules.seeding.expensive * prices[1]
     labels = rules.budget.expensive - rules.seeding.expensive
     if labels <= 0 or first >= total:
         return 1

@@ -484,8 +484,8 @@ def next_examine_piece(state: LoopState, event: e.Examined) -> tuple[Examine, ..
     last, after = state.examination.last, event.piece + 1
     if last is None or last.number != event.number or last.steps == 0:
         return ()
-    wanted = last.wanted - after * _walker_count(last.wanted, len(state.start))
-    going = [x for x in event.walkers if x.stopped is None and x.index < wanted]
+    walkers = last.wanted - after * _walker_count(last.wanted, len(state.start))
+    going = [x for x in event.walkers if x.stopped is None and x.index < walkers]
     if not going:
         return ()
     return (replace(last, batch=event.batch, piece=after, walkers=tuple(going)),)

@@ -229,7 +229,7 @@ def _amended(state: LoopState) -> LoopState:
 
 
 def _apply_opened(state: LoopState, event: e.Opened) -> LoopState:
-    train = [given for given in event.given if not given.test]
+    train = [x for x in event.given if not x.test]
     seeds = {
         molecule: tuple(x.frame for x in train if x.molecule == molecule)
         for molecule in {x.molecule for x in train}
@@ -273,16 +273,16 @@ def _given_entries(event: e.Opened) -> tuple[LabelState, ...]:
     """Return the entries of the labels that the user supplied."""
     return tuple(
         LabelState(
-            frame=given.frame.id,
-            fidelity=given.fidelity,
-            purpose=TEST if given.test else "given",
-            molecule=given.molecule,
+            frame=x.frame.id,
+            fidelity=x.fidelity,
+            purpose=TEST if x.test else "given",
+            molecule=x.molecule,
             good=True,
             cpu_seconds=0.0,
-            doubts=doubts.doubts_of_details(given.label.details),
+            doubts=doubts.doubts_of_details(x.label.details),
             supplied=True,
         )
-        for given in event.given
+        for x in event.given
     )
 
 
@@ -348,10 +348,10 @@ def _label_bias(
     """
     if command.fidelity != "cheap":
         return None
-    found = state.exploration.candidate(command.frame.id)
-    if found is None:
+    candidate = state.exploration.candidate(command.frame.id)
+    if candidate is None:
         return None
-    return float(np.abs(found.forces - event.label.forces).mean())
+    return float(np.abs(candidate.forces - event.label.forces).mean())
 
 
 def _limit_ratio(
@@ -364,15 +364,15 @@ def _limit_ratio(
     """
     if (command.fidelity, command.purpose) != ("expensive", "control"):
         return None, None
-    found = state.exploration.candidate(command.frame.id)
+    candidate = state.exploration.candidate(command.frame.id)
     summary = state.generations.summaries.get(state.exploration.generation)
     limits = None if summary is None else summary.error_limits
-    if found is None or limits is None or not isfinite(found.surprise):
+    if candidate is None or limits is None or not isfinite(candidate.surprise):
         return None, None
-    limit = limits.limit(found.surprise, found.frame)
+    limit = limits.limit(candidate.surprise, candidate.frame)
     if not isfinite(limit):
         return None, None
-    error = np.linalg.norm(found.forces - event.label.forces, axis=1).max()
+    error = np.linalg.norm(candidate.forces - event.label.forces, axis=1).max()
     ratio = float(error) * limits.factor / limit
     return ratio, ratio <= limits.factor
 

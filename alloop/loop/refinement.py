@@ -60,8 +60,8 @@ def _surprising(state: LoopState) -> set[str]:
     """Return the candidates of the round above the threshold or from a guard rail."""
     return {
         candidate.frame.id
-        for found in state.exploration.pieces.values()
-        for candidate in (*found.candidates, *found.controls)
+        for piece in state.exploration.pieces.values()
+        for candidate in (*piece.candidates, *piece.controls)
         if _is_surprising(candidate, state.exploration.threshold)
     }
 

@@ -182,7 +182,7 @@ class CampaignLabels:
 
         barred: the doubts that such a label must not have.
         """
-        wanted = (
+        frames = (
             entry.frame
             for entry in self.entries()
             if entry.good
@@ -190,7 +190,7 @@ class CampaignLabels:
             and split_of(entry.purpose) == "train"
             and not entry.doubts & barred
         )
-        return tuple(sorted(set(wanted) - self._excluded_frames(fidelity)))
+        return tuple(sorted(set(frames) - self._excluded_frames(fidelity)))
 
     def held_out(
         self, seed: int, share: float, barred: Set[Doubt] = frozenset()

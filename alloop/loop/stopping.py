@@ -94,7 +94,7 @@ def reason_to_stop(state: LoopState, rules: Rules) -> str | None:
 
 def spent_reason(state: LoopState, rules: Rules) -> str | None:
     """Return the reason why no further round may follow, errors aside, or None."""
-    budget, most = rules.budget, rules.stopping.rounds
+    budget, rounds = rules.budget, rules.stopping.rounds
     if labels_left(state, rules, "expensive") == 0:
         if budget_money(state, rules) is not None:
             return "the budget is spent: what is left pays for no expensive label"
@@ -102,8 +102,8 @@ def spent_reason(state: LoopState, rules: Rules) -> str | None:
     hours = (state.labels.cpu_seconds() + reserved(state, rules)) / 3600
     if budget.cpu_hours is not None and hours >= budget.cpu_hours:
         return f"the budget of {budget.cpu_hours:g} CPU h for labels is spent"
-    if most is not None and state.exploration.round >= most:
-        return f"the limit of {plural(most, 'round')} is reached"
+    if rounds is not None and state.exploration.round >= rounds:
+        return f"the limit of {plural(rounds, 'round')} is reached"
     return None
 
 

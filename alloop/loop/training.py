@@ -120,8 +120,8 @@ def _level_rechecks(
     )
     commands = [Recheck(frame, level, fidelity) for frame in order]
     done = sum(command.name in state.labels.rechecks for command in commands)
-    wanted = max(_LEAST, ceil(part * len(good))) - done
+    missing = max(_LEAST, ceil(part * len(good))) - done
     fresh = [
         command for command in commands if command.name not in state.labels.rechecks
     ]
-    yield from fresh[: max(0, wanted)]
+    yield from fresh[: max(0, missing)]
