@@ -138,10 +138,10 @@ def _row_frame(row: Mapping[str, Any]) -> tuple[Frame, int] | None:
     frame = Frame(
         row["numbers"].astype(np.int64),
         row["positions"],
-        int(row["charge"]),
-        int(row["spin"]),
-        row["cell"],
-        tuple(map(bool, row["pbc"])),  # type: ignore[arg-type]
+        charge=int(row["charge"]),
+        spin=int(row["spin"]),
+        cell=row["cell"],
+        pbc=tuple(map(bool, row["pbc"])),  # type: ignore[arg-type]
     )
     same = frame.id.encode() == bytes(row["id"])
     return (frame, int(row["molecule"])) if same else None

@@ -230,9 +230,10 @@ def label_command(
     frame: Frame,
     molecule: int,
     fidelity: Fidelity,
+    *,
     purpose: Purpose,
     why: str,
 ) -> LabelFrame:
     """Return the command to label a frame; why: one phrase for people."""
     level = state.levels[fidelity]
-    return LabelFrame(frame, level, fidelity, purpose, molecule, why)
+    return LabelFrame(frame, level, fidelity, purpose, molecule, reason=why)

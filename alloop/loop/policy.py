@@ -108,7 +108,12 @@ def _follow_up(state: LoopState, event: e.Event, rules: Rules) -> Commands:
         case e.Sampled():
             return tuple(
                 label_command(
-                    state, frame, event.molecule, "expensive", "test", "validation set"
+                    state,
+                    frame,
+                    event.molecule,
+                    "expensive",
+                    purpose="test",
+                    why="validation set",
                 )
                 for frame in event.frames
             )
@@ -220,7 +225,9 @@ def _examination_labels(state: LoopState, event: e.Examined) -> Commands:
     """Label the frames of an examination; their predictions are recorded by now."""
     why = f"examination {event.number}"
     return tuple(
-        label_command(state, x.frame, x.molecule, "expensive", EXAMINATION, why)
+        label_command(
+            state, x.frame, x.molecule, "expensive", purpose=EXAMINATION, why=why
+        )
         for x in event.frames
     )
 
@@ -236,7 +243,12 @@ def _label_flagged(state: LoopState, rules: Rules) -> Commands:
     bought: tuple[Fidelity, ...] = () if no_more_cheap(state, rules) else ("cheap",)
     labels = [
         label_command(
-            state, x.frame, x.molecule, level, "control", "random control frame"
+            state,
+            x.frame,
+            x.molecule,
+            level,
+            purpose="control",
+            why="random control frame",
         )
         for level in ("expensive", *bought)
         for x in control[: labels_left(state, rules, level)]
@@ -252,8 +264,8 @@ def _label_flagged(state: LoopState, rules: Rules) -> Commands:
                 candidate.frame,
                 candidate.molecule,
                 fidelity,
-                "flagged",
-                why + ended,
+                purpose="flagged",
+                why=why + ended,
             )
         )
     if fidelity == "expensive":
@@ -268,7 +280,12 @@ def _label_biased(state: LoopState, rules: Rules) -> Commands:
         return ()
     labels = tuple(
         label_command(
-            state, candidate.frame, candidate.molecule, "expensive", "bias", why
+            state,
+            candidate.frame,
+            candidate.molecule,
+            "expensive",
+            purpose="bias",
+            why=why,
         )
         for candidate, why in biased_frames(state, rules, quota)
     )
@@ -307,7 +324,12 @@ def seed_label_commands(
     }
     return tuple(
         label_command(
-            state, frame, molecule, fidelity, "seed", "drawn around the minimum"
+            state,
+            frame,
+            molecule,
+            fidelity,
+            purpose="seed",
+            why="drawn around the minimum",
         )
         for fidelity in _missing_fidelities(state, molecule, rules)
         for frame in event.seeds[: counts[fidelity]]
@@ -362,7 +384,14 @@ def explore_commands(state: LoopState, rules: Rules) -> tuple[Explore, ...]:
     size = rules.exploring.batch
     batches = [walkers[i : i + size] for i in range(0, len(walkers), size)]
     return tuple(
-        _explore_piece(state, rules, state.exploration.round + 1, number, 0, batch)
+        _explore_piece(
+            state,
+            rules,
+            state.exploration.round + 1,
+            batch=number,
+            piece=0,
+            walkers=batch,
+        )
         for number, batch in enumerate(batches)
     )
 
@@ -375,7 +404,14 @@ def next_explore_piece(
     if after * rules.exploring.piece >= rules.exploring.steps:
         return ()
     return (
-        _explore_piece(state, rules, event.round, event.batch, after, event.walkers),
+        _explore_piece(
+            state,
+            rules,
+            event.round,
+            batch=event.batch,
+            piece=after,
+            walkers=event.walkers,
+        ),
     )
 
 
@@ -383,6 +419,7 @@ def _explore_piece(
     state: LoopState,
     rules: Rules,
     round_: int,
+    *,
     batch: int,
     piece: int,
     walkers: Sequence[Walker],
