@@ -26,12 +26,7 @@ from alloop.loop.commands import (
     Train,
     TrainPart,
 )
-from alloop.loop.state import (
-    TEST,
-    LabelState,
-    LoopState,
-    Stage,
-)
+from alloop.loop.state import TEST, LabelState, LoopState, Stage
 
 ATTEMPTS = 3  # times that a lost command is tried
 
@@ -51,17 +46,8 @@ def apply_event(state: LoopState, event: e.Event) -> LoopState:
         case e.Amended() | e.Forked():
             return _amended(state)
         case e.Posed():
-            return replace(
-                state,
-                examination=replace(
-                    state.examination,
-                    posed_frames=event.frames,
-                    posed_molecules=event.molecules,
-                    frame_counts={},
-                    reason=None,
-                ),
-                finished=None,
-            )
+            examination = state.examination.with_posed(event.frames, event.molecules)
+            return replace(state, examination=examination, finished=None)
         case e.Excluded() | e.Included():
             return _apply_exclusion(state, event)
         case e.Retried():

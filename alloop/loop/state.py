@@ -475,6 +475,14 @@ class ExaminationState:
     posed_frames: tuple[Frame, ...] = ()
     posed_molecules: tuple[int, ...] = ()
 
+    def with_posed(
+        self, frames: tuple[Frame, ...], molecules: tuple[int, ...]
+    ) -> "ExaminationState":
+        """Return an examination that is yet to come, on another campaign's frames."""
+        return ExaminationState(
+            last=self.last, posed_frames=frames, posed_molecules=molecules
+        )
+
     def with_frames(self, command: Examine) -> "ExaminationState":
         """Return the examination after a piece that gave frames."""
         count = max(command.wanted, self.frame_counts.get(command.model, 0))
