@@ -72,8 +72,8 @@ class Outcome:
 
     def __repr__(self) -> str:
         end = self.finished or self.state.broken or "stopped early"
-        rounds = plural(self.state.round, "round")
-        generations = plural(self.state.generation, "generation")
+        rounds = plural(self.state.exploration.round, "round")
+        generations = plural(self.state.generations.count, "generation")
         return f"Outcome({end}; {rounds}, {generations})"
 
     def _repr_html_(self) -> str:
@@ -300,7 +300,7 @@ class Campaign:
         """
         history = self.history()
         trained = {event.generation: event for _, event in history.generations}
-        number = history.state.best if generation is None else generation
+        number = history.state.generations.best if generation is None else generation
         if number not in trained:
             generations = ", ".join(map(str, sorted(trained))) or "none yet"
             raise InputError(
@@ -459,7 +459,9 @@ class Campaign:
         with Archive.open(self.store, CODEC, mode="w") as archive:
             history = history_of(archive)
             id = history.frame(frame).id
-            out = sorted(what for name, what in history.state.excluded if name == id)
+            out = sorted(
+                what for name, what in history.state.labels.excluded if name == id
+            )
             if not out or fidelity not in (None, *out):
                 place = "" if fidelity is None else f" at {fidelity}"
                 state = f"excluded at {' and '.join(out)}" if out else "not excluded"

@@ -53,7 +53,7 @@ def draw_panel(campaign: Campaign) -> None:
             part = history.entries[:count]
             state = History.from_entries(history.path, history.attrs, part).state
             display.observe(state, entry.turn)
-            if state.round == 2 and entry.turn.commands:
+            if state.exploration.round == 2 and entry.turn.commands:
                 break
         console.print(display.panel())
     console.save_svg(str(IMAGES / "panel.svg"), title="alloop run campaigns/toy.yaml")

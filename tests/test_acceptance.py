@@ -144,14 +144,14 @@ def test_a_spoiled_generation_is_rejected_and_the_one_before_goes_on(
     state = history.state
     first, second, third = (event for _, event in history.generations)
     assert {"force", "bonds"} <= {x.name.split()[0] for x in second.failed_checks}
-    assert state.rejected == {2}
+    assert state.generations.rejected == {2}
     assert not third.failed_checks
     asked = [c for entry in history.entries for c in entry.turn.commands]
     explored = [c.generation for c in asked if isinstance(c, Explore)]
     assert set(explored) == {1}
     parents = [c.parent for c in asked if isinstance(c, Train)]
     assert parents == [None, first.model, first.model]
-    assert state.best in (1, 3)
+    assert state.generations.best in (1, 3)
 
 
 def test_labels_of_a_rejected_generation_are_kept(spoiled: Campaign) -> None:
@@ -179,7 +179,7 @@ def test_a_campaign_without_checks_takes_every_generation(tmp_path: Path) -> Non
     own = OwnPotential(SpoilingTrainer([10]), restore_potential)
     campaign = Campaign.from_yaml(path, potential=own)
     campaign.run()
-    assert campaign.history().state.rejected == frozenset()
+    assert campaign.history().state.generations.rejected == frozenset()
 
 
 # --- no generation to fall back to ---------------------------------------------------
@@ -205,7 +205,11 @@ def test_a_first_generation_that_fails_explores_and_is_not_accepted(
     campaign = run_spoiled(tmp_path, 12)
     history = campaign.history()
     state = history.state
-    assert (state.unaccepted, state.rejected, state.accepted) == ({1, 2}, set(), {3})
+    assert (
+        state.generations.unaccepted,
+        state.generations.rejected,
+        state.generations.accepted,
+    ) == ({1, 2}, set(), {3})
     names = [
         [x.name.split()[0] for x in event.checks] for _, event in history.generations
     ]
@@ -216,7 +220,7 @@ def test_a_first_generation_that_fails_explores_and_is_not_accepted(
     models = [event.model for _, event in history.generations]
     assert [c.parent for c in trainings] == [None, *models[:2]]
     assert [c.parent_accepted for c in trainings] == [True, False, False]
-    assert state.best == 3
+    assert state.generations.best == 3
     assert "not accepted, since it failed a check" in told(campaign, "why", "1")
     campaign.export_model(tmp_path / "third.model")
 
@@ -224,7 +228,11 @@ def test_a_first_generation_that_fails_explores_and_is_not_accepted(
 def test_a_campaign_without_an_accepted_generation_says_so(tmp_path: Path) -> None:
     campaign = run_spoiled(tmp_path, 100)
     state = campaign.history().state
-    assert (state.unaccepted, state.rejected, state.best) == ({1, 2, 3}, set(), 3)
+    assert (
+        state.generations.unaccepted,
+        state.generations.rejected,
+        state.generations.best,
+    ) == ({1, 2, 3}, set(), 3)
     sentence = "No generation passed all checks: they are used for exploration only"
     status = campaign_status(campaign.history())
     assert status["acceptance"].startswith(sentence)

@@ -127,7 +127,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
 
 def test_a_generation_that_forgets_is_rejected_and_said_to(ended: Campaign) -> None:
     history = ended.history()
-    assert history.state.rejected == {2}
+    assert history.state.generations.rejected == {2}
     status = campaign_status(history)
     first, second, third = status["sets"]["forgetting"]
     assert second > 1.2 * first
@@ -150,7 +150,7 @@ def test_the_store_keeps_the_sets(ended: Campaign, tmp_path: Path) -> None:
     own = OwnPotential(ForgetfulTrainer(), restore_potential)
     again = Campaign.from_store(copy, potential=own)
     assert again.run().exit_code == 0
-    assert again.history().state.rejected == {2}
+    assert again.history().state.generations.rejected == {2}
 
 
 def test_another_file_or_another_set_is_another_campaign(

@@ -62,11 +62,15 @@ def test_a_campaign_ends_with_labels_generations_and_a_reason(finished: Path) ->
     history = Campaign.from_yaml(finished).history()
     state = history.state
     assert state.finished == "the budget of expensive labels is spent"
-    assert (state.labels_used("cheap"), state.labels_used("expensive")) == (26, 10)
-    assert len(state.validation_frames()) == 6
+    assert (state.labels.used("cheap"), state.labels.used("expensive")) == (26, 10)
+    assert len(state.labels.validation_frames()) == 6
     assert len(history.trained()) == 2
-    assert set(state.validation_frames()).isdisjoint(state.trained_on("expensive"))
-    assert set(state.validation_frames()).isdisjoint(state.trained_on("cheap"))
+    assert set(state.labels.validation_frames()).isdisjoint(
+        state.labels.trained_on("expensive")
+    )
+    assert set(state.labels.validation_frames()).isdisjoint(
+        state.labels.trained_on("cheap")
+    )
 
 
 def test_some_labels_of_each_level_are_made_again(finished: Path) -> None:
@@ -90,9 +94,12 @@ def test_state_is_the_fold_of_the_journal(tmp_path: Path) -> None:
     assert len(states) == len(turns)
     for number in (1, len(turns) // 2, len(turns)):
         replayed, live = replay(turns[:number]), states[number - 1]
-        assert list(replayed.entries()) == list(live.entries())
+        assert list(replayed.labels.entries()) == list(live.labels.entries())
         assert replayed.open.keys() == live.open.keys()
-        assert (replayed.stage, replayed.round) == (live.stage, live.round)
+        assert (replayed.stage, replayed.exploration.round) == (
+            live.stage,
+            live.exploration.round,
+        )
 
 
 def test_running_a_finished_campaign_does_nothing(finished: Path) -> None:
@@ -119,7 +126,7 @@ def test_a_raised_budget_goes_on_where_the_campaign_ended(tmp_path: Path) -> Non
     Campaign.from_yaml(write_toy(tmp_path, budget=BUDGET)).run()
     more = Campaign.from_yaml(write_toy(tmp_path))
     outcome = more.run()
-    assert outcome.state.labels_used("expensive") == 14
+    assert outcome.state.labels.used("expensive") == 14
     amended = [x for _, x in more.history().events() if isinstance(x, e.Amended)]
     assert [set(event.changed) for event in amended] == [
         {"budget.cheap", "budget.expensive"}
@@ -214,13 +221,15 @@ def test_two_campaigns_may_share_a_cache_at_the_same_time(
 def test_an_excluded_frame_leaves_later_training(tmp_path: Path) -> None:
     campaign = Campaign.from_yaml(write_toy(tmp_path, budget=BUDGET))
     campaign.run()
-    seeds = [x for x in campaign.history().state.entries() if x.purpose == "seed"]
+    seeds = [
+        x for x in campaign.history().state.labels.entries() if x.purpose == "seed"
+    ]
     frame = next(x.frame for x in seeds if x.fidelity == "expensive")
     assert campaign.exclude(frame[:10], None, "looked wrong") == frame
     more = Campaign.from_yaml(write_toy(tmp_path))
     more.run()
     history = more.history()
-    assert frame not in history.state.trained_on("expensive")
+    assert frame not in history.state.labels.trained_on("expensive")
     trains = [
         command
         for entry in history.entries
@@ -245,7 +254,7 @@ def test_failed_labels_are_values_and_the_campaign_goes_on(tmp_path: Path) -> No
     assert failures
     assert {record.failure for record in failures} == {Failure.NOT_CONVERGED}
     failed = {record.frame for record in failures}
-    assert failed.isdisjoint(campaign.history().state.trained_on("expensive"))
+    assert failed.isdisjoint(campaign.history().state.labels.trained_on("expensive"))
 
 
 def test_controls_share_first_labels_and_label_cost(tmp_path: Path) -> None:
@@ -264,16 +273,19 @@ def test_controls_share_first_labels_and_label_cost(tmp_path: Path) -> None:
     main = campaign.history()
     for name, store in campaign.controls().items():
         control = read_history(store)
-        assert control.state.validation_frames() == main.state.validation_frames()
-        seeds = {x.frame for x in main.state.entries() if x.purpose == "seed"}
-        assert seeds <= {x.frame for x in control.state.entries()}, name
+        assert (
+            control.state.labels.validation_frames()
+            == main.state.labels.validation_frames()
+        )
+        seeds = {x.frame for x in main.state.labels.entries() if x.purpose == "seed"}
+        assert seeds <= {x.frame for x in control.state.labels.entries()}, name
         asked = [x.generation for x in control.trained()]
         assert len(control.priced()) == len(asked)
         assert {x.frame for x in _rechecks(control)} <= {
             x.frame for x in _rechecks(main)
         }
     standard = outcomes["standard"].state
-    assert 10 < standard.labels_used("expensive") <= 10 + 26
+    assert 10 < standard.labels.used("expensive") <= 10 + 26
     trains = [
         command
         for entry in read_history(campaign.controls()["standard"]).entries
@@ -285,7 +297,7 @@ def test_controls_share_first_labels_and_label_cost(tmp_path: Path) -> None:
     random = [x.reason for x in _asked(read_history(campaign.controls()["random"]))]
     assert "random" in random
     again = campaign.control("random").run()
-    assert again.state.errors == outcomes["random"].state.errors
+    assert again.state.generations.errors == outcomes["random"].state.generations.errors
 
 
 def _rechecks(history: History) -> list[Recheck]:
@@ -363,10 +375,10 @@ def test_a_campaign_starts_from_labels_that_the_user_brings(
     campaign = Campaign.from_yaml(write_toy(tmp_path, start=start, budget=BUDGET))
     assert campaign.run().exit_code == 0
     history = campaign.history()
-    given = [x for x in history.state.entries() if x.purpose == "given"]
+    given = [x for x in history.state.labels.entries() if x.purpose == "given"]
     assert len(given) == 26 + 10
     assert len(history.trained()[0].history["bias"]) > 0  # type: ignore[arg-type]
-    assert history.state.labels_used("expensive") == 10
+    assert history.state.labels.used("expensive") == 10
 
 
 def test_a_users_model_is_generation_zero(finished: Path, tmp_path: Path) -> None:
@@ -383,7 +395,7 @@ def test_a_users_model_is_generation_zero(finished: Path, tmp_path: Path) -> Non
         if isinstance(command, Train)
     ]
     old = Campaign.from_yaml(finished).history().state
-    assert trains[0].parent == old.models[old.best - 1]
+    assert trains[0].parent == old.generations.models[old.generations.best - 1]
     assert campaign.control("standard").run().exit_code == 0
 
 
@@ -411,8 +423,8 @@ def test_a_campaign_of_one_fidelity_labels_what_surprises(tmp_path: Path) -> Non
     )
     assert campaign.run().exit_code == 0
     state = campaign.history().state
-    assert state.labels_used("cheap") == 0
-    assert state.labels_used("expensive") == 14
+    assert state.labels.used("cheap") == 0
+    assert state.labels.used("expensive") == 14
 
 
 @dataclass(frozen=True)
@@ -451,7 +463,7 @@ def test_a_potential_of_ones_own_runs_a_campaign(tmp_path: Path) -> None:
     assert isinstance(campaign.model().potential, Renamed)
     file = campaign.export_model(tmp_path / "own.model")
     facts = alloop.load(file, restore_own).facts
-    assert facts["generation"] == campaign.history().state.best
+    assert facts["generation"] == campaign.history().state.generations.best
     with pytest.raises(InputError, match="mine"):
         alloop.load(file)
 
@@ -481,10 +493,12 @@ def test_errors_and_curve_are_tables_that_agree_with_the_store(tmp_path: Path) -
     campaign.run()
     state = campaign.history().state
     curve = campaign.learning_curve()
-    assert [row["force_mae"] for row in curve] == list(state.errors)
-    assert [row["generation"] for row in curve] == [*range(1, state.generation + 1)]
+    assert [row["force_mae"] for row in curve] == list(state.generations.errors)
+    assert [row["generation"] for row in curve] == [
+        *range(1, state.generations.count + 1)
+    ]
     errors = {row["name"]: row for row in campaign.errors()}
-    assert errors["validation set"]["force_mae"] == min(state.errors)
+    assert errors["validation set"]["force_mae"] == min(state.generations.errors)
     assert all(not isinstance(x, list | dict) for row in curve for x in row.values())
 
 

@@ -90,10 +90,10 @@ def test_control_frames_are_held_against_the_limits_promised_before(
     history: History,
 ) -> None:
     by_hand = _control_ratios(history)
-    entries = [x for x in history.state.entries() if x.limit_ratio is not None]
+    entries = [x for x in history.state.labels.entries() if x.limit_ratio is not None]
     asked = [
         x.frame
-        for x in history.state.entries()
+        for x in history.state.labels.entries()
         if (x.purpose, x.fidelity) == ("control", "expensive")
     ]
     assert {x.frame for x in entries} == set(by_hand) & set(asked)
@@ -107,7 +107,9 @@ def test_control_frames_are_held_against_the_limits_promised_before(
 def test_later_limits_would_have_held_for_the_control_frames(history: History) -> None:
     _, last = history.generations[-1]
     ratios = sorted(
-        x.limit_ratio for x in history.state.entries() if x.limit_ratio is not None
+        x.limit_ratio
+        for x in history.state.labels.entries()
+        if x.limit_ratio is not None
     )
     assert last.error_limits is not None
     assert last.error_limits.controls == len(ratios)
@@ -123,13 +125,19 @@ def test_the_threshold_is_the_surprise_at_which_an_error_is_possible(
         assert trained.threshold == trained.error_limits.surprise_at(ERROR)
         assert trained.threshold_from == "error"
     model: Generation = campaign.model()
-    best = next(x for _, x in history.generations if x.generation == history.state.best)
+    best = next(
+        x
+        for _, x in history.generations
+        if x.generation == history.state.generations.best
+    )
     assert model.threshold == best.threshold
     assert set(bad_errors(history).values()) == {ERROR}
 
 
 def test_the_report_and_the_status_say_how_often_limits_held(history: History) -> None:
-    held = [x.limit_held for x in history.state.entries() if x.limit_held is not None]
+    held = [
+        x.limit_held for x in history.state.labels.entries() if x.limit_held is not None
+    ]
     found, examined = limit_coverages(history)
     assert (found.n, found.held, found.coverage) == (len(held), sum(held), 0.5)
     text = " ".join(limit_sentences(history))
@@ -148,7 +156,11 @@ def test_limits_of_the_examined_model_are_made_from_its_own_md_too(
     campaign: Campaign, history: History
 ) -> None:
     """By hand: from the validation set and the frames of the examination together."""
-    best = next(x for _, x in history.generations if x.generation == history.state.best)
+    best = next(
+        x
+        for _, x in history.generations
+        if x.generation == history.state.generations.best
+    )
     before, test, labels = (
         best.error_limits,
         best.evaluation,

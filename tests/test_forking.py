@@ -56,7 +56,7 @@ def test_a_fork_with_a_larger_budget_runs_to_its_own_end(
     assert Campaign.from_store(out).run().exit_code == 0
     state = read_history(out).state
     assert state.finished == "the budget of expensive labels is spent"
-    assert (state.labels_used("cheap"), state.labels_used("expensive")) == (36, 14)
+    assert (state.labels.used("cheap"), state.labels.used("expensive")) == (36, 14)
     old, new = store_contents(parent), store_contents(out)
     first = {k for k in old if k.startswith("seed ") or k == "model 1"}
     assert {k: old[k] for k in first} == {k: new[k] for k in first}

@@ -119,7 +119,7 @@ def test_a_writer_sets_aside_what_the_columns_hold_and_goes_on_without_a_mixture
     assert {k: made[k] for k in labels_of(ended) if k in made}.items() <= made.items()
     history = read_history(store)
     rows = zarr.open_group(store, mode="r")["labels/cheap/energy"].shape[0]
-    entries = [x for x in history.state.entries() if x.fidelity == "cheap"]
+    entries = [x for x in history.state.labels.entries() if x.fidelity == "cheap"]
     assert rows == len(entries)
 
 

@@ -13,6 +13,7 @@ from alloop.cli import (
     inspect_commands,
     label_commands,
     model_commands,
+    path_command,
     prepare_commands,
     refine_command,
     run_commands,
@@ -92,7 +93,7 @@ _COMMANDS = (
         label_commands.label,
         label_commands.atoms,
     ),
-    *(model_commands.train, model_commands.md),
+    *(model_commands.train, model_commands.md, path_command.path),
     *(score_command.score, diagnose_command.diagnose, refine_command.refine),
     *(doctor_command.doctor, doctor_command.version),
 )

@@ -105,6 +105,19 @@ def open_campaign(place: Path) -> "Campaign":
     return Campaign.from_store(store)
 
 
+def one_place(store: Path | None, model: Path | None) -> Path:
+    """Return the path of `--store` or `--model`; raise InputError for none or both."""
+    if store is None and model is None:
+        raise InputError("expected a model: give `--store STORE` or `--model FILE`")
+    if store is not None and model is not None:
+        raise InputError(
+            "expected one model, got `--store` and `--model`; leave one out"
+        )
+    place = store or model
+    assert place is not None
+    return place
+
+
 def load_generation(place: Path) -> "tuple[Generation, Domain | None]":
     """Return the model of a file, or the best one of a store, with its domain."""
     from alloop.generation import load

@@ -136,7 +136,7 @@ def load_with_training(
     if training is not None:
         return generation, file_frames([training])
     history = campaign.history()
-    return generation, store_training_set(history, history.state.best)
+    return generation, store_training_set(history, history.state.generations.best)
 
 
 def _level_with_training(

@@ -266,7 +266,7 @@ def _held_out(history: "History | None", files: _LabelFiles) -> "LabelSet":
             "expected expensive labels that the model was not trained on, to see that "
             "they do not get worse: give `--heldout FILE`"
         )
-    return store_held_out(history, history.state.best)
+    return store_held_out(history, history.state.generations.best)
 
 
 def _training_labels(
@@ -275,7 +275,7 @@ def _training_labels(
     """Return the cheap and the expensive labels of the training, None if not known."""
     from alloop.jobs.refine_job import store_expensive, store_replay
 
-    best = None if history is None else history.state.best
+    best = None if history is None else history.state.generations.best
     replay, expensive = (
         None if path is None else _file_labels(path, files.units)
         for path in (files.replay, files.expensive)

@@ -13,6 +13,7 @@ from alloop.cli.campaign_paths import (
     Force,
     FramesFile,
     load_generation,
+    one_place,
     short_path,
 )
 from alloop.cli.console import (
@@ -24,7 +25,6 @@ from alloop.cli.console import (
     print_json,
     print_text,
 )
-from alloop.core.errors import InputError
 
 if TYPE_CHECKING:
     from alloop.core.error_limits import ErrorLimits
@@ -78,7 +78,7 @@ def score(  # noqa: PLR0913 - one for each option
     from alloop.generation import UNKNOWN
     from alloop.jobs.score_job import FrameScores
 
-    place = _one_place(store, model)
+    place = one_place(store, model)
     if out is not None:
         refuse_target(out, _KINDS, force=force)
     generation, domain = load_generation(place)
@@ -96,18 +96,6 @@ def score(  # noqa: PLR0913 - one for each option
         print_text(_sums(counts, generation))
         if out is not None:
             print_text(f"frames: {short_path(out)}")
-
-
-def _one_place(store: Path | None, model: Path | None) -> Path:
-    if store is None and model is None:
-        raise InputError("expected a model: give `--store STORE` or `--model FILE`")
-    if store is not None and model is not None:
-        raise InputError(
-            "expected one model, got `--store` and `--model`; leave one out"
-        )
-    place = store or model
-    assert place is not None
-    return place
 
 
 def _print_rows(scored: "Iterable[ScoredFrame]") -> "Iterator[ScoredFrame]":

@@ -24,7 +24,7 @@ _OF_SPIN = re.compile(r"spin|mult|unpaired|magmom|magnetic|^2s$", re.IGNORECASE)
 _OF_ATOMS = re.compile(
     r"(?!initial|nuclear|core|valence).*(charges|magmoms|spins)", re.IGNORECASE
 )
-_PARTIAL = 0.1  # e or electrons that rounded numbers of atoms are off by in their sum
+ROUNDING = 0.1  # e or electrons that rounded numbers of atoms are off by in their sum
 _GIVEN = "as given"
 
 
@@ -137,7 +137,7 @@ def _rounded_sum(values: object) -> float:
     total = float(array.sum())
     if not np.isfinite(total) or abs(total) < 0.5:
         return 0.0
-    return float(round(total)) if abs(total - round(total)) < _PARTIAL else total
+    return float(round(total)) if abs(total - round(total)) < ROUNDING else total
 
 
 def _of_names(atoms: Atoms, names: Sequence[str]) -> Iterator[tuple[str, object]]:

@@ -186,8 +186,10 @@ class Driver:
     def _make_task(self, state: LoopState, command: Command) -> Task:
         attempt = state.attempts.get(command.name, 0) + 1
         levels = self.levels.values()
-        seconds = expected_cost(command, self.label_index, levels, state.costs)
-        span = self.task_times.expected_span(command, self.label_index, state.costs)
+        seconds = expected_cost(command, self.label_index, levels, state.labels.costs)
+        span = self.task_times.expected_span(
+            command, self.label_index, state.labels.costs
+        )
         data = self._task_data(state, command)
         return Task(
             command=command,
@@ -273,7 +275,7 @@ class Driver:
             heldout=pack_frames(
                 [self.label_index.frames[frame] for frame in command.heldout]
             ),
-            ratios=state.limit_ratios({*command.expensive}),
+            ratios=state.labels.limit_ratios({*command.expensive}),
             supplied=self.supplied,
         )
 

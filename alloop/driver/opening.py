@@ -71,7 +71,10 @@ def refuse_machine(setup: Setup) -> None:
 
 def verify_models(archive: Archive, state: LoopState) -> None:
     """Raise DamagedError if a model in use is not the one that the journal names."""
-    used = {state.model, *(summary.model for summary in state.summaries.values())}
+    used = {
+        state.generations.model,
+        *(summary.model for summary in state.generations.summaries.values()),
+    }
     for model in sorted(used - {None}, key=str):
         archive.model(str(model))
 

@@ -11,24 +11,28 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from alloop.core.errors import InputError
-from alloop.core.roles import FittedScorer
+from alloop.core.roles import FittedScorer, Scorer, Selector, Trainer
 from alloop.labels.own_function import error_place
+from alloop.loop.policy import Policy
 
 if TYPE_CHECKING:
     from alloop.core.frame import Frame
     from alloop.core.records import Candidate
     from alloop.driver.own_parts import OwnParts
 
+
+def _arguments(method: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of a method's arguments after `self`."""
+    return tuple(inspect.signature(method).parameters)[1:]
+
+
 # The methods of each role and the arguments that they get; "" is the part itself.
-_CALLS: Mapping[str, Mapping[str, str]] = {
-    "scorer": {
-        "fit": "potential, learned, heldout, retrain",
-        "restore": "arrays, read_potential",
-    },
-    "selector": {"select": "candidates, landmarks, quota, rng, threshold"},
-    "policy": {"": "state, event, rules"},
-    "potential": {"get_trainer": "", "restore": "checkpoint"},
-    "trainer": {"train": "data, parent, seed"},
+_CALLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "scorer": {x.__name__: _arguments(x) for x in (Scorer.fit, Scorer.restore)},
+    "selector": {"select": _arguments(Selector.select)},
+    "policy": {"": _arguments(Policy.__call__)},
+    "potential": {"get_trainer": (), "restore": ("checkpoint",)},
+    "trainer": {"train": _arguments(Trainer.train)},
 }
 _SAMPLES = 6  # frames of each molecule
 
@@ -64,13 +68,14 @@ def _interface_problem(role: str, part: Any) -> str | None:
         return f"got the class {part.__name__}; give an instance, {part.__name__}()"
     name = getattr(part, "__name__", type(part).__name__)
     for method, arguments in calls.items():
+        call = f"({', '.join(arguments)})"
         run = getattr(part, method, None) if method else part
         if not callable(run):
             lack = f"has no method `{method}`" if method else "cannot be called"
-            return f"{name} {lack}; it gets ({arguments})"
-        if not _takes(run, len([x for x in arguments.split(", ") if x])):
+            return f"{name} {lack}; it gets {call}"
+        if not _takes(run, len(arguments)):
             called = f"{name}.{method}" if method else name
-            return f"`{called}` does not take the arguments ({arguments})"
+            return f"`{called}` does not take the arguments {call}"
     return None
 
 

@@ -166,7 +166,7 @@ class CampaignRun:
     def _posed(self, state: LoopState) -> tuple[e.Posed, ...]:
         """Return the given examination frames, unless they were taken over already."""
         frames = () if self.posed is None else self.posed.frames
-        posed = {frame.id for frame in state.posed}
+        posed = {frame.id for frame in state.examination.posed_frames}
         if self.posed is None or {frame.id for frame in frames} == posed:
             return ()
         return (self.posed,)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alloop.core.atoms import refuse_unknown_elements
+from alloop.core.atoms import ROUNDING, refuse_unknown_elements
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, frame_fault
 from alloop.core.units import Floats
@@ -34,7 +34,6 @@ _CHARGES = ("q", "charge", "total_charge")
 _SPINS = ("spin", "2s")
 _MULTIPLICITIES = ("multiplicity", "total_spin")
 _MAX_NUMBER = 1e6  # of atomic numbers, charges and spins
-_ROUNDING = 0.1  # e or electrons that a sum of rounded numbers of atoms is off by
 
 
 def read_file(path: Path, keys: LabelKeys) -> list[RawLabel]:
@@ -292,7 +291,7 @@ def _per_frame(
             f"expected a number for each frame as `{name}` of {path}, got an array of "
             f"shape {array.shape}; mend it, or leave it out"
         )
-    _refuse_fractions(path, f"`{name}`", array, _ROUNDING)
+    _refuse_fractions(path, f"`{name}`", array, ROUNDING)
     return [round(float(x)) for x in np.broadcast_to(array.ravel(), frames)]
 
 

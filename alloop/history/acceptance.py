@@ -9,9 +9,9 @@ from alloop.loop.state import LoopState
 
 def unaccepted_sentence(state: LoopState) -> str | None:
     """Return a sentence where no generation passed all its checks, else None."""
-    if state.accepted or not state.unaccepted:
+    if state.generations.accepted or not state.generations.unaccepted:
         return None
-    best = state.best
+    best = state.generations.best
     return (
         "No generation passed all checks: they are used for exploration only, and "
         f"exported as models only by number (`--at {best}`; `alloop why STORE {best}` "
@@ -24,10 +24,10 @@ def generation_sentence(state: LoopState, number: int | None = None) -> str:
 
     number: the one that was asked for, None for the best.
     """
-    taken, count = number or state.best, len(state.models)
+    taken, count = number or state.generations.best, len(state.generations.models)
     if number is not None:
         why = "as asked"
-    elif isfinite(state.errors[taken - 1]):
+    elif isfinite(state.generations.errors[taken - 1]):
         why = "the one with the smallest error on the validation set"
     else:
         why = "the last that can be used, as none was tested"
@@ -39,8 +39,8 @@ def require_accepted(state: LoopState) -> None:
     if unaccepted_sentence(state) is not None:
         raise InputError(
             "expected a generation that passed its checks, got none; name one to "
-            f"export it all the same: `--at {state.best}` (in Python: "
-            f"`generation={state.best}`)"
+            f"export it all the same: `--at {state.generations.best}` (in Python: "
+            f"`generation={state.generations.best}`)"
         )
 
 

@@ -37,9 +37,9 @@ def check_columns(path: Path | str) -> list[DamageReport]:
     there is no store, or a newer alloop made it.
     """
     store = Path(path)
-    findings = verify_store(store, CODEC)
+    damages = verify_store(store, CODEC)
     try:
-        return findings or [
+        return damages or [
             *_history_damage(store),
             *_fold_differences(store),
             *_column_differences(store),
@@ -130,5 +130,5 @@ def _has_rows(array: Any, name: str, values: Array, ends: dict[str, int]) -> boo
 
 
 def _bytes_as(stored: Array, values: Array) -> bytes:
-    """Return the bytes of the values, converted to the dtype of the stored ones."""
+    """Return the bytes of the values, converted to the dtype of `found`."""
     return np.asarray(values, stored.dtype).tobytes()

@@ -73,33 +73,33 @@ def _row_label(
     frame = _row_frame(frames.row(int(place))) if 0 <= place < len(frames) else None
     if frame is None or not {"status", "energy", "purpose"} <= row.keys():
         return None
-    command = LabelFrame(
+    request = LabelFrame(
         frame=frame[0],
         level=level[1],
         fidelity=level[0],
         purpose=_code_word(PURPOSES, row["purpose"], "given"),
         molecule=frame[1],
     )
-    answer = _row_answer(command, row)
-    return None if answer is None else ColumnLabel(command, answer)
+    answer = _row_answer(request, row)
+    return None if answer is None else ColumnLabel(request, answer)
 
 
 def _row_answer(
-    command: LabelFrame, row: Mapping[str, Any]
+    request: LabelFrame, row: Mapping[str, Any]
 ) -> e.Labelled | e.NotLabelled | None:
-    frame, seconds = command.frame, float(row.get("cpu_seconds", 0.0))
+    frame, seconds = request.frame, float(row.get("cpu_seconds", 0.0))
     timing = e.Timing(cpu_seconds=seconds)
     if row["status"]:
         code = _code_word(FAILURES, row.get("failure", 0), "") or "LOST"
-        refused = Unlabelled(frame.id, command.level, Failure[code], "", seconds)
-        return e.NotLabelled(command.name, refused, timing)
+        refused = Unlabelled(frame.id, request.level, Failure[code], "", seconds)
+        return e.NotLabelled(request.name, refused, timing)
     forces = row.get("forces")
     if forces is None or forces.shape != frame.positions.shape:
         return None
-    complete = np.isfinite(forces).all() and np.isfinite(row["energy"])
+    finite = np.isfinite(forces).all() and np.isfinite(row["energy"])
     label = Label(
         frame=frame.id,
-        level=command.level,
+        level=request.level,
         energy=float(row["energy"]),
         forces=np.asarray(forces, np.float64),
         cpu_seconds=seconds,
@@ -107,7 +107,7 @@ def _row_answer(
         stress=_row_stress(row),
     )
     cached = bool(row.get("cached", False))
-    return e.Labelled(command.name, label, timing, cached) if complete else None
+    return e.Labelled(request.name, label, timing, cached) if finite else None
 
 
 def _row_stress(row: Mapping[str, Any]) -> Array | None:
@@ -120,11 +120,11 @@ def _row_details(row: Mapping[str, Any]) -> dict[str, Detail]:
     numbers = {key: float(row[key]) for key in _NUMBERS if key in row}
     details: dict[str, Detail] = {k: v for k, v in numbers.items() if np.isfinite(v)}
     rung = _code_word(RUNGS, row.get("rung", 0), "")
-    flagged = [doubt for doubt in doubts.Doubt if row.get(doubt.name.lower(), False)]
+    row_doubts = [doubt for doubt in doubts.Doubt if row.get(doubt.name.lower(), False)]
     return (
         details
         | ({"rung": rung} if rung else {})
-        | ({doubts.KEY: doubts.doubts_to_text(flagged)} if flagged else {})
+        | ({doubts.KEY: doubts.doubts_to_text(row_doubts)} if row_doubts else {})
     )
 
 
@@ -136,8 +136,8 @@ def _row_frame(row: Mapping[str, Any]) -> tuple[Frame, int] | None:
     if not {*_PLACES, "molecule"} - {"offsets"} <= row.keys():
         return None
     frame = Frame(
-        numbers=row["numbers"].astype(np.int64),
-        positions=row["positions"],
+        row["numbers"].astype(np.int64),
+        row["positions"],
         charge=int(row["charge"]),
         spin=int(row["spin"]),
         cell=row["cell"],

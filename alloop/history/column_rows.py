@@ -137,7 +137,7 @@ def _detail_columns(labels: Sequence[Mapping[str, Detail]]) -> _Arrays:
         },
         "rung": word_codes((x if x in RUNGS else "other" for x in rungs), RUNGS),
         **{
-            doubt.name.lower(): _booleans([doubt in flags for flags in doubted])
+            doubt.name.lower(): _booleans([doubt in x for x in doubted])
             for doubt in doubts.Doubt
         },
     }
@@ -166,28 +166,30 @@ def _score_table(
     candidates = [candidate for _, candidate, _, _ in rows]
     return {
         "structure": _integers([row for row, _, _, _ in rows]),
-        "generation": _integers([command.generation for _, _, command, _ in rows]),
+        "generation": _integers([request.generation for _, _, request, _ in rows]),
         "surprise": _floats([x.surprise for x in candidates]),
         "threshold": _floats([threshold for _, _, _, threshold in rows]),
         "energy": _floats([x.energy for x in candidates]),
-        "round": _integers([command.round for _, _, command, _ in rows]),
+        "round": _integers([request.round for _, _, request, _ in rows]),
         "walker": _integers([x.walker for x in candidates]),
         "step": _integers([x.step for x in candidates]),
     }
 
 
 def _selection_table(rows: Sequence[tuple[int, LabelFrame, int]]) -> _Arrays:
-    commands = [command for _, command, _ in rows]
+    requests = [command for _, command, _ in rows]
     return {
         "structure": _integers([row for row, _, _ in rows]),
-        "fidelity": word_codes((x.fidelity for x in commands), FIDELITIES),
-        "purpose": word_codes((x.purpose for x in commands), PURPOSES),
+        "fidelity": word_codes((x.fidelity for x in requests), FIDELITIES),
+        "purpose": word_codes((x.purpose for x in requests), PURPOSES),
         "round": _integers([number for _, _, number in rows]),
     }
 
 
 def _walker_table(state: LoopState) -> _Arrays:
-    walkers = [state.walkers[key] for key in sorted(state.walkers)]
+    walkers = [
+        state.exploration.walkers[key] for key in sorted(state.exploration.walkers)
+    ]
     batch = pack_frames([walker.frame for walker in walkers])
     return {
         "walker": _integers([walker.index for walker in walkers]),
@@ -213,8 +215,8 @@ def _generation_table(rows: Sequence[tuple[e.Trained, Train]]) -> _Arrays:
         "energy_mae": _floats([None if x is None else x.energy_mae for x in tests]),
         "force_mae": _floats([None if x is None else x.force_mae for x in tests]),
         "force_rmse": _floats([None if x is None else x.force_rmse for x in tests]),
-        "cheap": _integers([len(command.cheap) for _, command in rows]),
-        "expensive": _integers([len(command.expensive) for _, command in rows]),
+        "cheap": _integers([len(request.cheap) for _, request in rows]),
+        "expensive": _integers([len(request.expensive) for _, request in rows]),
         "cpu_seconds": _floats([x.timing.cpu_seconds for x in trained]),
     }
 
@@ -242,8 +244,8 @@ class ColumnRows:
     known: rows of the frames before the first turn, by the bytes of their ids.
     """
 
-    def __init__(self, numbers: dict[bytes, int] | None = None) -> None:
-        self._known = {} if numbers is None else numbers
+    def __init__(self, structures: dict[bytes, int] | None = None) -> None:
+        self._known = {} if structures is None else structures
         self._fresh = NewRows()
 
     def add_turn(self, before: LoopState, turn: e.Turn) -> None:
@@ -280,9 +282,9 @@ class ColumnRows:
             case e.Explored(name=name) if name in before.open:
                 self._add_scores(before, event)
             case e.Trained(name=name):
-                command = before.open.get(name)
-                if isinstance(command, Train):
-                    self._fresh.generations.append((event, command))
+                request = before.open.get(name)
+                if isinstance(request, Train):
+                    self._fresh.generations.append((event, request))
             case e.Rechecked(noise=noise):
                 fidelities = {
                     level: fidelity for fidelity, level in before.levels.items()
@@ -293,32 +295,32 @@ class ColumnRows:
                 self._add_label(before, event)
 
     def _add_scores(self, before: LoopState, event: e.Explored) -> None:
-        command = before.open[event.name]
-        assert isinstance(command, Explore)
-        judge = before.summaries.get(command.generation)
+        request = before.open[event.name]
+        assert isinstance(request, Explore)
+        judge = before.generations.summaries.get(request.generation)
         threshold = None if judge is None else judge.threshold
         for candidate in (*event.candidates, *event.controls):
             row = self._structure_row(candidate.frame.id)
-            self._fresh.scores.append((row, candidate, command, threshold))
+            self._fresh.scores.append((row, candidate, request, threshold))
 
     def _add_label(self, before: LoopState, event: e.Event) -> None:
-        command = before.open.get(e.event_name(event))
-        if not isinstance(command, LabelFrame):
+        request = before.open.get(e.event_name(event))
+        if not isinstance(request, LabelFrame):
             return
-        outcome = label_outcome(event, command)
+        outcome = label_outcome(event, request)
         if outcome is None:
             return
-        row = self._structure_row(command.frame.id)
-        label = LabelRow(row, command.purpose, outcome.record, outcome.cached)
-        self._fresh.labels.setdefault(command.fidelity, []).append(label)
+        row = self._structure_row(request.frame.id)
+        label = LabelRow(row, request.purpose, outcome.record, outcome.cached)
+        self._fresh.labels.setdefault(request.fidelity, []).append(label)
 
     def _add_selections(self, before: LoopState, commands: Sequence[Command]) -> None:
         """Add the labels requested for the first time, not lost ones sent again."""
         requests = {x.name: x for x in commands if isinstance(x, LabelFrame)}
         for name, command in requests.items():
-            if name not in before.open and name not in before.retries:
+            if name not in before.open and name not in before.labels.retries:
                 row = self._structure_row(command.frame.id)
-                self._fresh.selections.append((row, command, before.round))
+                self._fresh.selections.append((row, command, before.exploration.round))
 
     def _structure_row(self, frame: FrameId) -> int:
         return self._known[bytes.fromhex(frame)]

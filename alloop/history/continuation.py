@@ -53,14 +53,14 @@ def saved_records(
     turns: (time, turn) after the first lost record, in order. before: the commands that
     were open there, by name.
     """
-    open_commands = dict(before)
+    requests = dict(before)
     for time, turn in turns:
         event = turn.event
         if isinstance(event, e.Restored):  # of an earlier repair
             yield SavedRecord(time, event.answer, event.asked)
         elif not isinstance(event, e.Opened):
-            yield SavedRecord(time, event, open_commands.get(e.event_name(event)))
-        open_commands |= {command.name: command for command in turn.commands}
+            yield SavedRecord(time, event, requests.get(e.event_name(event)))
+        requests |= {command.name: command for command in turn.commands}
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class Continuation:
         count = -1
         while len(left) != count:
             count = len(left)
-            left = [record for record in left if not self._try_event(record)]
+            left = [item for item in left if not self._try_event(item)]
         return left
 
     def begin_campaign(self, time: float, opened: e.Opened) -> None:
@@ -115,8 +115,8 @@ class Continuation:
         if isinstance(event, e.TaskLost):
             return True
         # A lost command was this one if all known ones were issued again as before.
-        recorded = command if item.asked is None and not self._diverged else item.asked
-        return is_answer(event, recorded, command)
+        request = command if item.asked is None and not self._diverged else item.asked
+        return is_answer(event, request, command)
 
     def _is_missing(self, event: e.Event) -> bool:
         return isinstance(event, e.Trained) and event.model in self.missing
@@ -144,7 +144,10 @@ def leftover_turns(records: Iterable[SavedRecord]) -> Iterator[ContinuedTurn]:
 
 def needed_models(state: LoopState) -> frozenset[str]:
     """Return the ids of the models that the state needs to continue."""
-    models = {state.model, *(summary.model for summary in state.summaries.values())}
+    models = {
+        state.generations.model,
+        *(summary.model for summary in state.generations.summaries.values()),
+    }
     for command in state.open.values():
         if isinstance(command, Explore):
             models.add(command.model)
@@ -191,9 +194,9 @@ class KeptAnswers:
 
 
 def is_answer(
-    answer: e.Answer | e.TaskLost, recorded: Command | None, command: Command
+    answer: e.Answer | e.TaskLost, request: Command | None, command: Command
 ) -> bool:
-    """Return True if an answer to the command `recorded` also answers `command`.
+    """Return True if an answer to the command `asked` also answers `command`.
 
     The name of a label is its level and the id of its frame, which determine it. Any
     other command must be identical to the bit.
@@ -202,4 +205,4 @@ def is_answer(
         return False
     if isinstance(command, LabelFrame):
         return True
-    return recorded is not None and identical_commands(recorded, command)
+    return request is not None and identical_commands(request, command)

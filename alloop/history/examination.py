@@ -38,7 +38,10 @@ def examined_frames(
     for candidate in examination_frames(history):
         frame = candidate.frame.id
         label = history.label_index.get(level, frame)
-        excluded = {(frame, "expensive"), (frame, "all")} & history.state.excluded
+        excluded = {
+            (frame, "expensive"),
+            (frame, "all"),
+        } & history.state.labels.excluded
         if not isinstance(label, Label) or excluded:
             continue
         if not barred & {*doubts_of_details(label.details)}:
@@ -70,10 +73,8 @@ def limits_in_force(
     examination together: frames of MD on the model itself, at all temperatures.
     """
     limits, labels = trained.error_limits, labels_of_test(history, trained)
-    examinations = history.record_index.examinations
-    examined = (
-        bool(examinations) and examinations[max(examinations)].model == trained.model
-    )
+    requests = history.record_index.examinations
+    examined = bool(requests) and requests[max(requests)].model == trained.model
     pairs = list(examined_frames(history, barred)) if examined else []
     pairs = [x for x in pairs if np.isfinite(x[0].surprise)]
     if limits is None or labels is None or trained.evaluation is None or not pairs:
@@ -83,16 +84,16 @@ def limits_in_force(
     frames = pack_frames([x.frame for x, _ in pairs])
     said = limits.limits(surprise, frames)
     test = trained.evaluation
-    fitted = fit_error_limits(
+    joint = fit_error_limits(
         np.concatenate([test.surprise, surprise]),
         np.concatenate([_test_errors(test, labels), errors]),
         limits.coverage,
         batch=pack_frames([*labels.batch.frames(), *frames.frames()]),
     )
-    if fitted is None:
+    if joint is None:
         return limits
     return replace(
-        fitted,
+        joint,
         factor=limits.factor,
         controls=limits.controls,
         examined=len(pairs),

@@ -87,8 +87,8 @@ class FoldUpdater:
         """Save the fold at the normal end of a run."""
         self._save_fold(_FEW)
 
-    def _save_fold(self, minimum: int) -> None:
-        if self.fold.seq - self._kept >= minimum:
+    def _save_fold(self, records: int) -> None:
+        if self.fold.seq - self._kept >= records:
             save_fold(self._archive, self.fold)
             self._kept = self.fold.seq
 

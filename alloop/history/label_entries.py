@@ -19,7 +19,7 @@ def label_entries(history: History) -> tuple[LabelEntry, ...]:
     often has `Failure.LOST`. One that was requested again has a second entry. The last
     ones are those that a repair kept (`Restored`); no record requested them.
     """
-    excluded = history.state.excluded
+    excluded = history.state.labels.excluded
     labels = (*history.record_index.labels, *_restored_labels(history))
     if not excluded:
         return tuple(labels)
@@ -31,15 +31,15 @@ def label_entries(history: History) -> tuple[LabelEntry, ...]:
 
 def _restored_labels(history: History) -> Iterator[LabelEntry]:
     """Yield labels that a repair kept and that were not requested again since."""
-    recorded = {(x.level, x.frame.id) for x in history.record_index.labels}
+    keys = {(x.level, x.frame.id) for x in history.record_index.labels}
     for entry, event in history.of_kind(e.Restored):
-        command, answer = event.asked, event.answer
-        if isinstance(answer, e.Labelled) and isinstance(command, LabelFrame):
-            if (command.level, command.frame.id) in recorded:
+        request, answer = event.asked, event.answer
+        if isinstance(answer, e.Labelled) and isinstance(request, LabelFrame):
+            if (request.level, request.frame.id) in keys:
                 continue
-            recorded.add((command.level, command.frame.id))
+            keys.add((request.level, request.frame.id))
             yield LabelEntry(
-                request=command,
+                request=request,
                 asked=-1,
                 answered=entry.seq,
                 record=answer.label,
@@ -77,7 +77,7 @@ def lost_labels(history: History) -> tuple[LabelFrame, ...]:
         for label in label_entries(history)
         if not label.is_given
     }
-    busy = {*history.state.open, *history.state.retries}
+    busy = {*history.state.open, *history.state.labels.retries}
     return tuple(
         label.request
         for name, label in sorted(last.items())

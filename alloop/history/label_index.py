@@ -41,8 +41,8 @@ class LabelIndex:
     def label_set(self, level: LevelId, ids: Iterable[FrameId]) -> LabelSet:
         """Return the labels of these frames at the level, in the order given."""
         frames = [self.frames[frame] for frame in ids]
-        records = [self.labels[level, frame.id] for frame in frames]
-        labels = [label for label in records if isinstance(label, Label)]
+        answers = [self.labels[level, frame.id] for frame in frames]
+        labels = [label for label in answers if isinstance(label, Label)]
         return LabelSet.of(
             frames,
             [x.energy for x in labels],

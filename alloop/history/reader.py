@@ -174,7 +174,7 @@ class History:
 
         Empty before the first.
         """
-        number = self.state.best
+        number = self.state.generations.best
         return tuple(x for x in self.generations if x.event.generation == number)
 
     def trained(self) -> list[e.Trained]:

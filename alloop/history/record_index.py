@@ -165,7 +165,7 @@ class LabelOutcome:
     cached: bool = False
 
 
-def label_outcome(event: e.Event, command: LabelFrame) -> LabelOutcome | None:
+def label_outcome(event: e.Event, request: LabelFrame) -> LabelOutcome | None:
     """Return the result of the label that the event answers, None without one.
 
     The loss of the last attempt counts as the failure `Failure.LOST`.
@@ -176,7 +176,7 @@ def label_outcome(event: e.Event, command: LabelFrame) -> LabelOutcome | None:
         case e.NotLabelled(unlabelled=unlabelled, timing=timing):
             return LabelOutcome(unlabelled, timing)
         case e.TaskLost(attempt=attempt, reason=reason) if attempt >= ATTEMPTS:
-            lost = Unlabelled(command.frame.id, command.level, Failure.LOST, reason)
+            lost = Unlabelled(request.frame.id, request.level, Failure.LOST, reason)
             return LabelOutcome(lost, e.Timing())
         case _:
             return None
@@ -237,11 +237,11 @@ class RecordIndex:
                 self.rechecked.append(event)
             case e.Retried(labels=labels):
                 self.retries |= {command.name for command in labels}
-        request = self.open_labels.get(e.event_name(event))
-        outcome = None if request is None else label_outcome(event, request.command)
-        if request is not None and outcome is not None:
-            del self.open_labels[request.command.name]
-            self.labels.append(_answered_label(request, seq, outcome, index))
+        label = self.open_labels.get(e.event_name(event))
+        outcome = None if label is None else label_outcome(event, label.command)
+        if label is not None and outcome is not None:
+            del self.open_labels[label.command.name]
+            self.labels.append(_answered_label(label, seq, outcome, index))
         if outcome is None or isinstance(event, e.TaskLost):
             self.tasks.append(_task_entry(seq, event))
 
@@ -302,19 +302,19 @@ def _task_entry(seq: int, event: e.Event) -> TaskEntry:
 
 
 def _answered_label(
-    request: OpenLabel, seq: int, outcome: LabelOutcome, index: LabelIndex
+    label: OpenLabel, seq: int, outcome: LabelOutcome, index: LabelIndex
 ) -> LabelEntry:
-    command = request.command
+    command = label.command
     return LabelEntry(
         request=replace(command, frame=index.frames[command.frame.id]),
-        asked=request.seq,
+        asked=label.seq,
         answered=seq,
         record=_indexed_record(outcome.record, index),
         timing=outcome.timing,
         cached=outcome.cached,
-        round=request.round,
-        generation=request.generation,
-        retry=request.retry,
+        round=label.round,
+        generation=label.generation,
+        retry=label.retry,
     )
 
 

@@ -43,8 +43,10 @@ from alloop.history.record_index import (
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame
 from alloop.loop.state import (
-    FoundCandidates,
-    GenerationSummary,
+    CampaignLabels,
+    ExaminationState,
+    ExplorationState,
+    Generations,
     LabelState,
     LoopState,
     PartErrors,
@@ -56,7 +58,13 @@ from alloop.store.codec import Codec, EncodedRecord
 from alloop.store.record import Array
 
 NAME = "driver"
-_GROWING = ("blocks", "recent")
+_GROWING = ("blocks", "recent")  # of the labels, laid out in columns
+_PARTS = {
+    "labels": CampaignLabels,
+    "generations": Generations,
+    "exploration": ExplorationState,
+    "examination": ExaminationState,
+}
 _REST = (
     *("trainings", "rechecked", "open_labels", "retries"),
     *("explorations", "examinations", "round", "generation"),
@@ -156,8 +164,6 @@ _CODEC = Codec(
         *CLASSES,
         ExaminationRequest,
         ExplorationRequest,
-        FoundCandidates,
-        GenerationSummary,
         OpenLabel,
         PartErrors,
         TrainingRequest,
@@ -173,14 +179,16 @@ def fold_to_bytes(fold: JournalFold) -> bytes:
     """Return the fold as bytes."""
     state, index, entries = fold.state, fold.label_index, fold.record_index
     label_entries, others = label_columns(entries.labels, index)
-    small = {f.name: getattr(state, f.name) for f in fields(state)}
     good = [x for x in index.labels.values() if isinstance(x, Label)]
     encoded = _CODEC.encode(
         _SavedFold(
             config=fold.config,
-            state=_to_plain({k: v for k, v in small.items() if k not in _GROWING}),
-            entries=_entries_array(list(state.entries())),
-            blocks=(*(len(x.entries) for x in state.blocks), len(state.recent)),
+            state=_to_plain(_small_fields(state)),
+            entries=_entries_array(list(state.labels.entries())),
+            blocks=(
+                *(len(x.entries) for x in state.labels.blocks),
+                len(state.labels.recent),
+            ),
             frames=pack_frames(list(index.frames.values())),
             labels=_labels_array(index, good),
             forces=np.concatenate([np.zeros((0, 3)), *(x.forces for x in good)]),
@@ -202,11 +210,22 @@ def fold_from_bytes(seq: int, data: bytes) -> JournalFold:
     saved = _unpack_fold(data)
     entries = iter(_array_entries(saved.entries))
     *blocks, recent = (_first_entries(entries, count) for count in saved.blocks)
-    small = LoopState(**_from_plain(saved.state))
-    state = replace(small, blocks=label_blocks(blocks), recent=recent)
+    facts = _from_plain(saved.state)
+    parts = {name: part(**facts.pop(name)) for name, part in _PARTS.items()}
+    labels = replace(parts["labels"], blocks=label_blocks(blocks), recent=recent)
+    state = LoopState(**facts, **parts | {"labels": labels})
     index = _label_index(saved)
     records = _record_index(saved, index)
     return JournalFold(seq, saved.config, state, index, records)
+
+
+def _small_fields(state: LoopState) -> dict[str, Any]:
+    """Return the fields of the state, and as trees those of its parts."""
+    facts = {x.name: getattr(state, x.name) for x in fields(state)}
+    for name, part in _PARTS.items():
+        names = {x.name for x in fields(part)}.difference(_GROWING)
+        facts[name] = {x: getattr(facts[name], x) for x in sorted(names)}
+    return facts
 
 
 def _unpack_fold(data: bytes) -> _SavedFold:
@@ -247,17 +266,17 @@ def _from_plain(value: Any) -> Any:
 def _entries_array(entries: Sequence[LabelState]) -> Array:
     names = [f.name for f in fields(LabelState)]
     columns = {name: [getattr(x, name) for x in entries] for name in names}
-    columns["doubts"] = [doubts.doubts_to_text(flags) for flags in columns["doubts"]]
+    columns["doubts"] = [doubts.doubts_to_text(x) for x in columns["doubts"]]
     return json_bytes(columns)
 
 
 def _array_entries(text: Array) -> Iterator[LabelState]:
     columns = json_tree(text)
-    flags = {
+    by_text = {
         text: doubts.doubts_of_details({doubts.KEY: text})
         for text in {*columns["doubts"]}
     }
-    columns["doubts"] = [flags[text] for text in columns["doubts"]]
+    columns["doubts"] = [by_text[text] for text in columns["doubts"]]
     for values in zip(*columns.values(), strict=True):
         yield LabelState(*values)
 
@@ -295,8 +314,8 @@ def _label_index(saved: _SavedFold) -> LabelIndex:
     }
     computed = {
         key
-        for key, is_computed in zip(keys, columns["computed"], strict=True)
-        if is_computed
+        for key, computed_ in zip(keys, columns["computed"], strict=True)
+        if computed_
     }
     return LabelIndex({x.id: x for x in saved.frames.frames()}, labels, computed)
 
@@ -353,7 +372,9 @@ def label_columns(
         **{name: _encode_words([getattr(x, name) for x in entries]) for name in _WORDS},
         **_timing_columns([x.timing for x in entries]),
     }
-    others = (x.record for x, shared in zip(entries, held, strict=True) if not shared)
+    others = (
+        x.record for x, in_index in zip(entries, held, strict=True) if not in_index
+    )
     return json_bytes(columns), tuple(others)
 
 
@@ -376,13 +397,13 @@ def labels_from_columns(
         yield LabelEntry(request, record=record, timing=timing, **named)
 
 
-def task_columns(tasks: Sequence[TaskEntry]) -> Array:
+def task_columns(entries: Sequence[TaskEntry]) -> Array:
     """Encode task entries."""
     columns = {
-        "seq": [x.seq for x in tasks],
-        "kind": _encode_words([x.kind for x in tasks]),
-        "name": [x.name for x in tasks],
-        **_timing_columns([x.timing for x in tasks]),
+        "seq": [x.seq for x in entries],
+        "kind": _encode_words([x.kind for x in entries]),
+        "name": [x.name for x in entries],
+        **_timing_columns([x.timing for x in entries]),
     }
     return json_bytes(columns)
 
@@ -398,7 +419,7 @@ def tasks_from_columns(text: Array) -> Iterator[TaskEntry]:
         _timings_from_columns(columns),
         strict=True,
     )
-    return (TaskEntry(*row) for row in facts)
+    return (TaskEntry(*values) for values in facts)
 
 
 def _timing_columns(timings: Sequence[e.Timing]) -> dict[str, Any]:
@@ -409,7 +430,7 @@ def _timing_columns(timings: Sequence[e.Timing]) -> dict[str, Any]:
 def _timings_from_columns(columns: Mapping[str, Any]) -> Iterator[e.Timing]:
     times = (columns[name] for name in _TIMES)
     facts = zip(*times, _decode_words(columns["worker"]), strict=True)
-    return (e.Timing(*row) for row in facts)
+    return (e.Timing(*values) for values in facts)
 
 
 def _encode_words(texts: Sequence[str]) -> Any:

@@ -115,14 +115,16 @@ def _read_store(
     levels = history.opened.levels
     if fidelity == "test":
         return _raw_labels(
-            history, levels["expensive"], history.state.validation_frames()
+            history, levels["expensive"], history.state.labels.validation_frames()
         )
     if fidelity is None or fidelity not in levels:
         raise InputError(
             f"expected `fidelity` to be one of {', '.join((*levels, 'test'))} for the "
             f"store {path}, got {fidelity}"
         )
-    return _raw_labels(history, levels[fidelity], history.state.trained_on(fidelity))
+    return _raw_labels(
+        history, levels[fidelity], history.state.labels.trained_on(fidelity)
+    )
 
 
 def _raw_labels(

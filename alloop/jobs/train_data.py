@@ -147,9 +147,11 @@ def _store_labels(
     """Return a store's labels of a fidelity, or its test set; None without any."""
     from alloop.history.reader import read_history
 
-    state = read_history(Path(path)).state
+    labels = read_history(Path(path)).state.labels
     needed = (
-        state.validation_frames() if fidelity == "test" else state.trained_on(fidelity)
+        labels.validation_frames()
+        if fidelity == "test"
+        else labels.trained_on(fidelity)
     )
     return read_labels(path, fidelity=fidelity) if needed else None
 

@@ -4,7 +4,7 @@ An event that answers a command has the name of that command.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from alloop.core.batch import Batch
@@ -178,6 +178,10 @@ class Explored:
         """The name of the command that it answers."""
         return explore_name(self.round, self.batch, self.piece)
 
+    def without_walkers(self) -> "Explored":
+        """Return the event with its frames only, which is what a round keeps of it."""
+        return replace(self, walkers=())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
@@ -209,6 +213,13 @@ class Trained:
     def failed_checks(self) -> tuple[ModelCheck, ...]:
         """The checks that it did not pass."""
         return tuple(check for check in self.checks if not check.passed)
+
+    def summary(self) -> "Trained":
+        """Return the event without evaluation, history and checks.
+
+        It is what exploration and the choice of frames need of a generation.
+        """
+        return replace(self, evaluation=None, history={}, checks=())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

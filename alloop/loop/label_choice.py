@@ -59,10 +59,10 @@ class RoundQuotas:
         They are never more than the rest of the CPU hours pays for, at the costs
         recorded last. With `rules.split` the budget is one of money, see `level_split`.
         """
-        opened = [x for x in state.recent if state.stage == "flag"]
+        opened = [x for x in state.labels.recent if state.stage == "flag"]
         spent = sum(entry.fidelity == "cheap" for entry in opened)
-        opened_expensive = sum(entry.fidelity == "expensive" for entry in opened)
-        expensive = labels_left(state, rules, "expensive") + opened_expensive
+        costly = sum(entry.fidelity == "expensive" for entry in opened)
+        expensive = labels_left(state, rules, "expensive") + costly
         rounds = max(1, ceil(expensive / rules.every))
         now = min(rules.every, expensive)
         turns = rounds if rules.refine is None else explorations_left(state, rounds)
@@ -71,8 +71,8 @@ class RoundQuotas:
         counts = round_counts(
             state,
             rules,
-            state.labels_used("cheap") - spent,
-            state.labels_used("expensive") - opened_expensive,
+            state.labels.used("cheap") - spent,
+            state.labels.used("expensive") - costly,
         )
         if counts is not None:
             now, many = counts.expensive, counts.cheap
@@ -95,15 +95,15 @@ def _affordable_share(
     )
     if hours is None or cost == 0.0:
         return 1.0
-    spare = 3600 * hours - state.cpu_seconds() - reserved(state, rules) + paid
+    spare = 3600 * hours - state.labels.cpu_seconds() - reserved(state, rules) + paid
     return min(1.0, max(0.0, spare) / cost)
 
 
 def control_frames(state: LoopState, quota: int) -> list[Candidate]:
     """Return random frames, whatever their surprise, on which errors are measured."""
     pool = _candidate_pool(state, controls=True, taken=_labelled_frames(state))
-    rng = random_stream(state.seed, f"control/{state.round}")
-    chosen = RandomChoice().select(pool, state.landmarks, quota, rng)
+    rng = random_stream(state.seed, f"control/{state.exploration.round}")
+    chosen = RandomChoice().select(pool, state.exploration.landmarks, quota, rng)
     return [pool[index] for index in chosen]
 
 
@@ -118,14 +118,15 @@ def flagged_frames(
     pool = _candidate_pool(
         state, controls=random, taken={*taken, *_labelled_frames(state)}
     )
-    rng = random_stream(state.seed, f"flag/{state.round}")
+    rng = random_stream(state.seed, f"flag/{state.exploration.round}")
     selector = _RANDOM if random else rules.selector
+    threshold = state.exploration.threshold
     chosen = [
         candidate
         for part, count in _explorer_parts(pool, rules, quota)
-        for candidate in _selected(selector, part, state, count, rng, state.threshold)
+        for candidate in _selected(selector, part, state, count, rng, threshold)
     ]
-    return [(x, _selection_reason(x, state.threshold, selector)) for x in chosen]
+    return [(x, _selection_reason(x, threshold, selector)) for x in chosen]
 
 
 def _selected(
@@ -136,8 +137,8 @@ def _selected(
     rng: np.random.Generator,
     threshold: float | None,
 ) -> list[Candidate]:
-    chosen = selector.select(pool, state.landmarks, quota, rng, threshold)
-    return [pool[index] for index in chosen]
+    landmarks = state.exploration.landmarks
+    return [pool[i] for i in selector.select(pool, landmarks, quota, rng, threshold)]
 
 
 def _explorer_parts(
@@ -165,14 +166,14 @@ def biased_frames(state: LoopState, rules: Rules, quota: int) -> Chosen:
     doubted = rules.barred_doubts("cheap")
     bias = {
         entry.frame: entry.bias
-        for entry in state.recent
+        for entry in state.labels.recent
         if entry.purpose == "flagged"
         and entry.good
         and entry.bias is not None
         and not entry.doubts & doubted
     }
     random = rules.selection == "random"
-    barred = {frame for frame, _ in state.excluded}
+    barred = {frame for frame, _ in state.labels.excluded}
     pool = [
         candidate
         for candidate in _candidate_pool(state, controls=random, taken=barred)
@@ -181,16 +182,19 @@ def biased_frames(state: LoopState, rules: Rules, quota: int) -> Chosen:
     biases = np.array([float(bias[candidate.frame.id] or 0.0) for candidate in pool])
     worth = _label_worth(pool, biases, rules.triage)
     rated = [replace(c, surprise=float(w)) for c, w in zip(pool, worth, strict=True)]
-    rng = random_stream(state.seed, f"bias/{state.round}")
+    rng = random_stream(state.seed, f"bias/{state.exploration.round}")
     selector = _RANDOM if random else rules.expensive_selector
-    places = {candidate.frame.id: place for place, candidate in enumerate(pool)}
     chosen = [
-        places[candidate.frame.id]
+        candidate
         for part, count in _explorer_parts(rated, rules, quota)
         for candidate in _selected(selector, part, state, count, rng, None)
     ]
-    why = "random" if random else "bias {:.3f} eV/Å against the cheap label"
-    return [(pool[index], why.format(biases[index])) for index in chosen]
+    if random:
+        return [(candidate, "random") for candidate in chosen]
+    return [
+        (x, f"{_source(x)}bias {bias[x.frame.id]:.3f} eV/Å against the cheap label")
+        for x in chosen
+    ]
 
 
 def _label_worth(pool: list[Candidate], bias: Floats, triage: str) -> Floats:
@@ -231,15 +235,15 @@ def _candidate_pool(
     state: LoopState, *, controls: bool, taken: Collection[str]
 ) -> list[Candidate]:
     frames: dict[str, Candidate] = {}
-    for _, exploration in sorted(state.found.items(), key=lambda item: item[0]):
-        for candidate in exploration.controls if controls else exploration.candidates:
+    for _, piece in sorted(state.exploration.pieces.items(), key=lambda item: item[0]):
+        for candidate in piece.controls if controls else piece.candidates:
             if candidate.frame.id not in taken:
                 frames[candidate.frame.id] = candidate
     return [frames[key] for key in sorted(frames)]
 
 
 def _labelled_frames(state: LoopState) -> set[str]:
-    return {entry.frame for entry in state.entries()}
+    return {entry.frame for entry in state.labels.entries()}
 
 
 def _selection_reason(
@@ -252,10 +256,14 @@ def _selection_reason(
         return f"surprise {candidate.surprise:.2f}, chosen by {type(inner).__name__}"
     if candidate.origin not in ("surprise", "control"):
         return f"guard rail: {candidate.origin}"
-    what = "" if candidate.explorer == "md" else f"{candidate.explorer}: "
+    source = _source(candidate)
     if threshold is not None and candidate.surprise > threshold:
-        return f"{what}surprise {candidate.surprise:.2f} above {threshold:.2f}"
-    return f"{what}surprise {candidate.surprise:.2f}, among the largest of the round"
+        return f"{source}surprise {candidate.surprise:.2f} above {threshold:.2f}"
+    return f"{source}surprise {candidate.surprise:.2f}, among the largest of the round"
+
+
+def _source(candidate: Candidate) -> str:
+    return "" if candidate.explorer == "md" else f"{candidate.explorer}: "
 
 
 def label_command(
@@ -263,16 +271,10 @@ def label_command(
     frame: Frame,
     molecule: int,
     fidelity: Fidelity,
+    *,
     purpose: Purpose,
     why: str,
 ) -> LabelFrame:
     """Return the command to label a frame; why: one phrase for people."""
     level = state.levels[fidelity]
-    return LabelFrame(
-        frame=frame,
-        level=level,
-        fidelity=fidelity,
-        purpose=purpose,
-        molecule=molecule,
-        reason=why,
-    )
+    return LabelFrame(frame, level, fidelity, purpose, molecule, reason=why)

@@ -69,18 +69,20 @@ class LevelGains:
 
 def part_commands(state: LoopState, rules: Rules) -> tuple[TrainPart, ...]:
     """Return the short trainings beside the next training, none where none is due."""
-    generation = state.labelled_generation + 1
+    generation = state.generations.labelled + 1
     plan = rules.split
     if plan is None or rules.is_single_fidelity or generation % plan.every:
         return ()
     costly, doubted = rules.barred_doubts("expensive"), rules.barred_doubts("cheap")
-    labels = _in_order(state.seed, "expensive", state.trained_on("expensive", costly))
-    tests = state.validation_frames(costly)
+    labels = _in_order(
+        state.seed, "expensive", state.labels.trained_on("expensive", costly)
+    )
+    tests = state.labels.validation_frames(costly)
     aside = max(_LEAST - len(tests), ceil(_JUDGED * len(labels)))
     judged = {*labels[:aside], *tests}
     expensive = labels[aside:]
-    cheap = set(state.trained_on("cheap", doubted)) - judged
-    cheap -= set(state.held_out(rules.heldout, doubted))
+    cheap = set(state.labels.trained_on("cheap", doubted)) - judged
+    cheap -= set(state.labels.held_out(state.seed, rules.heldout, doubted))
     if min(len(judged), len(cheap), len(expensive)) < _LEAST:
         return ()
     ordered = _in_order(state.seed, "cheap", cheap)
@@ -111,15 +113,17 @@ def _first(frames: Sequence[FrameId], share: float) -> tuple[FrameId, ...]:
 def level_gains(state: LoopState) -> LevelGains | None:
     """Return what the labels gained; None before it was measured or priced."""
     price = {f: mean_label_cost(state, f) for f in ("cheap", "expensive")}
-    measured = [
-        n for n, errors in sorted(state.parts.items()) if set(errors) == set(PARTS)
+    complete = [
+        n
+        for n, parts in sorted(state.generations.part_errors.items())
+        if set(parts) == set(PARTS)
     ]
-    if not measured or min(price.values()) <= 0.0:
+    if not complete or min(price.values()) <= 0.0:
         return None
     ratio = price["cheap"] / price["expensive"]
-    recent = [state.parts[number] for number in measured[-_RECENT:]]
+    recent = [state.generations.part_errors[number] for number in complete[-_RECENT:]]
     return LevelGains(
-        generation=measured[-1],
+        generation=complete[-1],
         measured=len(recent),
         cheap=_mean([_exponent(x["few-cheap"], x["all"], "cheap") for x in recent]),
         expensive=_mean(
@@ -149,22 +153,22 @@ def _advantage(parts: Mapping[str, PartErrors], ratio: float) -> Measured:
     """
     both, alone = parts["all"], _alone(parts)
     more = log1p(both.cheap * ratio / both.expensive)
-    change = _log_ratio(parts["alone"], both)
+    paired = _log_ratio(parts["alone"], both)
     falls = max(0.0, alone.value)  # more labels do no harm
     return Measured(
-        change.value - falls * more, hypot(change.error, alone.error * more)
+        paired.value - falls * more, hypot(paired.error, alone.error * more)
     )
 
 
-def _log_ratio(errors: PartErrors, other: PartErrors) -> Measured:
+def _log_ratio(numerator: PartErrors, denominator: PartErrors) -> Measured:
     """Return the logarithm of the ratio of the mean errors, paired by frame.
 
     Its standard error is that of resampled frames, to first order.
     """
-    first, second = errors.errors, other.errors
-    deviation = first / first.mean() - second / second.mean()
+    first, second = numerator.errors, denominator.errors
+    differences = first / first.mean() - second / second.mean()
     value = log(first.mean() / second.mean())
-    return Measured(value, float(deviation.std(ddof=1)) / sqrt(len(deviation)))
+    return Measured(value, float(differences.std(ddof=1)) / sqrt(len(differences)))
 
 
 def _mean(measurements: Sequence[Measured]) -> Measured:
@@ -173,11 +177,7 @@ def _mean(measurements: Sequence[Measured]) -> Measured:
     The larger of two standard errors counts: that of the frames, and that of the
     scatter, which holds the noise of trainings.
     """
-    values = np.array([x.value for x in measurements])
-    frames = sqrt(sum(x.error**2 for x in measurements)) / len(measurements)
-    scatter = (
-        0.0
-        if len(measurements) < 2
-        else float(values.std(ddof=1)) / sqrt(len(measurements))
-    )
+    values, count = np.array([x.value for x in measurements]), len(measurements)
+    frames = sqrt(sum(x.error**2 for x in measurements)) / count
+    scatter = 0.0 if count < 2 else float(values.std(ddof=1)) / sqrt(count)
     return Measured(float(values.mean()), max(frames, scatter))

@@ -44,9 +44,9 @@ def expensive_is_idle(gains: LevelGains | None) -> bool:
     return is_settled(gains) and _is_idle(gains.expensive, gains.cheap)
 
 
-def _is_idle(gain: Measured, other: Measured) -> bool:
-    upper = max(0.0, gain.value + gain.error)
-    return upper < FLOOR * (upper + max(0.0, other.value))
+def _is_idle(level: Measured, other: Measured) -> bool:
+    exponent = max(0.0, level.value + level.error)
+    return exponent < FLOOR * (exponent + max(0.0, other.value))
 
 
 def alone_is_better(gains: LevelGains | None) -> bool:
@@ -96,11 +96,11 @@ def round_counts(
     share = None if gains is None else cheap_share(gains)
     if share is None:
         share = rules.budget.cheap * prices[0] / total
-        floor_money = 0.0
+        minimum = 0.0
     else:
-        floor_money = FLOOR * money
+        minimum = FLOOR * money
     target = share * (spent + money) - cheap_used * prices[0]
-    cheap = min(max(target, floor_money), money - floor_money)
+    cheap = min(max(target, minimum), money - minimum)
     expensive = _count(money - cheap, prices[1], left)
     rest = max(0.0, money - expensive * prices[1])
     return RoundCounts(floor(rest / prices[0] + _ROUNDING), expensive)

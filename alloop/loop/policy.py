@@ -28,7 +28,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from alloop.core.levels import Fidelity
-from alloop.core.records import Explorer, Walker
+from alloop.core.records import Walker
 from alloop.core.seeds import random_stream
 from alloop.core.splits import EXAMINATION
 from alloop.loop import events as e
@@ -108,10 +108,10 @@ def _follow_up(state: LoopState, event: e.Event, rules: Rules) -> Commands:
         case e.Sampled():
             return tuple(
                 label_command(
-                    state=state,
-                    frame=frame,
-                    molecule=event.molecule,
-                    fidelity="expensive",
+                    state,
+                    frame,
+                    event.molecule,
+                    "expensive",
                     purpose="test",
                     why="validation set",
                 )
@@ -133,9 +133,9 @@ def _next_commands(state: LoopState, rules: Rules) -> Commands:
 
     Lost labels that were asked for again come first, when all else is resolved.
     """
-    if state.retries:
-        again = tuple(state.retries[name] for name in sorted(state.retries))
-        return () if state.open else again
+    if state.labels.retries:
+        lost = tuple(command for _, command in sorted(state.labels.retries.items()))
+        return () if state.open else lost
     return waiting_training(state, rules) + _next_step(state, rules)
 
 
@@ -157,11 +157,11 @@ def _end_campaign(state: LoopState, rules: Rules, reason: str) -> Commands:
     Before that, labels that came late are learned from, and the best generation is
     examined, beside rechecks that waited for further labels.
     """
-    if state.open or state.waiting_trainings:
+    if state.open or state.generations.waiting:
         return ()
-    if state.unlearned:
+    if state.labels.unlearned:
         return train_and_price(state, rules)
-    if state.ending is None:
+    if state.examination.reason is None:
         examination = examine_commands(state, rules, reason)
         if examination:
             return (*examination, *recheck_commands(state, rules))
@@ -171,17 +171,18 @@ def _end_campaign(state: LoopState, rules: Rules, reason: str) -> Commands:
 
 def _conclude(state: LoopState, rules: Rules) -> Commands:
     """End the campaign after its examination, if nothing changed since."""
-    return () if state.ending is None else _end_campaign(state, rules, state.ending)
+    reason = state.examination.reason
+    return () if reason is None else _end_campaign(state, rules, reason)
 
 
 def _stalled(state: LoopState, rules: Rules) -> Commands:
     """Stop if no walker got beyond its first steps in two rounds in a row."""
-    return _walkers_lost(rules) if state.stalled_rounds > 1 else ()
+    return _walkers_lost(rules) if state.exploration.stalled_rounds > 1 else ()
 
 
 def _died(state: LoopState, rules: Rules) -> Commands:
     """Stop if no walker got beyond its first steps and there is no frame to label."""
-    return _walkers_lost(rules) if state.died else ()
+    return _walkers_lost(rules) if state.exploration.died else ()
 
 
 def _walkers_lost(rules: Rules) -> Commands:
@@ -209,9 +210,11 @@ def _explore_round(state: LoopState, rules: Rules) -> Commands:
     End the campaign instead if there is a reason to.
     """
     number = exploring_generation(state, rules)
-    if number > state.generation:
+    if number > state.generations.count:
         return ()
-    state = replace(state, exploring_generation=state.usable_until(number))
+    number = state.generations.usable_until(number)
+    exploration = replace(state.exploration, generation=number)
+    state = replace(state, exploration=exploration)
     reason = _stop_reason(state, rules)
     if reason is not None:
         return _end_campaign(state, rules, reason)
@@ -223,12 +226,7 @@ def _examination_labels(state: LoopState, event: e.Examined) -> Commands:
     why = f"examination {event.number}"
     return tuple(
         label_command(
-            state=state,
-            frame=x.frame,
-            molecule=x.molecule,
-            fidelity="expensive",
-            purpose=EXAMINATION,
-            why=why,
+            state, x.frame, x.molecule, "expensive", purpose=EXAMINATION, why=why
         )
         for x in event.frames
     )
@@ -245,10 +243,10 @@ def _label_flagged(state: LoopState, rules: Rules) -> Commands:
     bought: tuple[Fidelity, ...] = () if no_more_cheap(state, rules) else ("cheap",)
     labels = [
         label_command(
-            state=state,
-            frame=x.frame,
-            molecule=x.molecule,
-            fidelity=level,
+            state,
+            x.frame,
+            x.molecule,
+            level,
             purpose="control",
             why="random control frame",
         )
@@ -262,10 +260,10 @@ def _label_flagged(state: LoopState, rules: Rules) -> Commands:
     for candidate, why in flagged_frames(state, rules, quota, taken):
         labels.append(
             label_command(
-                state=state,
-                frame=candidate.frame,
-                molecule=candidate.molecule,
-                fidelity=fidelity,
+                state,
+                candidate.frame,
+                candidate.molecule,
+                fidelity,
                 purpose="flagged",
                 why=why + ended,
             )
@@ -277,14 +275,15 @@ def _label_flagged(state: LoopState, rules: Rules) -> Commands:
 
 def _label_biased(state: LoopState, rules: Rules) -> Commands:
     quota = RoundQuotas.from_state(state, rules).expensive
-    if any(x.purpose == "flagged" and x.fidelity == "expensive" for x in state.recent):
+    recent = state.labels.recent
+    if any(x.purpose == "flagged" and x.fidelity == "expensive" for x in recent):
         return ()
     labels = tuple(
         label_command(
-            state=state,
-            frame=candidate.frame,
-            molecule=candidate.molecule,
-            fidelity="expensive",
+            state,
+            candidate.frame,
+            candidate.molecule,
+            "expensive",
             purpose="bias",
             why=why,
         )
@@ -295,7 +294,7 @@ def _label_biased(state: LoopState, rules: Rules) -> Commands:
 
 def prepare_commands(state: LoopState, rules: Rules) -> tuple[Prepare, ...]:
     """Return a command for each molecule without first labels or validation frames."""
-    has_test = bool(state.validation_frames())
+    has_test = bool(state.labels.validation_frames())
     seeding = rules.seeding
     commands = []
     for molecule, frame in enumerate(state.start):
@@ -325,10 +324,10 @@ def seed_label_commands(
     }
     return tuple(
         label_command(
-            state=state,
-            frame=frame,
-            molecule=molecule,
-            fidelity=fidelity,
+            state,
+            frame,
+            molecule,
+            fidelity,
             purpose="seed",
             why="drawn around the minimum",
         )
@@ -346,7 +345,7 @@ def _missing_fidelities(
     )
     supplied = {
         entry.fidelity
-        for entry in state.entries()
+        for entry in state.labels.entries()
         if entry.purpose == "given" and entry.molecule == molecule
     }
     return tuple(fidelity for fidelity in needed if fidelity not in supplied)
@@ -377,7 +376,8 @@ def _equal_part(total: int, index: int, parts: int) -> int:
 def explore_commands(state: LoopState, rules: Rules) -> tuple[Explore, ...]:
     """Return the first commands of the next round, one for each batch of walkers.
 
-    state.exploring_generation: the generation that explores.
+    Other explorers than MD get the same walkers; their batches are numbered after those
+    of MD. state.exploration.generation: the generation that explores.
     """
     walkers = [
         _round_walker(state, index, rules) for index in range(rules.exploring.walkers)
@@ -386,34 +386,27 @@ def explore_commands(state: LoopState, rules: Rules) -> tuple[Explore, ...]:
     batches = [walkers[i : i + size] for i in range(0, len(walkers), size)]
     commands = tuple(
         _explore_piece(
-            state=state,
-            rules=rules,
-            round_=state.round + 1,
+            state,
+            rules,
+            state.exploration.round + 1,
             batch=number,
             piece=0,
             walkers=batch,
         )
         for number, batch in enumerate(batches)
     )
+    others = [(x, share) for x, share in rules.shares.items() if x != "md"]
     return commands + tuple(
-        _other_explorer(command, len(batches), explorer, share)
-        for explorer, share in rules.shares.items()
-        if explorer != "md"
+        replace(
+            command,
+            batch=turn * len(batches) + command.batch,
+            steps=0,
+            keep=ceil(share * command.keep),
+            controls=0,
+            explorer=explorer,
+        )
+        for turn, (explorer, share) in enumerate(others, 1)
         for command in commands
-    )
-
-
-def _other_explorer(
-    command: Explore, batches: int, explorer: Explorer, share: float
-) -> Explore:
-    """Return the command for another explorer on the walkers of a batch.
-
-    Its batches are numbered after those of MD.
-    """
-    keep = ceil(share * command.keep)
-    number = batches + command.batch
-    return replace(
-        command, batch=number, steps=0, keep=keep, controls=0, explorer=explorer
     )
 
 
@@ -426,9 +419,9 @@ def next_explore_piece(
         return ()
     return (
         _explore_piece(
-            state=state,
-            rules=rules,
-            round_=event.round,
+            state,
+            rules,
+            event.round,
             batch=event.batch,
             piece=after,
             walkers=event.walkers,
@@ -440,6 +433,7 @@ def _explore_piece(
     state: LoopState,
     rules: Rules,
     round_: int,
+    *,
     batch: int,
     piece: int,
     walkers: Sequence[Walker],
@@ -451,8 +445,8 @@ def _explore_piece(
         round=round_,
         piece=piece,
         batch=batch,
-        generation=state.exploring_generation,
-        model=state.summaries[state.exploring_generation].model,
+        generation=state.exploration.generation,
+        model=state.generations.summaries[state.exploration.generation].model,
         walkers=tuple(_at_temperature(state, x, rules) for x in walkers),
         steps=steps,
         keep=3 * max(picks.cheap, picks.expensive),
@@ -465,12 +459,12 @@ def _round_walker(state: LoopState, index: int, rules: Rules) -> Walker:
 
     By the naive protocol it is always a new one.
     """
-    walker = state.walkers.get(index)
+    walker = state.exploration.walkers.get(index)
     goes_on = rules.exploring.protocol != "naive"
     if goes_on and walker is not None and walker.stopped is None:
         return walker
     molecule = index % len(state.start)
-    rng = random_stream(state.seed, f"walker/{index}/{state.round + 1}")
+    rng = random_stream(state.seed, f"walker/{index}/{state.exploration.round + 1}")
     seeds = state.seeds.get(molecule) or (state.start[molecule],)
     frame = seeds[int(rng.integers(len(seeds)))]
     kelvin = _exploring_temperature(state, index, rules)
@@ -500,28 +494,27 @@ def examine_commands(
 
     Walkers start from first frames, each on its own. A frame of each is taken at fixed
     steps, whatever its surprise, so that the frames are those that the model will be
-    used on. Where they come from another campaign's examination (`state.posed`),
+    used on. Where they come from another campaign's examination (`posed_frames`),
     nothing moves.
 
-    There are none where it had one, or where none is wanted. reason: why the campaign
-    ends.
+    There are none where it had one, or where the rules ask for none. reason: why the
+    campaign ends.
     """
-    count = len(state.posed) or rules.examining.frames
-    if not state.models or count == 0 or _frames_examined(state) >= count:
+    posed, best = state.examination.posed_frames, state.generations.best
+    count = len(posed) or rules.examining.frames
+    if not state.generations.models or count == 0 or _frames_examined(state) >= count:
         return ()
-    walkers = (
-        _posed_walkers(state, rules) if state.posed else _fresh_walkers(state, rules)
-    )
+    walkers = _posed_walkers(state, rules) if posed else _fresh_walkers(state, rules)
     size = rules.exploring.batch
     return tuple(
         Examine(
             number=_examination_number(state),
             batch=batch,
             piece=0,
-            generation=state.best,
-            model=state.models[state.best - 1],
+            generation=best,
+            model=state.generations.models[best - 1],
             walkers=tuple(walkers[start : start + size]),
-            steps=0 if state.posed else rules.examining.spacing,
+            steps=0 if posed else rules.examining.spacing,
             wanted=count,
             reason=reason,
         )
@@ -539,11 +532,11 @@ def next_examine_piece(state: LoopState, event: e.Examined) -> tuple[Examine, ..
 
     There is none where the batch has given its share or no walker moves any more.
     """
-    last, after = state.examination, event.piece + 1
+    last, after = state.examination.last, event.piece + 1
     if last is None or last.number != event.number or last.steps == 0:
         return ()
-    count = last.wanted - after * _walker_count(last.wanted, len(state.start))
-    going = [x for x in event.walkers if x.stopped is None and x.index < count]
+    walkers = last.wanted - after * _walker_count(last.wanted, len(state.start))
+    going = [x for x in event.walkers if x.stopped is None and x.index < walkers]
     if not going:
         return ()
     return (replace(last, batch=event.batch, piece=after, walkers=tuple(going)),)
@@ -573,6 +566,8 @@ def _examining_temperature(state: LoopState, index: int, rules: Rules) -> float:
 
 
 def _posed_walkers(state: LoopState, rules: Rules) -> Sequence[Walker]:
+    examination = state.examination
+    frames = zip(examination.posed_frames, examination.posed_molecules, strict=True)
     return [
         Walker(
             index=index,
@@ -581,9 +576,7 @@ def _posed_walkers(state: LoopState, rules: Rules) -> Sequence[Walker]:
             velocities=np.zeros((len(frame), 3)),
             temperature=_examining_temperature(state, index, rules),
         )
-        for index, (frame, molecule) in enumerate(
-            zip(state.posed, state.posed_molecules, strict=True)
-        )
+        for index, (frame, molecule) in enumerate(frames)
     ]
 
 
@@ -596,11 +589,16 @@ def _walker_count(frames: int, molecules: int) -> int:
 
 
 def _examination_number(state: LoopState) -> int:
-    return 1 if state.examination is None else state.examination.number + 1
+    last = state.examination.last
+    return 1 if last is None else last.number + 1
 
 
 def _frames_examined(state: LoopState) -> int:
-    return state.examined.get(state.models[state.best - 1], 0) if state.models else 0
+    generations = state.generations
+    if not generations.models:
+        return 0
+    model = generations.models[generations.best - 1]
+    return state.examination.frame_counts.get(model, 0)
 
 
 _STEPS: dict[str, tuple[Callable[[LoopState, Rules], Commands], ...]] = {

@@ -12,8 +12,6 @@ from math import isfinite
 import numpy as np
 
 from alloop.core import doubts
-from alloop.core.records import Candidate
-from alloop.core.splits import EXAMINATION
 from alloop.loop import events as e
 from alloop.loop.commands import (
     Command,
@@ -28,17 +26,7 @@ from alloop.loop.commands import (
     Train,
     TrainPart,
 )
-from alloop.loop.state import (
-    TEST,
-    Exclusion,
-    FoundCandidates,
-    GenerationSummary,
-    LabelState,
-    LoopState,
-    PartErrors,
-    Stage,
-    label_blocks,
-)
+from alloop.loop.state import TEST, LabelState, LoopState, Stage
 
 ATTEMPTS = 3  # times that a lost command is tried
 
@@ -58,18 +46,12 @@ def apply_event(state: LoopState, event: e.Event) -> LoopState:
         case e.Amended() | e.Forked():
             return _amended(state)
         case e.Posed():
-            return replace(
-                state,
-                posed=event.frames,
-                posed_molecules=event.molecules,
-                examined={},
-                ending=None,
-                finished=None,
-            )
+            examination = state.examination.with_posed(event.frames, event.molecules)
+            return replace(state, examination=examination, finished=None)
         case e.Excluded() | e.Included():
-            return apply_exclusion(state, event)
+            return _apply_exclusion(state, event)
         case e.Retried():
-            return apply_retried(state, event)
+            return _apply_retried(state, event)
         case e.Restored():
             return state
         case e.TaskLost():
@@ -81,20 +63,44 @@ def apply_event(state: LoopState, event: e.Event) -> LoopState:
 def _apply_answer(state: LoopState, event: e.Answer) -> LoopState:
     match event:
         case e.Labelled() | e.NotLabelled():
-            return apply_labelled(state, event)
+            return _apply_labelled(state, event)
         case e.Explored() | e.Examined():
-            return apply_motion(state, event)
+            return _apply_motion(state, event)
         case e.Trained():
-            return _apply_trained(state, event)
+            generations = state.generations.with_trained(event)
+            return replace(state, generations=generations)
         case e.Prepared():
             seeds = (*state.seeds.get(event.molecule, ()), *event.seeds)
             return replace(state, seeds={**state.seeds, event.molecule: seeds})
         case e.PartTrained():
             return _apply_part(state, event)
         case e.Priced():
-            return replace(state, costs=dict(event.costs))
+            return replace(state, labels=replace(state.labels, costs=dict(event.costs)))
         case e.Sampled() | e.Rechecked():
             return state
+
+
+def _apply_motion(state: LoopState, event: e.Explored | e.Examined) -> LoopState:
+    """Return the state after a piece of MD.
+
+    Of an examination, only the number of frames asked for is kept.
+    """
+    command = state.open.get(event.name)
+    if isinstance(event, e.Explored):
+        before = command.walkers if isinstance(command, Explore) else ()
+        exploration = state.exploration.with_piece(event, before)
+        return replace(state, exploration=exploration)
+    if not isinstance(command, Examine) or not event.frames:
+        return state
+    return replace(state, examination=state.examination.with_frames(command))
+
+
+def _apply_part(state: LoopState, event: e.PartTrained) -> LoopState:
+    command = state.open.get(event.name)
+    if not isinstance(command, TrainPart):
+        return state
+    generations = state.generations.with_part(command, event.errors)
+    return replace(state, generations=generations)
 
 
 def apply_commands(state: LoopState, commands: Iterable[Command]) -> LoopState:
@@ -122,29 +128,24 @@ def _noted(state: LoopState, command: Command) -> LoopState:
         case Explore():
             return _apply_explore(state, command)
         case Train():
-            return _apply_train(state, command)
-        case Price(generation=number) if number > state.labelled_generation:
-            waiting = {**state.waiting_trainings, number: len(state.blocks)}
-            return replace(state, labelled_generation=number, waiting_trainings=waiting)
+            return replace(
+                state,
+                generations=state.generations.with_training(command),
+                labels=replace(state.labels, unlearned=bool(command.refine)),
+            )
+        case Price(generation=number):
+            blocks = len(state.labels.blocks)
+            generations = state.generations.with_waiting(number, blocks)
+            return replace(state, generations=generations)
         case Examine(reason=reason):
             last = replace(command, walkers=())
-            return replace(state, examination=last, ending=reason)
+            examination = replace(state.examination, last=last, reason=reason)
+            return replace(state, examination=examination)
         case Recheck():
-            return replace(state, rechecks=state.rechecks | {command.name})
+            rechecks = state.labels.rechecks | {command.name}
+            return replace(state, labels=replace(state.labels, rechecks=rechecks))
         case _:
             return state
-
-
-def _apply_train(state: LoopState, command: Train) -> LoopState:
-    number = command.generation
-    waiting = {k: v for k, v in state.waiting_trainings.items() if k != number}
-    return replace(
-        state,
-        labelled_generation=max(state.labelled_generation, number),
-        refined_generation=number if command.refine else state.refined_generation,
-        waiting_trainings=waiting,
-        unlearned=bool(command.refine),
-    )
 
 
 def _keeps_stage(state: LoopState, command: Command) -> bool:
@@ -153,31 +154,16 @@ def _keeps_stage(state: LoopState, command: Command) -> bool:
     Such are a label that was lost, a training that had to wait and any recheck.
     """
     if isinstance(command, Train):
-        return command.generation in state.waiting_trainings
-    return isinstance(command, Recheck) or command.name in state.retries
+        return command.generation in state.generations.waiting
+    return isinstance(command, Recheck) or command.name in state.labels.retries
 
 
 def _apply_explore(state: LoopState, command: Explore) -> LoopState:
-    """Return the state after a round has begun.
-
-    Generations before the one that explores are dropped: none of them will explore
-    again.
-    """
-    number = command.generation
-    state = replace(
-        state,
-        round=command.round,
-        walkers={
-            **state.walkers,
-            **{walker.index: walker for walker in command.walkers},
-        },
-        exploring_generation=number,
-        summaries={k: v for k, v in state.summaries.items() if k >= number},
-    )
-    summary = state.summaries.get(number)
-    if summary is None:
-        return state
-    return replace(state, threshold=summary.threshold, landmarks=summary.landmarks)
+    """Return the state after a round has begun, or gone on."""
+    generations = state.generations.since(command.generation)
+    summary = generations.summaries.get(command.generation)
+    exploration = state.exploration.with_command(command, summary)
+    return replace(state, generations=generations, exploration=exploration)
 
 
 def _enter_stage(state: LoopState, stage: Stage) -> LoopState:
@@ -185,15 +171,14 @@ def _enter_stage(state: LoopState, stage: Stage) -> LoopState:
 
     The entries of the step that ended become a block.
     """
-    steps = [state.recent] if state.recent else []
-    blocks = label_blocks(steps, before=state.blocks)
+    exploration = state.exploration
     if state.stage == "explore":
-        state = replace(
-            state, stalled_rounds=state.stalled_rounds + 1 if state.died else 0
-        )
+        exploration = exploration.end_round()
     if stage == "explore":
-        state = replace(state, found={}, moved_steps={})
-    return replace(state, stage=stage, blocks=blocks, recent=())
+        exploration = replace(exploration, pieces={}, moved_steps={})
+    return replace(
+        state, stage=stage, labels=state.labels.close_step(), exploration=exploration
+    )
 
 
 def _command_stage(command: Command) -> Stage:
@@ -221,8 +206,8 @@ def _amended(state: LoopState) -> LoopState:
     return replace(
         state,
         stage="train" if again else state.stage,
-        stalled_rounds=0,
-        ending=None,
+        exploration=replace(state.exploration, stalled_rounds=0),
+        examination=replace(state.examination, reason=None),
         finished=None,
         broken=None,
         attempts={},
@@ -230,7 +215,7 @@ def _amended(state: LoopState) -> LoopState:
 
 
 def _apply_opened(state: LoopState, event: e.Opened) -> LoopState:
-    train = [label for label in event.given if not label.test]
+    train = [x for x in event.given if not x.test]
     seeds = {
         molecule: tuple(x.frame for x in train if x.molecule == molecule)
         for molecule in {x.molecule for x in train}
@@ -242,40 +227,9 @@ def _apply_opened(state: LoopState, event: e.Opened) -> LoopState:
         seed=event.seed,
         levels=dict(event.levels),
         start=event.start,
-        model=event.model,
-        recent=given_entries(event),
+        generations=replace(state.generations, model=event.model),
+        labels=replace(state.labels, recent=_given_entries(event)),
     )
-
-
-def _apply_trained(state: LoopState, event: e.Trained) -> LoopState:
-    error = float("nan") if event.evaluation is None else event.evaluation.force_mae
-    summary = GenerationSummary(
-        event.model, event.threshold, event.landmarks, event.error_limits
-    )
-    number = event.generation
-    failed = bool(event.failed_checks)
-    rejects = failed and (event.refinement is not None or bool(state.accepted))
-    explores = failed and not rejects  # since no generation was accepted before it
-    return replace(
-        state,
-        generation=number,
-        model=state.model if rejects else event.model,
-        rejected=state.rejected | {number} if rejects else state.rejected,
-        unaccepted=state.unaccepted | {number} if explores else state.unaccepted,
-        summaries={**state.summaries, number: summary},
-        errors=(*state.errors, error),
-        models=(*state.models, event.model),
-    )
-
-
-def _apply_part(state: LoopState, event: e.PartTrained) -> LoopState:
-    command = state.open.get(event.name)
-    if not isinstance(command, TrainPart):
-        return state
-    errors = PartErrors(len(command.cheap), len(command.expensive), event.errors)
-    number = command.generation
-    parts = {**state.parts.get(number, {}), command.part: errors}
-    return replace(state, parts={**state.parts, number: parts})
 
 
 def _apply_lost(state: LoopState, event: e.TaskLost) -> LoopState:
@@ -288,7 +242,7 @@ def _apply_lost(state: LoopState, event: e.TaskLost) -> LoopState:
     command = state.open[event.name]
     if isinstance(command, LabelFrame):
         return _close_command(
-            record_entry(state, command, failed_entry(command)), event.name
+            _record_entry(state, command, _failed_entry(command)), event.name
         )
     if isinstance(command, Recheck | TrainPart):  # what it measures stays unknown
         return _close_command(state, event.name)
@@ -301,45 +255,45 @@ def _close_command(state: LoopState, name: str) -> LoopState:
     return replace(state, open=still)
 
 
-def given_entries(event: e.Opened) -> tuple[LabelState, ...]:
+def _given_entries(event: e.Opened) -> tuple[LabelState, ...]:
     """Return the entries of the labels that the user supplied."""
     return tuple(
         LabelState(
-            frame=label.frame.id,
-            fidelity=label.fidelity,
-            purpose=TEST if label.test else "given",
-            molecule=label.molecule,
+            frame=x.frame.id,
+            fidelity=x.fidelity,
+            purpose=TEST if x.test else "given",
+            molecule=x.molecule,
             good=True,
             cpu_seconds=0.0,
-            doubts=doubts.doubts_of_details(label.label.details),
+            doubts=doubts.doubts_of_details(x.label.details),
             supplied=True,
         )
-        for label in event.given
+        for x in event.given
     )
 
 
-def apply_labelled(state: LoopState, event: e.Labelled | e.NotLabelled) -> LoopState:
+def _apply_labelled(state: LoopState, event: e.Labelled | e.NotLabelled) -> LoopState:
     """Return the state after a label was made, or could not be made."""
     command = state.open.get(event.name)
     if not isinstance(command, LabelFrame):
         return state
     if isinstance(event, e.NotLabelled):
-        return record_entry(
-            state, command, failed_entry(command, event.unlabelled.cpu_seconds)
+        return _record_entry(
+            state, command, _failed_entry(command, event.unlabelled.cpu_seconds)
         )
     ratio, held = _limit_ratio(state, event, command)
     entry = replace(
-        failed_entry(command, event.label.cpu_seconds),
+        _failed_entry(command, event.label.cpu_seconds),
         good=True,
         bias=_label_bias(state, event, command),
         limit_ratio=ratio,
         limit_held=held,
         doubts=doubts.doubts_of_details(event.label.details),
     )
-    return record_entry(state, command, entry)
+    return _record_entry(state, command, entry)
 
 
-def apply_retried(state: LoopState, event: e.Retried) -> LoopState:
+def _apply_retried(state: LoopState, event: e.Retried) -> LoopState:
     """Return the state in which the labels wait until the open step is resolved.
 
     A campaign that had finished goes on.
@@ -347,30 +301,19 @@ def apply_retried(state: LoopState, event: e.Retried) -> LoopState:
     labels = {command.name: command for command in event.labels}
     return replace(
         state,
-        retries={**state.retries, **labels},
+        labels=replace(state.labels, retries={**state.labels.retries, **labels}),
         attempts={k: v for k, v in state.attempts.items() if k not in labels},
         finished=None,
     )
 
 
-def record_entry(state: LoopState, command: LabelFrame, entry: LabelState) -> LoopState:
-    """Return the state with the outcome of a label.
-
-    A label that was asked for again takes the place of its failure, so that it counts
-    once.
-    """
-    if command.name not in state.retries:
-        return replace(state, recent=(*state.recent, entry))
-    return replace(
-        state,
-        blocks=label_blocks(_replace_entry(x.entries, entry) for x in state.blocks),
-        recent=_replace_entry(state.recent, entry),
-        retries={k: v for k, v in state.retries.items() if k != command.name},
-        unlearned=state.unlearned or (entry.good and entry.purpose != EXAMINATION),
-    )
+def _record_entry(
+    state: LoopState, command: LabelFrame, entry: LabelState
+) -> LoopState:
+    return replace(state, labels=state.labels.with_entry(command.name, entry))
 
 
-def failed_entry(command: LabelFrame, cpu_seconds: float = 0.0) -> LabelState:
+def _failed_entry(command: LabelFrame, cpu_seconds: float = 0.0) -> LabelState:
     """Return the entry of a label that was asked for and not made."""
     return LabelState(
         frame=command.frame.id,
@@ -382,22 +325,6 @@ def failed_entry(command: LabelFrame, cpu_seconds: float = 0.0) -> LabelState:
     )
 
 
-def _replace_entry(
-    block: tuple[LabelState, ...], entry: LabelState
-) -> tuple[LabelState, ...]:
-    """Return the block with the entry in place of its failure.
-
-    The CPU seconds of both add up.
-    """
-    key = (entry.frame, entry.fidelity, False)
-    places = [i for i, x in enumerate(block) if (x.frame, x.fidelity, x.good) == key]
-    if not places:
-        return block
-    place = places[0]
-    paid = block[place].cpu_seconds + entry.cpu_seconds
-    return (*block[:place], replace(entry, cpu_seconds=paid), *block[place + 1 :])
-
-
 def _label_bias(
     state: LoopState, event: e.Labelled, command: LabelFrame
 ) -> float | None:
@@ -407,7 +334,7 @@ def _label_bias(
     """
     if command.fidelity != "cheap":
         return None
-    candidate = _candidate(state, command)
+    candidate = state.exploration.candidate(command.frame.id)
     if candidate is None:
         return None
     return float(np.abs(candidate.forces - event.label.forces).mean())
@@ -423,8 +350,8 @@ def _limit_ratio(
     """
     if (command.fidelity, command.purpose) != ("expensive", "control"):
         return None, None
-    candidate = _candidate(state, command)
-    summary = state.summaries.get(state.exploring_generation)
+    candidate = state.exploration.candidate(command.frame.id)
+    summary = state.generations.summaries.get(state.exploration.generation)
     limits = None if summary is None else summary.error_limits
     if candidate is None or limits is None or not isfinite(candidate.surprise):
         return None, None
@@ -436,62 +363,7 @@ def _limit_ratio(
     return ratio, ratio <= limits.factor
 
 
-def _candidate(state: LoopState, command: LabelFrame) -> Candidate | None:
-    """Return the candidate whose label was asked for, None where it was not found."""
-    for _, exploration in sorted(state.found.items(), key=lambda item: item[0]):
-        for candidate in (*exploration.candidates, *exploration.controls):
-            if candidate.frame.id == command.frame.id:
-                return candidate
-    return None
-
-
-def apply_exclusion(state: LoopState, event: e.Excluded | e.Included) -> LoopState:
-    """Return the state after a label was excluded or included by hand."""
-    if isinstance(event, e.Excluded):
-        pair: Exclusion = (event.frame, event.fidelity or "all")
-        return replace(state, excluded=state.excluded | {pair})
-    gone = {
-        (frame, fidelity)
-        for frame, fidelity in state.excluded
-        if frame == event.frame and event.fidelity in (None, fidelity)
-    }
-    return replace(state, excluded=state.excluded - gone)
-
-
-def apply_motion(state: LoopState, event: e.Explored | e.Examined) -> LoopState:
-    """Return the state after a piece of MD: walkers, their steps and candidates.
-
-    Of an examination, only the number of frames asked for is kept.
-    """
-    if isinstance(event, e.Examined):
-        return _apply_examined(state, event)
-    return _apply_explored(state, event)
-
-
-def _apply_explored(state: LoopState, event: e.Explored) -> LoopState:
-    walkers = {walker.index: walker for walker in event.walkers}
-    explorations = {
-        **state.found,
-        event.name: FoundCandidates(event.candidates, event.controls),
-    }
-    command = state.open.get(event.name)
-    begun = command.walkers if isinstance(command, Explore) else ()
-    steps = {
-        before.index: walkers[before.index].step - before.step
-        for before in begun
-        if before.index in walkers
-    }
-    moved = {
-        **state.moved_steps,
-        **{k: state.moved_steps.get(k, 0) + n for k, n in steps.items()},
-    }
-    walkers = {**state.walkers, **walkers}
-    return replace(state, walkers=walkers, found=explorations, moved_steps=moved)
-
-
-def _apply_examined(state: LoopState, event: e.Examined) -> LoopState:
-    command = state.open.get(event.name)
-    if not isinstance(command, Examine) or not event.frames:
-        return state
-    count = max(command.wanted, state.examined.get(command.model, 0))
-    return replace(state, examined={**state.examined, command.model: count})
+def _apply_exclusion(state: LoopState, event: e.Excluded | e.Included) -> LoopState:
+    labels = state.labels
+    change = labels.exclude if isinstance(event, e.Excluded) else labels.include
+    return replace(state, labels=change(event.frame, event.fidelity))

@@ -16,28 +16,32 @@ from alloop.loop.state import LoopState
 
 def refine_command(state: LoopState, rules: Rules) -> tuple[Train, ...]:
     """Return the refinement of the generation that explored, none where none is due."""
-    if rules.refine is None or state.refined_generation == state.generation:
+    if rules.refine is None or state.generations.refined == state.generations.count:
         return ()
     doubted = rules.barred_doubts("cheap")
-    labelled = set(state.trained_on("cheap", doubted))
-    flagged = {x.frame for x in state.recent if x.purpose == "flagged"} & labelled
+    labelled = set(state.labels.trained_on("cheap", doubted))
+    flagged = {
+        x.frame for x in state.labels.recent if x.purpose == "flagged"
+    } & labelled
     if len(flagged & _surprising(state)) < rules.refine.frames:
         return ()
-    before = replace(state, recent=())  # what the generation has learned
+    before = replace(
+        state, labels=replace(state.labels, recent=())
+    )  # what the generation has learned
     costly = rules.barred_doubts("expensive")
-    test = state.validation_frames(costly)
+    test = state.labels.validation_frames(costly)
     if not test:
         return ()
-    heldout = state.held_out(rules.heldout, doubted)
+    heldout = state.labels.held_out(state.seed, rules.heldout, doubted)
     command = Train(
-        generation=state.generation + 1,
+        generation=state.generations.count + 1,
         cheap=tuple(sorted(labelled - set(heldout))),
-        expensive=before.trained_on("expensive", costly),
+        expensive=before.labels.trained_on("expensive", costly),
         test=test,
-        parent=state.model,
+        parent=state.generations.model,
         heldout=heldout,
         refine=tuple(sorted(flagged)),
-        parent_accepted=state.model_accepted,
+        parent_accepted=state.generations.model_accepted,
     )
     return (command,)
 
@@ -48,7 +52,7 @@ def explorations_left(state: LoopState, rounds: int) -> int:
     rounds: those that are left and end in a training. Each may have one before it that
     ends in a refinement, except after one.
     """
-    refined = state.refined_generation == state.generation > 0
+    refined = state.generations.refined == state.generations.count > 0
     return 2 * rounds - refined
 
 
@@ -56,9 +60,9 @@ def _surprising(state: LoopState) -> set[str]:
     """Return the candidates of the round above the threshold or from a guard rail."""
     return {
         candidate.frame.id
-        for exploration in state.found.values()
-        for candidate in (*exploration.candidates, *exploration.controls)
-        if _is_surprising(candidate, state.threshold)
+        for piece in state.exploration.pieces.values()
+        for candidate in (*piece.candidates, *piece.controls)
+        if _is_surprising(candidate, state.exploration.threshold)
     }
 
 

@@ -3,7 +3,7 @@
 `alloop.loop.reducer` makes new ones. Pure.
 """
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Literal, TypeAlias
@@ -11,7 +11,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from alloop.core.doubts import Doubt
-from alloop.core.error_limits import ErrorLimits
 from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import Cost
 from alloop.core.levels import Fidelity, LevelId
@@ -19,7 +18,16 @@ from alloop.core.records import Candidate, Walker
 from alloop.core.seeds import name_share
 from alloop.core.splits import EXAMINATION, Purpose, split_of
 from alloop.core.units import Floats
-from alloop.loop.commands import Command, Examine, LabelFrame, ModelId
+from alloop.loop.commands import (
+    Command,
+    Examine,
+    Explore,
+    LabelFrame,
+    ModelId,
+    Train,
+    TrainPart,
+)
+from alloop.loop.events import Explored, Trained
 
 Exclusion: TypeAlias = tuple[FrameId, Fidelity | Literal["all"]]
 Stage: TypeAlias = Literal[
@@ -95,27 +103,6 @@ def label_blocks(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FoundCandidates:
-    """The frames that one exploration task found."""
-
-    candidates: tuple[Candidate, ...]
-    controls: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class GenerationSummary:
-    """The facts of a generation that exploration and choice need.
-
-    The fields are those of `events.Trained`.
-    """
-
-    model: ModelId
-    threshold: float | None
-    landmarks: Floats
-    error_limits: ErrorLimits | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class PartErrors:
     """The errors after a short training on `cheap` and `expensive` labels.
 
@@ -128,74 +115,59 @@ class PartErrors:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LoopState:
-    """Open work, counters and ids; never all frames.
+class CampaignLabels:
+    """The labels asked for, and what is known of them.
 
-    Entries of closed steps are kept in blocks with running totals, so that the cost of
-    an event depends on the size of the open step, not on the length of the campaign.
-    retries: lost labels
-    asked for again, until they are answered; unlearned: True if one of them came back
-    good, or a generation was refined, and no training has followed.
-
-    generation, model: the newest. exploring_generation: the one that the last
-    exploration used, with its threshold and landmarks; summaries: the facts of it and
-    of all generations since. labelled_generation: the newest one whose labels are
-    fixed; waiting_trainings: the generations up to it whose training is yet to be asked
-    for, with the number of blocks that they learn from. refined_generation: the newest
-    one that was refined rather than trained, kept or not.
-
-    parts: by generation and name, the errors after short trainings on parts of the
-    labels.
-
-    moved_steps: MD steps of each walker in the last round; stalled_rounds: rounds in a
-    row in which no walker got beyond its first steps. ending: why the campaign ends,
-    once its examination has begun; examination: the last one, without walkers;
-    examined: number of frames asked for, by the model that gave at least one; posed:
-    frames of another campaign's examination.
+    blocks: entries of closed steps, with running totals, so that the cost of an event
+    depends on the size of the open step, not on the length of the campaign; recent:
+    those of the open step. excluded: by hand. retries: lost labels asked for again,
+    until they are answered; unlearned: True if one of them came back good, or a
+    generation was refined, and no training has followed. costs: by level id; rechecks:
+    names of all that were asked for.
     """
 
-    stage: Stage = "new"
-    seed: int = 0
-    levels: Mapping[Fidelity, LevelId] = field(default_factory=dict)
-    start: tuple[Frame, ...] = ()
-    seeds: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
-    open: Mapping[str, Command] = field(default_factory=dict)
-    attempts: Mapping[str, int] = field(default_factory=dict)
     blocks: tuple[LabelBlock, ...] = ()
     recent: tuple[LabelState, ...] = ()
-    found: Mapping[str, FoundCandidates] = field(default_factory=dict)
-    walkers: Mapping[int, Walker] = field(default_factory=dict)
-    round: int = 0
-    generation: int = 0
-    model: ModelId | None = None
-    labelled_generation: int = 0
-    waiting_trainings: Mapping[int, int] = field(default_factory=dict)
-    refined_generation: int = 0
-    summaries: Mapping[int, GenerationSummary] = field(default_factory=dict)
-    exploring_generation: int = 0
-    threshold: float | None = None
-    landmarks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
-    errors: tuple[
-        float, ...
-    ] = ()  # force MAE by generation on the validation set, eV/Å
-    models: tuple[ModelId, ...] = ()  # by generation
-    rejected: frozenset[int] = frozenset()  # failed a check, are not used
-    unaccepted: frozenset[int] = frozenset()  # failed one, explore all the same
     excluded: frozenset[Exclusion] = frozenset()
-    costs: Mapping[str, Cost] = field(default_factory=dict)  # by level id
-    rechecks: frozenset[str] = frozenset()  # names of all that were asked for
-    parts: Mapping[int, Mapping[str, PartErrors]] = field(default_factory=dict)
     retries: Mapping[str, LabelFrame] = field(default_factory=dict)
     unlearned: bool = False
-    moved_steps: Mapping[int, int] = field(default_factory=dict)
-    stalled_rounds: int = 0
-    ending: str | None = None
-    examination: Examine | None = None
-    examined: Mapping[ModelId, int] = field(default_factory=dict)
-    posed: tuple[Frame, ...] = ()
-    posed_molecules: tuple[int, ...] = ()
-    finished: str | None = None
-    broken: str | None = None
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    rechecks: frozenset[str] = frozenset()
+
+    def with_entry(self, name: str, entry: LabelState) -> "CampaignLabels":
+        """Return the labels with the outcome of the command of this name.
+
+        A label that was asked for again takes the place of its failure, so that it
+        counts once.
+        """
+        if name not in self.retries:
+            return replace(self, recent=(*self.recent, entry))
+        return replace(
+            self,
+            blocks=label_blocks(_replace_entry(x.entries, entry) for x in self.blocks),
+            recent=_replace_entry(self.recent, entry),
+            retries={k: v for k, v in self.retries.items() if k != name},
+            unlearned=self.unlearned or (entry.good and entry.purpose != EXAMINATION),
+        )
+
+    def close_step(self) -> "CampaignLabels":
+        """Return the labels with the entries of the open step as a block."""
+        steps = [self.recent] if self.recent else []
+        return replace(self, blocks=label_blocks(steps, self.blocks), recent=())
+
+    def exclude(self, frame: FrameId, fidelity: Fidelity | None) -> "CampaignLabels":
+        """Return the labels without one of a frame, or (None) without all of it."""
+        pair: Exclusion = (frame, fidelity or "all")
+        return replace(self, excluded=self.excluded | {pair})
+
+    def include(self, frame: FrameId, fidelity: Fidelity | None) -> "CampaignLabels":
+        """Return the labels with one exclusion, or (None) all of a frame, undone."""
+        gone = {
+            (x, what)
+            for x, what in self.excluded
+            if x == frame and fidelity in (None, what)
+        }
+        return replace(self, excluded=self.excluded - gone)
 
     def entries(self) -> Iterable[LabelState]:
         """Yield all labels asked for, in journal order."""
@@ -221,7 +193,7 @@ class LoopState:
         return tuple(sorted(set(frames) - self._excluded_frames(fidelity)))
 
     def held_out(
-        self, share_: float, barred: Set[Doubt] = frozenset()
+        self, seed: int, share: float, barred: Set[Doubt] = frozenset()
     ) -> tuple[FrameId, ...]:
         """Return sorted ids of the first cheap frames that are kept from training.
 
@@ -233,7 +205,7 @@ class LoopState:
         out = tuple(
             frame
             for frame in self.trained_on("cheap", barred)
-            if frame in eligible and name_share(self.seed, f"heldout/{frame}") < share_
+            if frame in eligible and name_share(seed, f"heldout/{frame}") < share
         )
         return out if len(out) >= _LEAST_HELDOUT else ()
 
@@ -255,6 +227,126 @@ class LoopState:
             for entry in self.entries()
             if entry.limit_ratio is not None and entry.frame in frames
         )
+
+    def first_blocks(self, blocks: int) -> "CampaignLabels":
+        """Return only the first `blocks` blocks of entries, as if no step were open."""
+        return replace(self, blocks=self.blocks[:blocks], recent=())
+
+    def totals(self) -> LabelTotals:
+        """Return the totals of all labels; the cost is that of the open step's."""
+        closed = self.blocks[-1].totals if self.blocks else LabelTotals()
+        return closed.add(self.recent)
+
+    def used(self, fidelity: Fidelity) -> int:
+        """Return the number of labels spent at the fidelity, failed ones included.
+
+        Labels that only test and those that the user supplied do not count.
+        """
+        totals = self.totals()
+        return totals.cheap if fidelity == "cheap" else totals.expensive
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds of all labels so far."""
+        return self.totals().cpu_seconds
+
+    def _excluded_frames(self, fidelity: Fidelity) -> set[FrameId]:
+        return {frame for frame, what in self.excluded if what in (fidelity, "all")}
+
+
+def _replace_entry(
+    block: tuple[LabelState, ...], entry: LabelState
+) -> tuple[LabelState, ...]:
+    """Return the block with the entry in place of its failure.
+
+    The CPU seconds of both add up.
+    """
+    key = (entry.frame, entry.fidelity, False)
+    places = [i for i, x in enumerate(block) if (x.frame, x.fidelity, x.good) == key]
+    if not places:
+        return block
+    place = places[0]
+    paid = block[place].cpu_seconds + entry.cpu_seconds
+    return (*block[:place], replace(entry, cpu_seconds=paid), *block[place + 1 :])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generations:
+    """The generations so far, and the trainings that are due.
+
+    count: their number, which is the newest one's; model: the one that the next
+    training starts from. errors: force MAE on the validation set by generation, eV/Å;
+    models: by generation. rejected: those that failed a check and are not used;
+    unaccepted: those that failed one and explore all the same.
+
+    labelled: the newest generation whose labels are fixed; waiting: the generations up
+    to it whose training is yet to be asked for, with the number of blocks that they
+    learn from; refined: the newest one that was refined rather than trained, kept or
+    not. summaries: of the last that explored and of all since; part_errors: by
+    generation and name, after short trainings on parts of the labels.
+    """
+
+    count: int = 0
+    model: ModelId | None = None
+    errors: tuple[float, ...] = ()
+    models: tuple[ModelId, ...] = ()
+    rejected: frozenset[int] = frozenset()
+    unaccepted: frozenset[int] = frozenset()
+    labelled: int = 0
+    waiting: Mapping[int, int] = field(default_factory=dict)
+    refined: int = 0
+    summaries: Mapping[int, Trained] = field(default_factory=dict)
+    part_errors: Mapping[int, Mapping[str, PartErrors]] = field(default_factory=dict)
+
+    def with_trained(self, event: Trained) -> "Generations":
+        """Return the generations with a further one."""
+        number = event.generation
+        failed = bool(event.failed_checks)
+        rejects = failed and (event.refinement is not None or bool(self.accepted))
+        explores = failed and not rejects  # since no generation was accepted before it
+        evaluation = event.evaluation
+        error = float("nan") if evaluation is None else evaluation.force_mae
+        return replace(
+            self,
+            count=number,
+            model=self.model if rejects else event.model,
+            rejected=self.rejected | {number} if rejects else self.rejected,
+            unaccepted=self.unaccepted | {number} if explores else self.unaccepted,
+            summaries={**self.summaries, number: event.summary()},
+            errors=(*self.errors, error),
+            models=(*self.models, event.model),
+        )
+
+    def with_training(self, command: Train) -> "Generations":
+        """Return the generations once a training is under way."""
+        number = command.generation
+        return replace(
+            self,
+            labelled=max(self.labelled, number),
+            refined=number if command.refine else self.refined,
+            waiting={k: v for k, v in self.waiting.items() if k != number},
+        )
+
+    def with_waiting(self, number: int, blocks: int) -> "Generations":
+        """Return the generations with the labels of one fixed: the first `blocks`."""
+        if number <= self.labelled:
+            return self
+        waiting = {**self.waiting, number: blocks}
+        return replace(self, labelled=number, waiting=waiting)
+
+    def with_part(self, command: TrainPart, errors: Floats) -> "Generations":
+        """Return the generations with the errors after a short training."""
+        number, count = command.generation, len(command.cheap)
+        part = PartErrors(count, len(command.expensive), errors)
+        parts = {**self.part_errors.get(number, {}), command.part: part}
+        return replace(self, part_errors={**self.part_errors, number: parts})
+
+    def since(self, number: int) -> "Generations":
+        """Return the generations without summaries of those before one.
+
+        None of them will explore again.
+        """
+        later = {k: v for k, v in self.summaries.items() if k >= number}
+        return replace(self, summaries=later)
 
     @property
     def best(self) -> int:
@@ -288,6 +380,75 @@ class LoopState:
             number -= 1
         return number
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExplorationState:
+    """The newest round: its walkers and the frames that they came upon.
+
+    generation: the one that explores, with its threshold and landmarks; pieces: the
+    answers of the round by name, without walkers. moved_steps: MD steps of each walker
+    in the round; stalled_rounds: rounds in a row in which no walker got beyond its
+    first steps.
+    """
+
+    round: int = 0
+    generation: int = 0
+    threshold: float | None = None
+    landmarks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    walkers: Mapping[int, Walker] = field(default_factory=dict)
+    pieces: Mapping[str, Explored] = field(default_factory=dict)
+    moved_steps: Mapping[int, int] = field(default_factory=dict)
+    stalled_rounds: int = 0
+
+    def with_command(
+        self, command: Explore, summary: Trained | None
+    ) -> "ExplorationState":
+        """Return the exploration once a piece of a round is under way.
+
+        summary: of the generation that explores.
+        """
+        walkers = {walker.index: walker for walker in command.walkers}
+        after = replace(
+            self,
+            round=command.round,
+            walkers={**self.walkers, **walkers},
+            generation=command.generation,
+        )
+        if summary is None:
+            return after
+        return replace(after, threshold=summary.threshold, landmarks=summary.landmarks)
+
+    def with_piece(
+        self, event: Explored, before: Sequence[Walker]
+    ) -> "ExplorationState":
+        """Return the exploration after a piece; before: the walkers that it moved."""
+        walkers = {walker.index: walker for walker in event.walkers}
+        steps = {
+            walker.index: self.moved_steps.get(walker.index, 0)
+            + walkers[walker.index].step
+            - walker.step
+            for walker in before
+            if walker.index in walkers
+        }
+        return replace(
+            self,
+            walkers={**self.walkers, **walkers},
+            pieces={**self.pieces, event.name: event.without_walkers()},
+            moved_steps={**self.moved_steps, **steps},
+        )
+
+    def end_round(self) -> "ExplorationState":
+        """Return the exploration with the round counted, if its walkers got nowhere."""
+        return replace(self, stalled_rounds=self.stalled_rounds + 1 if self.died else 0)
+
+    def candidate(self, frame: FrameId) -> Candidate | None:
+        """Return the round's candidate or control frame, None where it has none."""
+        for _, piece in sorted(self.pieces.items(), key=lambda item: item[0]):
+            for candidate in (*piece.candidates, *piece.controls):
+                if candidate.frame.id == frame:
+                    return candidate
+        return None
+
     @property
     def died(self) -> bool:
         """True if guards stopped all walkers of the last round in their first steps."""
@@ -297,26 +458,55 @@ class LoopState:
         farthest = max(self.moved_steps.values(), default=_FIRST_STEPS)
         return farthest < _FIRST_STEPS and all(stopped)
 
-    def first_blocks(self, blocks: int) -> "LoopState":
-        """Return the state with only the first `blocks` blocks of entries."""
-        return replace(self, blocks=self.blocks[:blocks], recent=())
 
-    def totals(self) -> LabelTotals:
-        """Return the totals of all labels; the cost is that of the open step's."""
-        closed = self.blocks[-1].totals if self.blocks else LabelTotals()
-        return closed.add(self.recent)
+@dataclass(frozen=True, slots=True, eq=False)
+class ExaminationState:
+    """The examination at the end of a campaign.
 
-    def labels_used(self, fidelity: Fidelity) -> int:
-        """Return the number of labels spent at the fidelity, failed ones included.
+    reason: why the campaign ends, once its examination has begun; last: the last
+    command, without walkers; frame_counts: the number of frames asked for, by the model
+    that gave at least one; posed_frames: those of another campaign's examination, with
+    the start molecule of each.
+    """
 
-        Labels that only test and those that the user supplied do not count.
-        """
-        totals = self.totals()
-        return totals.cheap if fidelity == "cheap" else totals.expensive
+    reason: str | None = None
+    last: Examine | None = None
+    frame_counts: Mapping[ModelId, int] = field(default_factory=dict)
+    posed_frames: tuple[Frame, ...] = ()
+    posed_molecules: tuple[int, ...] = ()
 
-    def cpu_seconds(self) -> float:
-        """Return the CPU seconds of all labels so far."""
-        return self.totals().cpu_seconds
+    def with_posed(
+        self, frames: tuple[Frame, ...], molecules: tuple[int, ...]
+    ) -> "ExaminationState":
+        """Return an examination that is yet to come, on another campaign's frames."""
+        return ExaminationState(
+            last=self.last, posed_frames=frames, posed_molecules=molecules
+        )
 
-    def _excluded_frames(self, fidelity: Fidelity) -> set[FrameId]:
-        return {frame for frame, what in self.excluded if what in (fidelity, "all")}
+    def with_frames(self, command: Examine) -> "ExaminationState":
+        """Return the examination after a piece that gave frames."""
+        count = max(command.wanted, self.frame_counts.get(command.model, 0))
+        return replace(self, frame_counts={**self.frame_counts, command.model: count})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoopState:
+    """Open work, counters and ids; never all frames.
+
+    open: commands without an answer, by name; attempts: of those that were lost.
+    finished: why the campaign ended; broken: why it cannot go on.
+    """
+
+    stage: Stage = "new"
+    seed: int = 0
+    levels: Mapping[Fidelity, LevelId] = field(default_factory=dict)
+    start: tuple[Frame, ...] = ()
+    seeds: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
+    open: Mapping[str, Command] = field(default_factory=dict)
+    attempts: Mapping[str, int] = field(default_factory=dict)
+    labels: CampaignLabels = CampaignLabels()
+    generations: Generations = Generations()
+    exploration: ExplorationState = field(default_factory=ExplorationState)
+    examination: ExaminationState = ExaminationState()
+    finished: str | None = None
+    broken: str | None = None

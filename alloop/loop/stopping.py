@@ -17,7 +17,7 @@ def labels_left(state: LoopState, rules: Rules, fidelity: Fidelity) -> int:
         spare = max(0.0, money - _spent_money(state))
         return floor(spare / mean_label_cost(state, fidelity) + _ROUNDING)
     budget = rules.budget.cheap if fidelity == "cheap" else rules.budget.expensive
-    return max(0, budget - state.labels_used(fidelity))
+    return max(0, budget - state.labels.used(fidelity))
 
 
 def budget_money(state: LoopState, rules: Rules) -> float | None:
@@ -33,7 +33,7 @@ def budget_money(state: LoopState, rules: Rules) -> float | None:
 
 def _spent_money(state: LoopState) -> float:
     return sum(
-        state.labels_used(fidelity) * mean_label_cost(state, fidelity)
+        state.labels.used(fidelity) * mean_label_cost(state, fidelity)
         for fidelity in ("cheap", "expensive")
     )
 
@@ -43,7 +43,7 @@ def mean_label_cost(state: LoopState, fidelity: Fidelity) -> float:
 
     0 while no cost of the fidelity's level is known.
     """
-    cost = state.costs.get(state.levels.get(fidelity, ""))
+    cost = state.labels.costs.get(state.levels.get(fidelity, ""))
     if cost is None or not state.start:
         return 0.0
     return sum(cost.seconds(frame) for frame in state.start) / len(state.start)
@@ -71,7 +71,7 @@ def exploring_generation(state: LoopState, rules: Rules) -> int:
     says; the first since the last round, where the protocol was changed.
     """
     if rules.exploring.protocol != "periodic":
-        return min(state.summaries, default=1)
+        return min(state.generations.summaries, default=1)
     return _awaited_generation(state, rules)
 
 
@@ -83,7 +83,7 @@ def _awaited_generation(state: LoopState, rules: Rules) -> int:
     rules.
     """
     return max(
-        1, state.exploring_generation, state.labelled_generation - rules.staleness
+        1, state.exploration.generation, state.generations.labelled - rules.staleness
     )
 
 
@@ -99,22 +99,23 @@ def spent_reason(state: LoopState, rules: Rules) -> str | None:
         if budget_money(state, rules) is not None:
             return "the budget is spent: what is left pays for no expensive label"
         return "the budget of expensive labels is spent"
-    hours = (state.cpu_seconds() + reserved(state, rules)) / 3600
+    hours = (state.labels.cpu_seconds() + reserved(state, rules)) / 3600
     if budget.cpu_hours is not None and hours >= budget.cpu_hours:
         return f"the budget of {budget.cpu_hours:g} CPU h for labels is spent"
-    if rounds is not None and state.round >= rounds:
+    if rounds is not None and state.exploration.round >= rounds:
         return f"the limit of {plural(rounds, 'round')} is reached"
     return None
 
 
 def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:
     stopping = rules.stopping
-    early = max(0, state.generation - _awaited_generation(state, rules))
-    tested = state.errors[: len(state.errors) - early]
+    early = max(0, state.generations.count - _awaited_generation(state, rules))
+    tested = state.generations.errors[: len(state.generations.errors) - early]
     errors = [
         error
         for number, error in enumerate(tested, 1)
-        if isfinite(error) and number not in state.rejected | state.unaccepted
+        if isfinite(error)
+        and number not in state.generations.rejected | state.generations.unaccepted
     ]
     if not errors:
         return None

@@ -4,6 +4,7 @@ Rechecks are labels that are made again, to measure how noisy their level is.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import ceil
 
 from alloop.core.levels import Fidelity
@@ -25,8 +26,12 @@ def train_and_price(state: LoopState, rules: Rules) -> tuple[Command, ...]:
     training, rechecks come with the last labels of a round instead (`with_rechecks`),
     and only those that no such labels will follow come here.
     """
-    generation = state.labelled_generation + 1
-    train = _train_command(state, rules) if state.generation + 1 == generation else ()
+    generation = state.generations.labelled + 1
+    train = (
+        _train_command(state, rules)
+        if state.generations.count + 1 == generation
+        else ()
+    )
     if any(isinstance(command, Stop) for command in train):
         return train
     wait = rules.staleness > 0 and spent_reason(state, rules) is None
@@ -40,26 +45,35 @@ def train_and_price(state: LoopState, rules: Rules) -> tuple[Command, ...]:
 
 def waiting_training(state: LoopState, rules: Rules) -> tuple[Command, ...]:
     """Return the next training that had to wait, on the labels fixed for it."""
-    blocks = state.waiting_trainings.get(state.generation + 1)
-    return () if blocks is None else _train_command(state.first_blocks(blocks), rules)
+    blocks = state.generations.waiting.get(state.generations.count + 1)
+    if blocks is None:
+        return ()
+    then = replace(state, labels=state.labels.first_blocks(blocks))
+    return _train_command(then, rules)
 
 
 def _train_command(state: LoopState, rules: Rules) -> tuple[Command, ...]:
     costly, doubted = rules.barred_doubts("expensive"), rules.barred_doubts("cheap")
-    expensive = state.trained_on("expensive", costly)
+    expensive = state.labels.trained_on("expensive", costly)
     if not expensive:
         return (Stop("no expensive label succeeded: `alloop log` tells why"),)
-    heldout = () if rules.is_single_fidelity else state.held_out(rules.heldout, doubted)
-    cheap = () if rules.is_single_fidelity else state.trained_on("cheap", doubted)
+    heldout = (
+        ()
+        if rules.is_single_fidelity
+        else state.labels.held_out(state.seed, rules.heldout, doubted)
+    )
+    cheap = (
+        () if rules.is_single_fidelity else state.labels.trained_on("cheap", doubted)
+    )
     train = Train(
-        generation=state.generation + 1,
+        generation=state.generations.count + 1,
         cheap=tuple(sorted(set(cheap) - set(heldout))),
         expensive=expensive,
-        test=state.validation_frames(costly),
-        parent=state.model,
+        test=state.labels.validation_frames(costly),
+        parent=state.generations.model,
         heldout=heldout,
         length=rules.last if spent_reason(state, rules) else 1.0,
-        parent_accepted=state.model_accepted,
+        parent_accepted=state.generations.model_accepted,
     )
     return (train,)
 
@@ -97,7 +111,7 @@ def _level_rechecks(
     level = state.levels[fidelity]
     good = {
         entry.frame
-        for entry in state.entries()
+        for entry in state.labels.entries()
         if entry.good and entry.fidelity == fidelity and not entry.supplied
     }
     # The order is that of a hash, so that it is a random sample that only grows.
@@ -105,7 +119,9 @@ def _level_rechecks(
         good, key=lambda frame: name_share(state.seed, f"noise/{level}/{frame}")
     )
     commands = [Recheck(frame, level, fidelity) for frame in order]
-    done = sum(command.name in state.rechecks for command in commands)
-    count = max(_LEAST, ceil(part * len(good))) - done
-    fresh = [command for command in commands if command.name not in state.rechecks]
-    yield from fresh[: max(0, count)]
+    done = sum(command.name in state.labels.rechecks for command in commands)
+    missing = max(_LEAST, ceil(part * len(good))) - done
+    fresh = [
+        command for command in commands if command.name not in state.labels.rechecks
+    ]
+    yield from fresh[: max(0, missing)]

@@ -45,6 +45,7 @@ class PathSettings:
         gt=0,
     )
     steps: int = setting(500, "most steps of the search", **COUNT)
+    relax: bool = setting(True, "whether the two ends are relaxed first")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,17 +87,16 @@ def find_path(
     potential: Potential,
     settings: PathSettings,
     observe: Callable[[int, float], None] | None = None,
-    relax: bool = True,
 ) -> ReactionPath:
     """Return the path of least energy from one structure to another.
 
     The highest image climbs to the saddle point once the band is roughly there. observe
-    is called with step and largest force (eV/Å). relax: the ends are relaxed before.
+    is called with step and largest force (eV/Å).
     Raises InputError where the structures are not of the same atoms in the same order,
     or are one and the same.
     """
     _require_same_atoms(first, last)
-    if relax:
+    if settings.relax:
         first, last = (relax_frame(x, potential, _ENDS) for x in (first, last))
     band = _Band(first, last, potential, settings.images)
     steps, converged = 0, False

@@ -255,9 +255,9 @@ def _done_sentences(setup: Setup, costs: Mapping[Fidelity, Cost]) -> Iterator[st
         "cheap": setup.rules.budget.cheap,
         "expensive": setup.rules.budget.expensive,
     }
-    used = {name: history.state.labels_used(name) for name in budget if budget[name]}
+    used = {name: history.state.labels.used(name) for name in budget if budget[name]}
     counted = " and ".join(f"{n} of {budget[x]} {x}" for x, n in used.items())
-    generations = plural(history.state.generation, "generation")
+    generations = plural(history.state.generations.count, "generation")
     yield f"done already, and included above: {counted} labels, {generations}"
     left = {name: max(0, budget[name] - n) for name, n in used.items()}
     if all(name in costs for name in left):

@@ -159,7 +159,7 @@ def warning_sentences(history: History) -> list[str]:
 def _later_generation_warning(history: History) -> Iterator[str]:
     """Yield a warning where a later generation is worse than the best one."""
     generations, chosen = generation_facts(history), best_generation(history)
-    if chosen is None or not history.state.accepted:
+    if chosen is None or not history.state.generations.accepted:
         return
     last = generations[-1]
     if chosen.generation != last.generation:
@@ -174,7 +174,7 @@ def _later_generation_warning(history: History) -> Iterator[str]:
 def stage_sentence(history: History) -> str:
     """Return the reason for the end of a campaign, or its current stage."""
     state, name = history.state, history.attrs["name"]
-    rounds = plural(state.round, "round")
+    rounds = plural(state.exploration.round, "round")
     if state.broken:
         return f"{name} stopped early: {state.broken}."
     if state.finished:
@@ -265,7 +265,7 @@ def campaign_status(history: History) -> dict[str, Any]:
     that runs the campaign (pid, host, since), or null.
     """
     state = history.state
-    newest = state.summaries.get(state.generation)
+    newest = state.generations.summaries.get(state.generations.count)
     return {
         "name": str(history.attrs["name"]),
         "store": str(history.path),
@@ -274,18 +274,18 @@ def campaign_status(history: History) -> dict[str, Any]:
         "finished": state.finished,
         "broken": state.broken,
         "running": _running_driver(history),
-        "round": state.round,
-        "generation": state.generation,
+        "round": state.exploration.round,
+        "generation": state.generations.count,
         "walkers": _walker_counts(history),
         "labels": {
             totals.kind: _label_counts(history, totals)
             for totals in label_totals(history)
         },
         "cpu_seconds": sum(cpu_seconds_by_part(history).values()),
-        "errors": [_finite_or_none(error) for error in state.errors],
-        "best": state.best,
-        "rejected": sorted(state.rejected),
-        "unaccepted": sorted(state.unaccepted),
+        "errors": [_finite_or_none(error) for error in state.generations.errors],
+        "best": state.generations.best,
+        "rejected": sorted(state.generations.rejected),
+        "unaccepted": sorted(state.generations.unaccepted),
         "acceptance": unaccepted_sentence(state),
         "sets": set_errors(history),
         "examination": _examination_values(history),
@@ -296,7 +296,7 @@ def campaign_status(history: History) -> dict[str, Any]:
         "error_limits": _limit_values(history),
         "training": training_progress(spool_folder(history.path)),
         "open": dict(sorted(task_kinds(state.open.values()).items())),
-        "excluded": len(state.excluded),
+        "excluded": len(state.labels.excluded),
         "quarantined": _failure_counts(history),
         "noise": {x.fidelity: _noise_values(x) for x in noise_floors(history)},
         "last_commit": _last_commit(history),
@@ -366,7 +366,7 @@ def _limit_values(history: History) -> dict[str, Any]:
 
 
 def _walker_counts(history: History) -> dict[str, Any]:
-    walkers = history.state.walkers.values()
+    walkers = history.state.exploration.walkers.values()
     stopped: Counter[str] = guard_stops(walkers)
     walking = len(walkers) - stopped.total()
     return {"walking": walking, "stopped": dict(sorted(stopped.items()))}

@@ -553,5 +553,5 @@ def _store_content(store: Path) -> Any:
         damage = [str(line) for line in check_columns(store)]
     except AlloopError as error:
         return str(error)
-    checks = {"exclusions": repr(history.state.excluded), "damage": damage}
+    checks = {"exclusions": repr(history.state.labels.excluded), "damage": damage}
     return campaign_contents(history) | checks

@@ -57,7 +57,7 @@ def campaign_contents(history: History) -> CampaignContents:
         )
     for event in history.trained():
         contents[f"model {event.generation}"] = event.model
-    for entry in history.state.entries():
+    for entry in history.state.labels.entries():
         contents[f"{entry.purpose} {entry.fidelity} {entry.frame}"] = entry.good
     return contents
 

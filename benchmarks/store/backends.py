@@ -25,14 +25,16 @@ from ase.db import connect
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Label
-from alloop.history.reader import CODEC
+from alloop.history.journal_codec import CLASSES, UPCASTERS
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame
 from alloop.store import columns, schema
 from alloop.store.archive import Archive
+from alloop.store.codec import Codec
 
 NUMBERS = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
 LEVEL = "0" * 16
+_CODEC = Codec(CLASSES, UPCASTERS)  # its records are several turns too
 
 
 class LabelledFrame(NamedTuple):
@@ -60,7 +62,7 @@ class AlloopStore:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "s.zarr"
-        self.archive = Archive.create(self.path, attrs={}, codec=CODEC)
+        self.archive = Archive.create(self.path, attrs={}, codec=_CODEC)
 
     def commit(self, batch: Sequence[LabelledFrame]) -> None:
         turns = tuple(_turn(item) for item in batch)
@@ -92,7 +94,7 @@ class ReplayedStore(AlloopStore):
         self.archive.close()
 
     def read(self) -> Iterator[LabelledFrame]:
-        with Archive.open(self.path, CODEC) as archive:
+        with Archive.open(self.path, _CODEC) as archive:
             for turn in _turns(archive):
                 frame, label = turn.commands[0].frame, turn.event.label
                 yield LabelledFrame(

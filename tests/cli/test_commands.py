@@ -306,11 +306,11 @@ def test_a_frame_is_excluded_by_hand(
 ) -> None:
     path = copied(done, tmp_path)
     state = alloop.Campaign.from_yaml(path).history().state
-    frame = state.trained_on("expensive")[0]
+    frame = state.labels.trained_on("expensive")[0]
     out = said(capsys, "exclude", path, frame[:10], "--reason", "odd")
     assert frame in out
     after = alloop.Campaign.from_yaml(path).history().state
-    assert frame not in after.trained_on("expensive")
+    assert frame not in after.labels.trained_on("expensive")
     assert "excluded" in said(capsys, "why", path, frame)
     assert "expected a reason" in refused(capsys, "exclude", path, frame)
 
@@ -320,15 +320,15 @@ def test_an_exclusion_by_hand_is_undone(
 ) -> None:
     path = copied(done, tmp_path)
     before = alloop.Campaign.from_yaml(path).history().state
-    frame = before.trained_on("expensive")[0]
+    frame = before.labels.trained_on("expensive")[0]
     refused(capsys, "exclude", path, frame, "--undo")
     said(capsys, "exclude", path, frame, "--reason", "odd", "--level", "expensive")
     err = refused(capsys, "exclude", path, frame, "--undo", "--level", "cheap")
     assert "is excluded at expensive" in err
     assert frame in said(capsys, "exclude", path, frame[:10], "--undo")
     after = alloop.Campaign.from_yaml(path).history().state
-    assert after.excluded == frozenset()
-    assert after.trained_on("expensive") == before.trained_on("expensive")
+    assert after.labels.excluded == frozenset()
+    assert after.labels.trained_on("expensive") == before.labels.trained_on("expensive")
     assert "was undone by hand" in said(capsys, "why", path, frame)
     assert "no longer excluded" in said(capsys, "log", path, "--last", "1")
 

@@ -9,7 +9,7 @@ from alloop.campaign import Campaign
 from alloop.cli import main
 from alloop.core.atoms import to_atoms
 from alloop.history.acceptance import generation_sentence
-from alloop.loop.state import LoopState
+from alloop.loop.state import Generations, LoopState
 from tests.conftest import write_toy
 
 
@@ -21,7 +21,7 @@ def test_each_command_says_which_generation_it_takes(
     assert main(["run", str(file), "--quiet"]) == 0
     campaign = Campaign.from_store(store)
     ase.io.write(start, to_atoms(campaign.history().opened.start[0]))
-    errors = campaign.history().state.errors
+    errors = campaign.history().state.generations.errors
     count, best = len(errors), 1 + errors.index(min(errors))
     taken = f"generation {best} of {count}, the one with the smallest error on the val"
     short = ["--steps", "1", "--quiet", "--out"]
@@ -47,5 +47,8 @@ def test_each_command_says_which_generation_it_takes(
 
 
 def test_without_a_validation_set_the_last_generation_is_taken() -> None:
-    untested = LoopState(seed=0, models=("a", "b"), errors=(float("inf"), float("inf")))
+    untested = LoopState(
+        seed=0,
+        generations=Generations(models=("a", "b"), errors=(float("inf"), float("inf"))),
+    )
     assert generation_sentence(untested).startswith("generation 2 of 2, the last")

@@ -14,7 +14,7 @@ from alloop.labels.programs import level_cost
 from alloop.loop import events as e
 from alloop.loop.commands import Explore, LabelFrame, Price, Recheck, Train
 from alloop.loop.reducer import apply_commands
-from alloop.loop.state import LoopState
+from alloop.loop.state import CampaignLabels, LoopState
 from alloop.workers.pools import Task
 
 CHEAP, EXPENSIVE = make_level("toy", {"stretch": 0.1}), make_level("toy", {})
@@ -55,7 +55,7 @@ def asked(frame, fidelity="expensive"):
     return LabelFrame(frame, LEVELS[fidelity].id, fidelity, "seed", 0)
 
 
-def start(world, shelf, commands, labels=None, **facts):
+def start(world, shelf, commands, labels=None, costs=None):
     """Go on with a campaign that has these commands open, without turning."""
     driver = Driver(
         archive=shelf,
@@ -67,7 +67,9 @@ def start(world, shelf, commands, labels=None, **facts):
         stop=lambda: True,
     )
     levels = {name: each.id for name, each in LEVELS.items()}
-    state = apply_commands(LoopState(stage="seed", levels=levels, **facts), commands)
+    priced = CampaignLabels(costs=costs or {})
+    begun = LoopState(stage="seed", levels=levels, labels=priced)
+    state = apply_commands(begun, commands)
     driver.run(state)
     return driver
 
@@ -190,5 +192,5 @@ def test_prices_reach_the_state_through_the_journal_alone(world):
     (price,) = begun.asked(Price)
     costs = {world.LEVELS["cheap"]: world.cost(world.LEVELS["cheap"], 3.0)}
     begun.turn(e.Priced(price.name, costs))
-    assert begun.state.costs == costs
+    assert begun.state.labels.costs == costs
     assert price.name not in begun.state.open

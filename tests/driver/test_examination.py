@@ -74,7 +74,9 @@ def test_the_test_is_md_on_the_model_at_the_temperature_of_exploration(
     assert found is not None
     assert (found.frames, found.temperatures, found.walkers) == (5, (400.0,), 3)
     model = campaign.model()
-    assert found.generation == history.state.best == model.facts["generation"]
+    assert (
+        found.generation == history.state.generations.best == model.facts["generation"]
+    )
     labels = [x for x in label_entries(history) if x.purpose == "examination"]
     apart = []
     for label in labels:
@@ -91,10 +93,10 @@ def test_the_test_is_md_on_the_model_at_the_temperature_of_exploration(
 def test_examined_frames_are_outside_budget_and_training(campaign: Campaign) -> None:
     history = campaign.history()
     frames = examined_labels(history)
-    assert history.state.labels_used("expensive") == 10
+    assert history.state.labels.used("expensive") == 10
     for fidelity in ("cheap", "expensive"):
-        assert not frames & set(history.state.trained_on(fidelity))
-    assert not frames & set(history.state.validation_frames())
+        assert not frames & set(history.state.labels.trained_on(fidelity))
+    assert not frames & set(history.state.labels.validation_frames())
 
 
 def test_a_raised_budget_is_examined_anew_and_learns_from_no_old_frame(
@@ -107,10 +109,10 @@ def test_a_raised_budget_is_examined_anew_and_learns_from_no_old_frame(
     assert more.run().exit_code == 0
     history = more.history()
     assert len(examined_labels(history)) == 10
-    assert not before & set(history.state.trained_on("expensive"))
+    assert not before & set(history.state.labels.trained_on("expensive"))
     found = last_examination(history)
     assert found is not None
-    assert (found.number, found.generation) == (2, history.state.generation)
+    assert (found.number, found.generation) == (2, history.state.generations.count)
     assert not before & found.by_frame.keys()
 
 
@@ -125,7 +127,7 @@ def test_controls_are_judged_on_the_same_frames_without_new_labels(
         assert examined_labels(history) == frames
         made = [x for x in label_entries(history) if x.purpose == "examination"]
         assert all(x.cached for x in made)
-        assert not frames & set(history.state.trained_on("expensive"))
+        assert not frames & set(history.state.labels.trained_on("expensive"))
         before = store_contents(own.store)
         campaign.control(name).run()
         assert store_contents(own.store) == before
@@ -143,7 +145,7 @@ def test_an_old_finished_store_gets_its_examination(tmp_path: Path) -> None:
     found = last_examination(history)
     assert found is not None
     assert found.frames == 20
-    assert history.state.generation == 2
+    assert history.state.generations.count == 2
 
 
 def test_a_users_test_set_leads_and_may_have_an_examination_beside(

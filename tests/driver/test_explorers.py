@@ -37,7 +37,7 @@ def proposals(campaign: Campaign) -> list[tuple[Explore, e.Explored]]:
 
 
 def flagged_entries(campaign: Campaign) -> list[LabelState]:
-    entries = campaign.history().state.entries()
+    entries = campaign.history().state.labels.entries()
     return [x for x in entries if x.purpose == "flagged"]
 
 
@@ -105,4 +105,4 @@ def test_md_fills_the_labels_where_all_shapes_lie_too_high(
     campaign = shaped(tmp_path, energy=1e-6)
     assert campaign.run().exit_code == 0
     state = campaign.history().state
-    assert state.labels_used("cheap") == 36
+    assert state.labels.used("cheap") == 36

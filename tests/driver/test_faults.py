@@ -77,7 +77,7 @@ def test_a_crash_does_not_change_the_measured_split(
         seeds={"cheap": 8, "expensive": 6, "temperature": 400},
         validation={"frames": 4, "each": 2, "spacing": 5, "examination": 0},
     )
-    parts = read_history(undisturbed.setup.store).state.parts
+    parts = read_history(undisturbed.setup.store).state.generations.part_errors
     assert [len(found) for found in parts.values()] == [5] * len(parts)
     assert len(parts) > 1
     check(crash_trials(undisturbed, 1), 4)

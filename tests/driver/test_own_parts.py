@@ -115,7 +115,9 @@ def test_a_scorer_of_ones_own_runs_a_campaign(tmp_path: Path) -> None:
     file = campaign.export_model(tmp_path / "own.model")
     with pytest.raises(InputError, match=r"LargestForce`.*scorer="):
         alloop.load(file)
-    frames = [history.label_index.frames[x] for x in history.state.validation_frames()]
+    frames = [
+        history.label_index.frames[x] for x in history.state.labels.validation_frames()
+    ]
     opened = alloop.load(file, scorer=LargestForce())
     batch = pack_frames(frames)
     np.testing.assert_array_equal(opened.surprise(batch), generation.surprise(batch))
@@ -137,7 +139,10 @@ def test_a_committee_from_the_campaign_file_flags_frames_and_survives_a_stop(
     others = generation.scorer.others
     assert len(others) == 2
     batch = pack_frames(
-        [history.label_index.frames[x] for x in history.state.validation_frames()]
+        [
+            history.label_index.frames[x]
+            for x in history.state.labels.validation_frames()
+        ]
     )
     forces = [x.predict(batch).forces for x in (generation.potential, *others)]
     spread = np.sqrt(((forces - np.mean(forces, axis=0)) ** 2).sum(-1).mean(0))

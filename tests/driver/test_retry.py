@@ -56,10 +56,10 @@ def test_after_the_end_lost_labels_are_made_and_learned_from(tmp_path: Path) -> 
     assert failures(history) == []
     assert campaign.lost() == 0
     assert (
-        outcome.state.labels_used("expensive") == ended.labels_used("expensive") == 10
+        outcome.state.labels.used("expensive") == ended.labels.used("expensive") == 10
     )
-    assert len(outcome.state.trained_on("expensive")) == 10
-    assert outcome.state.generation == ended.generation + 1
+    assert len(outcome.state.labels.trained_on("expensive")) == 10
+    assert outcome.state.generations.count == ended.generations.count + 1
     assert sum(x.retry for x in label_entries(history)) == len(missing)
     length = len(history.entries)
     assert campaign.run(retry=True).exit_code == 0
@@ -81,9 +81,9 @@ def test_before_the_end_lost_labels_are_learned_by_the_next_training(
     outcome = campaign.run(retry=True)
     assert outcome.finished == "the budget of expensive labels is spent"
     assert failures(campaign.history()) == []
-    keys = [(x.frame, x.fidelity, x.purpose) for x in outcome.state.entries()]
+    keys = [(x.frame, x.fidelity, x.purpose) for x in outcome.state.labels.entries()]
     assert len(keys) == len(set(keys))
-    assert outcome.state.labels_used("expensive") == 10
+    assert outcome.state.labels.used("expensive") == 10
 
 
 def command(path: Path) -> "subprocess.Popen[bytes]":
@@ -153,7 +153,7 @@ def test_a_real_time_limit_is_raised_and_its_labels_are_made(
     assert "requesting 3 lost labels again" in capsys.readouterr().out
     state = read_history(tmp_path / "toy.zarr").state
     assert state.finished == "the budget of expensive labels is spent"
-    assert len(state.trained_on("expensive")) == 2
-    assert len(state.validation_frames()) == 1
+    assert len(state.labels.trained_on("expensive")) == 2
+    assert len(state.labels.validation_frames()) == 1
     assert main(["resume", str(tmp_path / "toy.zarr"), "--quiet", "--retry"]) == 0
     assert "nothing to retry" in capsys.readouterr().out

@@ -182,7 +182,7 @@ def test_scores_are_what_the_models_said_before_any_label(played, rows):
     assert set(table["threshold"]) == {0.5}
     # In this world, generation n explores in round n.
     np.testing.assert_array_equal(table["generation"], table["round"])
-    assert table["round"].max() == played.state.round
+    assert table["round"].max() == played.state.exploration.round
 
 
 def test_selections_are_all_that_was_asked_for_with_its_round(played, rows):
@@ -203,7 +203,7 @@ def test_selections_are_all_that_was_asked_for_with_its_round(played, rows):
 def test_walkers_are_where_they_are_now(played, rows):
     table = rows["walkers"]
     for row, index in enumerate(table["walker"]):
-        walker = played.state.walkers[index]
+        walker = played.state.exploration.walkers[index]
         span = slice(*table["offsets"][row : row + 2])
         np.testing.assert_array_equal(table["positions"][span], walker.frame.positions)
         np.testing.assert_array_equal(table["velocities"][span], walker.velocities)
@@ -216,9 +216,9 @@ def test_generations_tell_what_they_learned_from_and_how_well(played, rows):
     table = rows["generations"]
     trains = {train.generation: train for train in played.asked(Train)}
     assert list(table["generation"]) == sorted(trains)
-    np.testing.assert_array_equal(table["force_mae"], played.state.errors)
+    np.testing.assert_array_equal(table["force_mae"], played.state.generations.errors)
     for row, number in enumerate(table["generation"]):
         assert table["cheap"][row] == len(trains[number].cheap)
         assert table["expensive"][row] == len(trains[number].expensive)
-    assert id_texts(table["model"])[-1] == played.state.model
+    assert id_texts(table["model"])[-1] == played.state.generations.model
     assert set(table["cpu_seconds"]) == {1.0}

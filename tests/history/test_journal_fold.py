@@ -53,7 +53,7 @@ def turns(world):
 
 
 def test_the_campaign_of_these_tests_measures_its_split(turns):
-    assert _replayed(turns).state.parts
+    assert _replayed(turns).state.generations.part_errors
 
 
 def _replayed(turns):

@@ -30,7 +30,7 @@ def test_a_story_says_who_asked_in_which_round_with_which_model(world):
         assert story.reason == command.reason
     assert (
         max(x.round for x in label_entries(world.history(game.turns)))
-        == game.state.round
+        == game.state.exploration.round
     )
 
 
@@ -41,7 +41,7 @@ def test_failures_have_a_story_too(world):
     lost = game.state.open[two]
     game.turn(e.TaskLost(two, 1, "killed"))
     assert len(label_entries(world.history(game.turns))) == len(
-        list(game.state.entries())
+        list(game.state.labels.entries())
     )
     for attempt in range(2, ATTEMPTS + 1):
         game.turn(e.TaskLost(two, attempt, "killed"))

@@ -50,7 +50,7 @@ def retried(world, game):
 def entry(state, name):
     (found,) = [
         x
-        for x in state.entries()
+        for x in state.labels.entries()
         if name.endswith(x.frame) and x.purpose != "control"
         if name == f"label/{state.levels[x.fidelity]}/{x.frame}"
     ]
@@ -74,31 +74,31 @@ def test_only_labels_that_another_try_may_give_are_lost(world):
 def test_after_the_end_what_comes_back_is_learned_in_one_more_training(world, seeds):
     begun = world.game(reply=losing(world, *seeds)).play()
     state = begun.state
-    used = [state.labels_used(x) for x in ("cheap", "expensive")]
+    used = [state.labels.used(x) for x in ("cheap", "expensive")]
     labels, commands = retried(world, begun)
     assert [x.name for x in labels] == sorted(seeds)
     assert commands == labels
     assert (begun.state.stage, begun.state.finished) == (state.stage, None)
     begun.play()
     assert begun.state.finished == END
-    assert begun.state.generation == state.generation + 1
+    assert begun.state.generations.count == state.generations.count + 1
     train = begun.asked(Train)[-1]
     assert seeds[0].split("/")[-1] in train.expensive
     assert seeds[2].split("/")[-1] in train.test
-    assert [begun.state.labels_used(x) for x in ("cheap", "expensive")] == used
-    assert begun.state.round == state.round
+    assert [begun.state.labels.used(x) for x in ("cheap", "expensive")] == used
+    assert begun.state.exploration.round == state.exploration.round
     assert entry(begun.state, seeds[0]).cpu_seconds == 2.0 + 20.0
-    assert begun.state.retries == {}
+    assert begun.state.labels.retries == {}
 
 
 def test_what_fails_again_brings_no_training_and_may_be_asked_for_again(world, seeds):
     begun = world.game(reply=losing(world, seeds[0])).play()
-    generation = begun.state.generation
+    generation = begun.state.generations.count
     _, (command,) = retried(world, begun)
     record = Unlabelled(command.frame.id, command.level, Failure.TIMEOUT, "", 3.0)
     (stop,) = begun.turn(e.NotLabelled(command.name, record))
     assert stop.reason == END
-    assert begun.state.generation == generation
+    assert begun.state.generations.count == generation
     assert entry(begun.state, seeds[0]).cpu_seconds == 2.0 + 3.0
     assert [x.name for x in lost_labels(world.history(begun.turns))] == [seeds[0]]
 
@@ -130,7 +130,7 @@ def test_in_the_middle_retries_wait_for_the_open_step_and_lose_none(
     assert begun.state.stage == stage
     begun.play()
     assert begun.state.finished == END
-    assert begun.state.round == calm.state.round
+    assert begun.state.exploration.round == calm.state.exploration.round
     assert len(begun.asked(Train)) == len(calm.asked(Train))
     frame = labels[0].frame.id
     assert [frame in x.expensive for x in begun.asked(Train)] == [
@@ -176,10 +176,10 @@ def test_whenever_a_retry_comes_the_state_is_the_fold_of_its_journal(world, seed
     begun.play(choose=lambda n: int(rng.integers(n)))
     assert begun.state.finished == END
     assert world.same(replay(begun.turns), begun.state)
-    assert begun.state.labels_used("expensive") == 12
-    assert not begun.state.retries
+    assert begun.state.labels.used("expensive") == 12
+    assert not begun.state.labels.retries
     assert all(entry(begun.state, x.name).good for x in labels)
-    keys = [(x.frame, x.fidelity) for x in begun.state.entries()]
+    keys = [(x.frame, x.fidelity) for x in begun.state.labels.entries()]
     assert len(keys) == len(set(keys))
 
 
@@ -212,5 +212,5 @@ def test_a_raised_budget_and_a_retry_go_together(world, seeds):
     begun.turn(e.Amended("", ("budget",)))
     assert retried(world, begun)[1] == ()
     begun.play()
-    assert begun.state.labels_used("expensive") == 16
+    assert begun.state.labels.used("expensive") == 16
     assert entry(begun.state, seeds[0]).good

@@ -268,7 +268,7 @@ class Game:
     def to(self, stage: str, generation: int = 0) -> "Game":
         """Play until the stage begins, at this generation or later."""
         return self.play(
-            lambda g: g.state.stage == stage and g.state.generation >= generation
+            lambda g: g.state.stage == stage and g.state.generations.count >= generation
         )
 
     def asked(self, kind: type, **facts: object) -> list:

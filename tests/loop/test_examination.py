@@ -10,7 +10,7 @@ from alloop.history.label_entries import lost_labels
 from alloop.loop import events as e
 from alloop.loop.commands import Examine, LabelFrame, Train
 from alloop.loop.rules import Budget, Examining, StopRules
-from alloop.loop.state import LoopState
+from alloop.loop.state import Generations, LoopState
 from tests.conftest import replay
 
 SPENT = "the budget of expensive labels is spent"
@@ -80,10 +80,12 @@ def test_the_best_generation_is_examined_not_the_last(world, rules):
         return event
 
     begun = world.game(rules, reply=reply).play()
-    assert begun.state.generation > 1
-    assert begun.state.best == 1
+    assert begun.state.generations.count > 1
+    assert begun.state.generations.best == 1
     assert {x.generation for x in begun.asked(Examine)} == {1}
-    assert {x.model for x in begun.asked(Examine)} == {begun.state.models[0]}
+    assert {x.model for x in begun.asked(Examine)} == {
+        begun.state.generations.models[0]
+    }
 
 
 def test_walkers_are_independent_and_start_from_first_frames(world, rules):
@@ -92,19 +94,24 @@ def test_walkers_are_independent_and_start_from_first_frames(world, rules):
     assert [w.molecule for w in walkers] == [0, 1, 0]
     assert all(w.frame in begun.state.seeds[w.molecule] for w in walkers)
     assert len({w.velocities.tobytes() for w in walkers}) == 3
-    assert set(begun.state.walkers) == {0, 1, 2, 3}  # explorers are left alone
+    assert set(begun.state.exploration.walkers) == {
+        0,
+        1,
+        2,
+        3,
+    }  # explorers are left alone
 
 
 def test_examined_frames_are_never_learned_and_never_paid_from_the_budget(world, rules):
     more = replace(rules, budget=Budget(cheap=40, expensive=24))
     begun = world.game(rules).play()
     frames = {x.frame.id for x in papers(begun)}
-    assert begun.state.labels_used("expensive") == 12
+    assert begun.state.labels.used("expensive") == 12
     begun.rules = more
     begun.turn(e.Amended("more"))
     begun.play()
     assert begun.state.finished == SPENT
-    assert begun.state.labels_used("expensive") == 24
+    assert begun.state.labels.used("expensive") == 24
     for train in begun.asked(Train):
         used = {*train.cheap, *train.expensive, *train.test, *train.heldout}
         assert not used & frames
@@ -195,7 +202,9 @@ def test_a_lost_examination_label_is_tried_again_and_teaches_nothing(world, rule
     begun.turn(e.Retried(lost_labels(world.history(begun.turns))))
     begun.play()
     assert begun.state.finished == SPENT
-    good = [x for x in begun.state.entries() if x.purpose == "examination" and x.good]
+    good = [
+        x for x in begun.state.labels.entries() if x.purpose == "examination" and x.good
+    ]
     assert len(good) == 5
     assert len(begun.asked(Train)) == trained
 
@@ -221,7 +230,7 @@ def test_the_order_of_arrival_changes_nothing(world, order):
     other = world.game(rules).play(choose=lambda n: next(numbers) % n)
     assert other.state.finished == first.state.finished
     assert {x.name for x in papers(other)} == {x.name for x in papers(first)}
-    assert other.state.models == first.state.models
+    assert other.state.generations.models == first.state.generations.models
 
 
 def test_a_run_may_end_after_every_record(world, rules):
@@ -256,7 +265,7 @@ def stuck(world, steps, candidates=True):
 
 def test_walkers_that_get_nowhere_are_no_success(world, rules):
     begun = world.game(rules, reply=stuck(world, 0, candidates=False)).play()
-    assert begun.state.round == 1
+    assert begun.state.exploration.round == 1
     assert begun.state.finished == begun.state.broken
     assert "timestep` (0.5 fs)" in begun.state.broken
     begun.reply = world.answer
@@ -267,7 +276,7 @@ def test_walkers_that_get_nowhere_are_no_success(world, rules):
 
 def test_a_round_that_got_nowhere_may_still_teach_but_not_twice(world, rules):
     begun = world.game(rules, reply=stuck(world, 3)).play()
-    assert begun.state.round == 2
+    assert begun.state.exploration.round == 2
     assert "timestep" in begun.state.broken
     assert begun.asked(LabelFrame, purpose="flagged")
 
@@ -290,7 +299,12 @@ def test_walkers_that_walk_a_while_before_they_stop_are_ordinary(world, rules):
     ],
 )
 def test_the_best_generation_errs_least(errors, best):
-    assert LoopState(errors=errors, models=("a", "b")).best == best
+    assert (
+        LoopState(
+            generations=Generations(errors=errors, models=("a", "b"))
+        ).generations.best
+        == best
+    )
 
 
 def test_cpu_hours_leave_room_for_the_examination(world, rules):
@@ -305,5 +319,5 @@ def test_cpu_hours_leave_room_for_the_examination(world, rules):
 
     poor = replace(rules, budget=Budget(20, 12, cpu_hours=hours * 5))
     rich = replace(poor, examining=Examining())
-    spent = [world.game(x, reply=reply).play().state for x in (poor, rich)]
-    assert spent[0].labels_used("expensive") < spent[1].labels_used("expensive")
+    spent = [world.game(x, reply=reply).play().state.labels for x in (poor, rich)]
+    assert spent[0].used("expensive") < spent[1].used("expensive")

@@ -62,7 +62,7 @@ def test_shapes_get_their_share_of_the_labels_however_surprising(world, rules):
     labels = {
         (fidelity, purpose): [
             x.frame in shapes
-            for x in game.state.entries()
+            for x in game.state.labels.entries()
             if (x.fidelity, x.purpose) == (fidelity, purpose)
         ]
         for fidelity, purpose in (
@@ -80,7 +80,7 @@ def test_shapes_get_their_share_of_the_labels_however_surprising(world, rules):
 
 def test_walkers_stand_where_md_left_them(world, rules):
     game = played(world, rules)
-    assert {walker.step for walker in game.state.walkers.values()} == {25}
+    assert {walker.step for walker in game.state.exploration.walkers.values()} == {25}
 
 
 def test_md_takes_what_shapes_leave(world, rules):
@@ -91,9 +91,9 @@ def test_md_takes_what_shapes_leave(world, rules):
         return event
 
     game = world.game(rules, reply=reply).to("bias", generation=1)
-    flagged = [x for x in game.state.entries() if x.purpose == "flagged"]
+    flagged = [x for x in game.state.labels.entries() if x.purpose == "flagged"]
     alone = world.game(replace(rules, shapes=None)).to("bias", generation=1)
-    others = [x for x in alone.state.entries() if x.purpose == "flagged"]
+    others = [x for x in alone.state.labels.entries() if x.purpose == "flagged"]
     assert len(flagged) == len(others) > 2
 
 
@@ -105,12 +105,12 @@ def test_a_random_control_campaign_proposes_no_shapes(world, rules):
 def test_the_order_of_answers_does_not_matter(world, rules):
     games = [
         world.game(rules, reply=proposing(world)).play(
-            lambda g: g.state.round == 2, choose
+            lambda g: g.state.exploration.round == 2, choose
         )
         for choose in (lambda _: 0, lambda count: count - 1)
     ]
     first, second = (
-        sorted((x.frame, x.fidelity, x.purpose) for x in game.state.entries())
+        sorted((x.frame, x.fidelity, x.purpose) for x in game.state.labels.entries())
         for game in games
     )
     assert first == second

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from alloop.core.records import Walker
+from alloop.loop import events as e
 from alloop.loop.label_choice import (
     RoundQuotas,
     biased_frames,
@@ -14,7 +15,8 @@ from alloop.loop.label_choice import (
 )
 from alloop.loop.rules import Budget
 from alloop.loop.state import (
-    FoundCandidates,
+    CampaignLabels,
+    ExplorationState,
     LabelState,
     LoopState,
     label_blocks,
@@ -34,10 +36,17 @@ def pool(world):
 def state(pool):
     make, rest = pool
     found = {
-        "explore/1/0/0": FoundCandidates(tuple(make[:4]), tuple(rest[:4])),
-        "explore/1/1/0": FoundCandidates(tuple(make[4:]), tuple(rest[4:])),
+        event.name: event
+        for event in (
+            e.Explored(1, 0, 0, (), tuple(make[:4]), tuple(rest[:4]), scored=0),
+            e.Explored(1, 1, 0, (), tuple(make[4:]), tuple(rest[4:]), scored=0),
+        )
     }
-    return LoopState(stage="explore", seed=7, found=found, round=1, threshold=0.5)
+    return LoopState(
+        stage="explore",
+        seed=7,
+        exploration=ExplorationState(pieces=found, round=1, threshold=0.5),
+    )
 
 
 def entry(frame, fidelity="cheap", purpose="flagged", **facts):
@@ -68,7 +77,12 @@ def test_what_is_left_is_dealt_out_to_the_rounds_that_are_left(
             spent(world.frame, "expensive", expensive),
         )
     )
-    assert RoundQuotas.from_state(LoopState(blocks=blocks), world.RULES) == expected
+    assert (
+        RoundQuotas.from_state(
+            LoopState(labels=CampaignLabels(blocks=blocks)), world.RULES
+        )
+        == expected
+    )
 
 
 def test_labels_of_the_open_step_do_not_change_its_quotas(world, state):
@@ -77,22 +91,28 @@ def test_labels_of_the_open_step_do_not_change_its_quotas(world, state):
         *spent(world.frame, "cheap", 4),
         *spent(world.frame, "expensive", 2),
     )
-    during = replace(state, stage="flag", recent=recent)
+    during = replace(state, stage="flag", labels=replace(state.labels, recent=recent))
     assert RoundQuotas.from_state(during, world.RULES) == fresh
 
 
 def test_quotas_do_not_look_at_labels_of_closed_steps(world, monkeypatch):
     block = (*spent(world.frame, "cheap", 6), *spent(world.frame, "expensive", 4))
-    state = LoopState(blocks=label_blocks((block,)))
+    state = LoopState(labels=CampaignLabels(blocks=label_blocks((block,))))
     hours = replace(world.RULES.budget, cpu_hours=1e3)
     expected = RoundQuotas.from_state(state, world.RULES)
-    monkeypatch.setattr(LoopState, "entries", lambda _: pytest.fail("walks all labels"))
+    monkeypatch.setattr(
+        CampaignLabels, "entries", lambda _: pytest.fail("walks all labels")
+    )
     assert RoundQuotas.from_state(state, world.RULES) == expected
     assert RoundQuotas.from_state(state, replace(world.RULES, budget=hours)) == expected
 
 
 def test_a_budget_that_shrank_below_what_is_spent_leaves_nothing(world):
-    state = LoopState(blocks=label_blocks((spent(world.frame, "expensive", 12),)))
+    state = LoopState(
+        labels=CampaignLabels(
+            blocks=label_blocks((spent(world.frame, "expensive", 12),))
+        )
+    )
     small = replace(world.RULES, budget=Budget(cheap=20, expensive=5))
     picks = RoundQuotas.from_state(state, small)
     assert (picks.expensive, picks.controls) == (0, 0)
@@ -101,13 +121,16 @@ def test_a_budget_that_shrank_below_what_is_spent_leaves_nothing(world):
 def test_control_frames_are_a_draw_that_surprise_does_not_bend(world, state, pool):
     drawn = control_frames(state, 3)
     flat = {
-        name: FoundCandidates(
-            tuple(replace(x, surprise=0.0) for x in found.candidates),
-            tuple(replace(x, surprise=0.0) for x in found.controls),
+        name: replace(
+            found,
+            candidates=tuple(replace(x, surprise=0.0) for x in found.candidates),
+            controls=tuple(replace(x, surprise=0.0) for x in found.controls),
         )
-        for name, found in state.found.items()
+        for name, found in state.exploration.pieces.items()
     }
-    again = control_frames(replace(state, found=flat), 3)
+    again = control_frames(
+        replace(state, exploration=replace(state.exploration, pieces=flat)), 3
+    )
     assert [x.frame for x in again] == [x.frame for x in drawn]
     assert {x.frame for x in drawn} <= {x.frame for x in pool[1]}
     assert len({x.frame for x in drawn}) == 3
@@ -115,7 +138,12 @@ def test_control_frames_are_a_draw_that_surprise_does_not_bend(world, state, poo
 
 def test_other_rounds_draw_other_control_frames(state):
     draws = [
-        tuple(x.frame.id for x in control_frames(replace(state, round=n), 3))
+        tuple(
+            x.frame.id
+            for x in control_frames(
+                replace(state, exploration=replace(state.exploration, round=n)), 3
+            )
+        )
         for n in range(6)
     ]
     assert len(set(draws)) > 1
@@ -124,21 +152,34 @@ def test_other_rounds_draw_other_control_frames(state):
 def test_every_control_frame_may_be_drawn(state, pool):
     seen = set()
     for number in range(60):
-        seen |= {x.frame for x in control_frames(replace(state, round=number), 3)}
+        seen |= {
+            x.frame
+            for x in control_frames(
+                replace(state, exploration=replace(state.exploration, round=number)), 3
+            )
+        }
     assert seen == {x.frame for x in pool[1]}
 
 
 @pytest.mark.parametrize("selection", ["flagged", "random"])
 def test_the_order_in_which_explorations_came_does_not_count(world, state, selection):
     rules = replace(world.RULES, selection=selection)
-    turned = replace(state, found=dict(reversed(state.found.items())))
+    turned = replace(
+        state,
+        exploration=replace(
+            state.exploration, pieces=dict(reversed(state.exploration.pieces.items()))
+        ),
+    )
     assert flagged_frames(turned, rules, 4, ()) == flagged_frames(state, rules, 4, ())
     assert control_frames(turned, 4) == control_frames(state, 4)
 
 
 def test_frames_that_have_a_label_are_not_flagged_again(world, state, pool):
     known = pool[0][0]
-    labelled = replace(state, blocks=label_blocks(((entry(known.frame),),)))
+    labelled = replace(
+        state,
+        labels=replace(state.labels, blocks=label_blocks(((entry(known.frame),),))),
+    )
     chosen = flagged_frames(labelled, world.RULES, 8, {pool[0][1].frame.id})
     ids = {x.frame.id for x, _ in chosen}
     assert known.frame.id not in ids
@@ -166,12 +207,17 @@ def test_bias_ranks_the_frames_with_good_cheap_labels(world, state, pool):
                 for i, x in enumerate(each.candidates)
             ),
         )
-        for k, (name, each) in enumerate(state.found.items())
+        for k, (name, each) in enumerate(state.exploration.pieces.items())
     }
     recent = tuple(
         entry(x.frame, bias=0.1 * (i + 1), good=i != 7) for i, x in enumerate(pool[0])
     )
-    flag = replace(state, stage="flag", found=found, recent=recent)
+    flag = replace(
+        state,
+        stage="flag",
+        exploration=replace(state.exploration, pieces=found),
+        labels=replace(state.labels, recent=recent),
+    )
     chosen = biased_frames(flag, replace(world.RULES, triage="bias"), 3)
     assert [x.frame for x, _ in chosen] == [pool[0][i].frame for i in (6, 5, 4)]
     by_surprise = biased_frames(flag, replace(world.RULES, triage="surprise"), 2)
@@ -188,7 +234,11 @@ def test_control_frames_and_excluded_ones_have_no_part_in_bias(world, state, poo
         entry(frames[2], bias=0.1),
     )
     excluded = frozenset({(frames[1].id, "expensive")})
-    flag = replace(state, stage="flag", recent=recent, excluded=excluded)
+    flag = replace(
+        state,
+        stage="flag",
+        labels=replace(state.labels, recent=recent, excluded=excluded),
+    )
     assert [x.frame for x, _ in biased_frames(flag, world.RULES, 3)] == [frames[2]]
 
 
@@ -199,7 +249,7 @@ def test_random_selection_does_not_look_at_the_bias(world, state, pool):
         recent = tuple(
             entry(x.frame, bias=scale * (i + 1)) for i, x in enumerate(pool[1])
         )
-        flag = replace(state, stage="flag", recent=recent)
+        flag = replace(state, stage="flag", labels=replace(state.labels, recent=recent))
         return [x.frame for x, _ in biased_frames(flag, blind, 3)]
 
     assert chosen(0.1) == chosen(-0.1)
@@ -210,7 +260,9 @@ def test_a_round_asks_for_no_more_than_the_cpu_hours_left_pay_for(world):
     start = (world.frame("start"),)
     prices = {"cheap": 1.0, "expensive": 20.0}
     costs = {world.LEVELS[x]: world.cost(world.LEVELS[x], s) for x, s in prices.items()}
-    state = LoopState(levels=world.LEVELS, start=start, costs=costs)
+    state = LoopState(
+        levels=world.LEVELS, start=start, labels=CampaignLabels(costs=costs)
+    )
     for seconds in (0.0, 19.0, 45.0, 70.0, 87.0, 1000.0):
         budget = Budget(cheap=20, expensive=12, cpu_hours=seconds / 3600)
         picks = RoundQuotas.from_state(state, replace(world.RULES, budget=budget))
@@ -221,13 +273,18 @@ def test_a_round_asks_for_no_more_than_the_cpu_hours_left_pay_for(world):
         assert cheap * 1.0 + expensive * 20.0 <= seconds
         if seconds >= 87.0:  # 6 cheap labels and 4 expensive ones
             assert picks == RoundQuotas(20 // 3 - 1, 3, 1)
-    spent = replace(state, blocks=label_blocks((spent_on(world.frame, 5, 10.0),)))
+    spent = replace(
+        state,
+        labels=replace(
+            state.labels, blocks=label_blocks((spent_on(world.frame, 5, 10.0),))
+        ),
+    )
     budget = Budget(cheap=20, expensive=12, cpu_hours=100.0 / 3600)
     assert (
         RoundQuotas.from_state(spent, replace(world.RULES, budget=budget)).expensive
         == 1
     )
-    unpriced = replace(spent, costs={})
+    unpriced = replace(spent, labels=replace(spent.labels, costs={}))
     assert (
         RoundQuotas.from_state(unpriced, replace(world.RULES, budget=budget)).expensive
         == 3

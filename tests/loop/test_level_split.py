@@ -20,7 +20,13 @@ from alloop.loop.level_split import (
 )
 from alloop.loop.reducer import ATTEMPTS
 from alloop.loop.rules import Budget, SeedRules, SplitRules
-from alloop.loop.state import LabelState, LoopState, PartErrors
+from alloop.loop.state import (
+    CampaignLabels,
+    Generations,
+    LabelState,
+    LoopState,
+    PartErrors,
+)
 from alloop.loop.stopping import labels_left
 
 COSTS = {"c" * 16: 1.0, "e" * 16: 20.0}
@@ -71,7 +77,12 @@ def measured(world, cheap, expensive, *, generations=2, alone=0.5, factor=2.0):
         }
     start = (world.frame("start"),)
     costs = {level: world.cost(level, x) for level, x in COSTS.items()}
-    return LoopState(start=start, levels=world.LEVELS, costs=costs, parts=parts)
+    return LoopState(
+        start=start,
+        levels=world.LEVELS,
+        labels=CampaignLabels(costs=costs),
+        generations=Generations(part_errors=parts),
+    )
 
 
 def level(c, x, cheap, expensive, alone, factor):
@@ -109,9 +120,14 @@ def test_the_standard_error_is_that_of_resampled_frames(world):
     rng = np.random.default_rng(5)
     first, second = rng.gamma(2.0, 1.0, (2, 200))
     state = measured(world, 0, 0, generations=1)
-    parts = {n: replace(x, errors=second) for n, x in state.parts[1].items()}
+    parts = {
+        n: replace(x, errors=second)
+        for n, x in state.generations.part_errors[1].items()
+    }
     parts["few-cheap"] = replace(parts["few-cheap"], errors=first)
-    state = replace(state, parts={1: parts})
+    state = replace(
+        state, generations=replace(state.generations, part_errors={1: parts})
+    )
     draws = rng.integers(200, size=(4000, 200))
     ratios = np.log(first[draws].mean(axis=1) / second[draws].mean(axis=1)) / log(4)
     assert level_gains(state).cheap.error == pytest.approx(ratios.std(), rel=0.05)
@@ -133,7 +149,7 @@ def test_cheap_labels_whose_money_expensive_ones_would_use_better_are_given_up(
     dear = measured(world, 0.2, 0.4, alone=0.8, factor=1.2)
     costs = {x: world.cost(x, s) for x, s in zip(COSTS, (10.0, 20.0), strict=True)}
     assert not no_more_cheap(dear, rules)
-    dear = replace(dear, costs=costs)
+    dear = replace(dear, labels=replace(dear.labels, costs=costs))
     assert alone_is_better(level_gains(dear))
     assert no_more_cheap(dear, rules)
 
@@ -151,7 +167,7 @@ def test_a_round_never_costs_more_than_is_left_and_keeps_the_floors(
 ):
     state = measured(world, cheap, expensive, generations=generations)
     costs = {x: world.cost(x, s) for x, s in zip(COSTS, (1.0, price), strict=True)}
-    state = replace(state, costs=costs)
+    state = replace(state, labels=replace(state.labels, costs=costs))
     left = 60 + 24 * price - used[0] - used[1] * price
     counts = round_counts(state, rules, *used)
     if left < 0:
@@ -173,7 +189,7 @@ def test_a_round_never_costs_more_than_is_left_and_keeps_the_floors(
 
 def spent(game):
     state = game.state
-    return {f: state.labels_used(f) for f in ("cheap", "expensive")}
+    return {f: state.labels.used(f) for f in ("cheap", "expensive")}
 
 
 @pytest.mark.parametrize(
@@ -243,7 +259,7 @@ def test_a_round_waits_for_the_parts_even_where_it_does_not_wait_for_trainings(
         replace(rules, staleness=1), reply=priced(world, (0.3, 0.3))
     ).play(lambda g: any(isinstance(x, Explore) for x in g.state.open.values()))
     assert not any(isinstance(x, TrainPart) for x in game.state.open.values())
-    assert set(game.state.parts[1]) == set(PARTS)
+    assert set(game.state.generations.part_errors[1]) == set(PARTS)
 
 
 @pytest.mark.parametrize("staleness", [0, 1])
@@ -277,7 +293,7 @@ def test_without_cheap_labels_control_frames_and_flagged_ones_are_expensive(
 def test_labels_left_are_what_the_money_left_buys(world, rules):
     state = measured(world, 0.3, 0.3)
     bought = LabelState("f", "expensive", "flagged", 0, True, 1.0)
-    state = replace(state, recent=(bought,) * 26)
+    state = replace(state, labels=replace(state.labels, recent=(bought,) * 26))
     assert labels_left(state, rules, "cheap") == 540 - 520
     assert labels_left(state, rules, "expensive") == 1
     assert part_commands(state, replace(rules, split=None)) == ()

@@ -22,7 +22,7 @@ from alloop.loop.commands import (
 )
 from alloop.loop.reducer import ATTEMPTS
 from alloop.loop.rules import Budget, ExploreRules, SeedRules, StopRules
-from alloop.loop.state import LabelState, LoopState
+from alloop.loop.state import CampaignLabels, LabelState, LoopState
 from alloop.selection import MostSurprising, PerMolecule
 
 NOISE = {"cheap": 0.1, "expensive": 0.3}
@@ -111,7 +111,7 @@ def test_a_trained_model_explores_with_all_walkers_in_batches(world):
     explores = list(begun.state.open.values())
     assert [x.name for x in explores] == ["explore/1/0/0", "explore/1/1/0"]
     assert [[w.index for w in x.walkers] for x in explores] == [[0, 1], [2, 3]]
-    assert {x.model for x in explores} == {begun.state.model}
+    assert {x.model for x in explores} == {begun.state.generations.model}
     assert {(x.generation, x.steps, x.piece) for x in explores} == {(1, 10, 0)}
 
 
@@ -174,7 +174,9 @@ def test_control_frames_get_both_labels_and_flagged_ones_a_cheap_one(world):
     # 9 expensive labels are left, 4 a round make 3 rounds; 14 cheap ones share them.
     assert len(asked["control", "cheap"]) == 1
     assert len(asked["flagged", "cheap"]) == 14 // 3 - 1
-    controls = {c.frame.id for f in begun.state.found.values() for c in f.controls}
+    controls = {
+        c.frame.id for f in begun.state.exploration.pieces.values() for c in f.controls
+    }
     assert asked["control", "cheap"] <= controls
 
 
@@ -196,7 +198,7 @@ def test_what_surprises_most_is_flagged(world):
 
     begun = world.game(reply=reply).to("flag")
     flagged = begun.asked(LabelFrame, purpose="flagged")
-    pool = [c for f in begun.state.found.values() for c in f.candidates]
+    pool = [c for f in begun.state.exploration.pieces.values() for c in f.candidates]
     best = sorted(pool, key=lambda c: -c.surprise)[: len(flagged)]
     assert ids(flagged) == ids(best)
     assert all("above 0.50" in command.reason for command in flagged)
@@ -285,7 +287,9 @@ def test_an_excluded_frame_gets_no_expensive_label_either(world):
 def test_random_selection_takes_control_frames_only(world):
     blind = replace(world.RULES, selection="random")
     begun = world.game(blind).to("bias")
-    controls = {c.frame.id for f in begun.state.found.values() for c in f.controls}
+    controls = {
+        c.frame.id for f in begun.state.exploration.pieces.values() for c in f.controls
+    }
     asked = [
         x
         for p in ("control", "flagged", "bias")
@@ -306,7 +310,7 @@ def test_with_one_fidelity_no_cheap_label_is_ever_asked(world):
     assert begun.asked(LabelFrame, fidelity="cheap") == []
     assert begun.asked(LabelFrame, purpose="flagged", fidelity="expensive")
     assert all(train.cheap == () for train in begun.asked(Train))
-    assert begun.state.labels_used("expensive") == 12
+    assert begun.state.labels.used("expensive") == 12
 
 
 @pytest.mark.parametrize("molecules", [1, 2, 3])
@@ -318,8 +322,8 @@ def test_the_budget_is_spent_and_never_overdrawn(world, molecules, cheap, contro
     )
     begun = world.game(rules, molecules=molecules).play()
     assert begun.state.finished == "the budget of expensive labels is spent"
-    assert begun.state.labels_used("expensive") == 12
-    assert begun.state.labels_used("cheap") <= cheap
+    assert begun.state.labels.used("expensive") == 12
+    assert begun.state.labels.used("cheap") <= cheap
 
 
 def test_no_frame_is_labelled_twice_at_a_level(world):
@@ -336,7 +340,7 @@ def test_walking_walkers_go_on_and_stopped_ones_start_afresh(world):
         return event
 
     begun = world.game(reply=reply).to("explore").to("flag")
-    old = dict(begun.state.walkers)
+    old = dict(begun.state.exploration.walkers)
     begun.to("explore")
     new = {w.index: w for x in begun.state.open.values() for w in x.walkers}
     assert old[0].stopped == "bond"
@@ -427,7 +431,7 @@ def test_other_tasks_lost_too_often_stop_the_campaign_until_it_is_run_again(
     assert begun.turn(e.Amended("")) == ()
     assert begun.state.attempts == {}
     assert not begun.state.finished
-    assert begun.play().state.labels_used("expensive") == 12
+    assert begun.play().state.labels.used("expensive") == 12
 
 
 def test_a_late_loss_of_an_answered_task_changes_nothing(world):
@@ -445,13 +449,13 @@ def test_after_its_end_a_campaign_asks_for_nothing(world):
 
 def test_a_larger_budget_lets_a_finished_campaign_go_on(world):
     begun = world.game().play()
-    generation = begun.state.generation
+    generation = begun.state.generations.count
     begun.rules = replace(world.RULES, budget=Budget(cheap=40, expensive=20))
     commands = begun.turn(e.Amended("budget: more", ("budget",)))
     assert {type(command) for command in commands} == {Explore}
     begun.play()
-    assert begun.state.labels_used("expensive") == 20
-    assert begun.state.generation > generation
+    assert begun.state.labels.used("expensive") == 20
+    assert begun.state.generations.count > generation
 
 
 def test_the_same_rules_again_end_a_finished_campaign_at_once(world):
@@ -498,9 +502,9 @@ def test_with_labels_and_a_test_set_given_training_comes_first(world):
     assert isinstance(train, Train)
     assert price == Price(train.generation)
     assert (len(train.cheap), len(train.expensive), len(train.test)) == (4, 2, 3)
-    assert begun.state.labels_used("cheap") == begun.state.labels_used("expensive") == 0
+    assert begun.state.labels.used("cheap") == begun.state.labels.used("expensive") == 0
     begun.play()
-    assert begun.state.labels_used("expensive") == 12
+    assert begun.state.labels.used("expensive") == 12
     walkers = begun.asked(Explore)[0].walkers
     known = {item.frame for item in supplied if not item.test}
     assert {walker.frame for walker in walkers} <= known
@@ -547,7 +551,7 @@ def test_cheap_labels_that_fail_do_not_stop_the_campaign(world):
         return world.answer(command)
 
     begun = world.game(reply=reply).play()
-    assert begun.state.labels_used("expensive") == 12
+    assert begun.state.labels.used("expensive") == 12
     assert begun.asked(Train)[-1].cheap == ()
 
 
@@ -589,7 +593,11 @@ def outcome(game):
         x.name: (x.cheap, x.expensive, x.test, x.parent) for x in game.asked(Train)
     }
     rechecks = sorted(x.name for x in game.asked(Recheck))
-    end = (game.state.model, game.state.errors, game.state.finished)
+    end = (
+        game.state.generations.model,
+        game.state.generations.errors,
+        game.state.finished,
+    )
     return asked, trains, set(rechecks), end
 
 
@@ -603,8 +611,8 @@ def test_the_order_of_arrival_changes_nothing(world, selection, data):
     rng = np.random.default_rng(seed)
     shuffled = world.game(rules, molecules=2).play(choose=lambda n: rng.integers(n))
     assert outcome(shuffled) == outcome(ordered)
-    for index, walker in ordered.state.walkers.items():
-        assert world.same(shuffled.state.walkers[index], walker)
+    for index, walker in ordered.state.exploration.walkers.items():
+        assert world.same(shuffled.state.exploration.walkers[index], walker)
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
@@ -632,14 +640,14 @@ def test_pieces_of_a_round_may_change_size_between_two_runs(world):
     begun = world.game().to("explore")
     begun.rules = replace(world.RULES, exploring=ExploreRules(4, 25, 2, 25))
     begun.play()
-    assert begun.state.labels_used("expensive") == 12
+    assert begun.state.labels.used("expensive") == 12
 
 
 def test_stopping_rules_are_asked_after_each_training(world):
     early = replace(world.RULES, stopping=StopRules(rounds=1))
     begun = world.game(early).play()
-    assert begun.state.round == 1
-    assert begun.state.generation == 2
+    assert begun.state.exploration.round == 1
+    assert begun.state.generations.count == 2
     assert begun.state.finished == "the limit of 1 round is reached"
 
 
@@ -693,7 +701,7 @@ def test_labels_with_an_excluded_doubt_are_never_learned_from(world):
 
     strict = {fidelity: {Doubt.MULTIREFERENCE: "exclude"} for fidelity in world.LEVELS}
     begun = world.game(replace(world.RULES, doubts=strict), reply=reply).play()
-    doubted = {entry.frame for entry in begun.state.entries() if entry.doubts}
+    doubted = {entry.frame for entry in begun.state.labels.entries() if entry.doubts}
     learned = [
         {*x.cheap, *x.expensive, *x.test, *x.heldout} for x in begun.asked(Train)
     ]
@@ -717,8 +725,8 @@ def test_another_doubt_or_another_fidelity_bars_nothing(world):
     doubted = LabelState(
         "f", "cheap", "seed", 0, True, 1.0, None, {Doubt.CONTAMINATION}
     )
-    state = LoopState(recent=(doubted,))
-    assert state.trained_on("cheap", rules.barred_doubts("cheap")) == ("f",)
+    state = LoopState(labels=CampaignLabels(recent=(doubted,)))
+    assert state.labels.trained_on("cheap", rules.barred_doubts("cheap")) == ("f",)
 
 
 def test_cpu_hours_are_not_overshot_by_a_round_and_their_end_has_its_reason(world):
@@ -736,6 +744,6 @@ def test_cpu_hours_are_not_overshot_by_a_round_and_their_end_has_its_reason(worl
         budget = Budget(cheap=20, expensive=12, cpu_hours=seconds / 3600)
         rules = replace(world.RULES, budget=budget)
         begun = world.game(rules, reply=reply).play()
-        assert begun.state.cpu_seconds() <= seconds
-        assert begun.state.cpu_seconds() > seconds - 2 * 26.0
+        assert begun.state.labels.cpu_seconds() <= seconds
+        assert begun.state.labels.cpu_seconds() > seconds - 2 * 26.0
         assert "CPU hours" in begun.state.finished

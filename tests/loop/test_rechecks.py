@@ -71,7 +71,7 @@ def test_beside_exploration_rechecks_come_with_the_last_labels_of_a_round(
         done = {x.frame for x in begun.asked(Recheck, fidelity=fidelity)}
         labels = {
             x.frame
-            for x in begun.state.entries()
+            for x in begun.state.labels.entries()
             if x.good and not x.supplied and x.fidelity == fidelity
         }
         assert len(done) == max(3, ceil(SHARES[fidelity] * len(labels)))
@@ -142,11 +142,11 @@ def test_a_recheck_that_is_lost_too_often_stops_nothing(world, rules):
 
 def test_rechecks_decide_nothing(world, rules):
     plain, noisy = world.game().play(), world.game(rules).play()
-    assert noisy.state.errors == plain.state.errors
-    assert noisy.state.model == plain.state.model
+    assert noisy.state.generations.errors == plain.state.generations.errors
+    assert noisy.state.generations.model == plain.state.generations.model
     names = [[x.name for x in game.asked(LabelFrame)] for game in (plain, noisy)]
     assert sorted(names[0]) == sorted(names[1])
-    assert noisy.state.cpu_seconds() == plain.state.cpu_seconds()
+    assert noisy.state.labels.cpu_seconds() == plain.state.labels.cpu_seconds()
 
 
 def test_histories_tell_how_labels_moved_and_what_they_cost(world, rules):

@@ -76,16 +76,16 @@ def test_answers_close_what_they_answer(world):
 
 def test_entries_of_closed_steps_lie_in_blocks(world):
     live = world.game().to("flag")
-    assert live.state.recent == ()
-    assert [len({x.purpose for x in block.entries}) for block in live.state.blocks] == [
-        2
-    ]
+    assert live.state.labels.recent == ()
+    assert [
+        len({x.purpose for x in block.entries}) for block in live.state.labels.blocks
+    ] == [2]
     live.to("bias")
     purposes = [
-        {entry.purpose for entry in block.entries} for block in live.state.blocks
+        {entry.purpose for entry in block.entries} for block in live.state.labels.blocks
     ]
     assert purposes == [{"seed", "test"}, {"control", "flagged"}]
-    assert [x.purpose for x in live.state.entries()].count("seed") == 9
+    assert [x.purpose for x in live.state.labels.entries()].count("seed") == 9
 
 
 def test_totals_are_those_of_all_labels_after_a_whole_game_and_a_retry(world):
@@ -95,7 +95,7 @@ def test_totals_are_those_of_all_labels_after_a_whole_game_and_a_retry(world):
     live.to("explore", generation=2)
     live.turn(e.Retried((lost,)))
     live.play()
-    entries = list(live.state.entries())
+    entries = list(live.state.labels.entries())
     unpaid = {"test", "given", "examination"}
     paid = Counter(x.fidelity for x in entries if x.purpose not in unpaid)
     again = next(
@@ -103,15 +103,19 @@ def test_totals_are_those_of_all_labels_after_a_whole_game_and_a_retry(world):
     )
     assert again.good
     assert again.cpu_seconds > world.label(lost.frame, lost.level).cpu_seconds
-    assert live.state.labels_used("cheap") == paid["cheap"] > 0
-    assert live.state.labels_used("expensive") == paid["expensive"] > 0
-    assert live.state.cpu_seconds() == sum(x.cpu_seconds for x in entries)
+    assert live.state.labels.used("cheap") == paid["cheap"] > 0
+    assert live.state.labels.used("expensive") == paid["expensive"] > 0
+    assert live.state.labels.cpu_seconds() == sum(x.cpu_seconds for x in entries)
 
 
 def test_the_bias_is_the_mean_difference_from_the_models_forces(world):
     live = world.game().to("bias")
-    biased = [x for x in live.state.entries() if x.purpose == "flagged"]
-    found = {c.frame.id: c for f in live.state.found.values() for c in f.candidates}
+    biased = [x for x in live.state.labels.entries() if x.purpose == "flagged"]
+    found = {
+        c.frame.id: c
+        for f in live.state.exploration.pieces.values()
+        for c in f.candidates
+    }
     assert biased
     for entry in biased:
         candidate = found[entry.frame]
@@ -122,7 +126,7 @@ def test_the_bias_is_the_mean_difference_from_the_models_forces(world):
 
 def test_only_cheap_labels_of_candidates_have_a_bias(world):
     live = world.game().play()
-    for entry in live.state.entries():
+    for entry in live.state.labels.entries():
         may = entry.fidelity == "cheap" and entry.purpose in ("flagged", "control")
         assert (entry.bias is not None) == may
 
@@ -134,11 +138,11 @@ def test_labels_that_were_given_train_and_cost_nothing(world):
         world.given("t", "expensive", test=True),
     )
     state = apply_event(LoopState(), world.opened(given=items))
-    assert state.trained_on("cheap") == (items[0].frame.id,)
-    assert state.trained_on("expensive") == (items[1].frame.id,)
-    assert state.validation_frames() == (items[2].frame.id,)
-    assert state.labels_used("cheap") == state.labels_used("expensive") == 0
-    assert state.cpu_seconds() == 0
+    assert state.labels.trained_on("cheap") == (items[0].frame.id,)
+    assert state.labels.trained_on("expensive") == (items[1].frame.id,)
+    assert state.labels.validation_frames() == (items[2].frame.id,)
+    assert state.labels.used("cheap") == state.labels.used("expensive") == 0
+    assert state.labels.cpu_seconds() == 0
     assert state.seeds == {0: (items[0].frame, items[1].frame)}
 
 
@@ -152,11 +156,14 @@ def test_drawn_frames_join_those_that_were_given(world):
 def test_failed_labels_are_spent_and_not_learned_from(world):
     live = world.game().to("flag")
     name, command = next(iter(live.state.open.items()))
-    used, before = live.state.labels_used(command.fidelity), live.state.cpu_seconds()
+    used, before = (
+        live.state.labels.used(command.fidelity),
+        live.state.labels.cpu_seconds(),
+    )
     live.turn(world.failed(command))
-    assert live.state.labels_used(command.fidelity) == used + 1
-    assert command.frame.id not in live.state.trained_on(command.fidelity)
-    assert live.state.cpu_seconds() == before + 2.0
+    assert live.state.labels.used(command.fidelity) == used + 1
+    assert command.frame.id not in live.state.labels.trained_on(command.fidelity)
+    assert live.state.labels.cpu_seconds() == before + 2.0
     assert name not in live.state.open
 
 
@@ -174,17 +181,17 @@ def test_what_is_excluded_leaves_training_at_its_fidelity(world, fidelity):
     train = live.asked(Train)[0]
     frame = next(x for x in train.expensive if x in train.cheap)
     state = apply_event(live.state, e.Excluded(frame, fidelity, "odd"))
-    assert (frame in state.trained_on("cheap")) == (fidelity == "expensive")
-    assert (frame in state.trained_on("expensive")) == (fidelity == "cheap")
+    assert (frame in state.labels.trained_on("cheap")) == (fidelity == "expensive")
+    assert (frame in state.labels.trained_on("expensive")) == (fidelity == "cheap")
 
 
 def test_a_cheap_exclusion_leaves_the_test_set_alone(world):
     live = world.game().to("train")
-    test = live.state.validation_frames()
+    test = live.state.labels.validation_frames()
     kept = apply_event(live.state, e.Excluded(test[0], "cheap", "odd"))
     lost = apply_event(live.state, e.Excluded(test[0], "expensive", "odd"))
-    assert kept.validation_frames() == test
-    assert lost.validation_frames() == test[1:]
+    assert kept.labels.validation_frames() == test
+    assert lost.labels.validation_frames() == test[1:]
 
 
 def test_going_on_forgets_the_end_and_the_attempts(world):
@@ -199,25 +206,25 @@ def test_walkers_are_where_the_last_answer_left_them(world):
     explored = world.answer(explore)
     moved = apply_event(live.state, explored)
     for walker in explored.walkers:
-        assert moved.walkers[walker.index] is walker
+        assert moved.exploration.walkers[walker.index] is walker
 
 
 def test_a_round_forgets_what_the_last_one_found(world):
     live = world.game().to("flag")
-    first = set(live.state.found)
+    first = set(live.state.exploration.pieces)
     live.to("train", generation=1).to("explore", generation=2)
     assert first
-    assert live.state.found == {}
+    assert live.state.exploration.pieces == {}
     live.to("flag", generation=2)
-    assert not first & set(live.state.found)
+    assert not first & set(live.state.exploration.pieces)
 
 
 def test_a_generation_without_test_set_has_no_error(world):
     trained = e.Trained("train/1", 1, "m" * 32, None, None, np.zeros((0, 0)))
     state = apply_event(LoopState(), trained)
-    assert np.isnan(state.errors[0])
-    assert state.threshold is None
-    assert (state.generation, state.model) == (1, "m" * 32)
+    assert np.isnan(state.generations.errors[0])
+    assert state.exploration.threshold is None
+    assert (state.generations.count, state.generations.model) == (1, "m" * 32)
 
 
 def test_a_stop_ends_the_campaign_and_keeps_its_stage():
@@ -229,7 +236,9 @@ def test_asking_again_for_a_lost_exploration_keeps_the_walkers(world):
     live = world.game().to("explore")
     explore = next(iter(live.state.open.values()))
     lost = next_state(live.state, e.TaskLost(explore.name, 1, "killed"), [explore])
-    assert world.same(lost.walkers, live.state.walkers)
+    assert world.same(lost.exploration.walkers, live.state.exploration.walkers)
     assert lost.attempts == {explore.name: 1}
-    assert all(isinstance(walker, Walker) for walker in lost.walkers.values())
+    assert all(
+        isinstance(walker, Walker) for walker in lost.exploration.walkers.values()
+    )
     assert world.same(replace(lost, attempts={}), live.state)

@@ -42,16 +42,18 @@ def test_a_generation_is_refined_once_before_the_next_is_trained(world, rules, k
     refined = [x.generation for x in trainings if x.refine]
     assert set(refined) <= set(explored) if kept else not set(refined) & set(explored)
     assert played.state.finished == "the budget of expensive labels is spent"
-    assert played.state.rejected == (frozenset() if kept else frozenset(refined))
+    assert played.state.generations.rejected == (
+        frozenset() if kept else frozenset(refined)
+    )
     for before, command, after in zip(
         trainings[::2], trainings[1::2], trainings[2::2], strict=False
     ):
         new = set(command.cheap) - set(before.cheap)
         assert set(command.refine) <= new
         assert command.expensive == before.expensive
-        assert command.parent == played.state.models[before.generation - 1]
+        assert command.parent == played.state.generations.models[before.generation - 1]
         used = command if kept else before
-        assert after.parent == played.state.models[used.generation - 1]
+        assert after.parent == played.state.generations.models[used.generation - 1]
         assert set(command.cheap) < set(after.cheap)
         assert set(before.expensive) < set(after.expensive)
 
@@ -81,7 +83,7 @@ def test_cheap_labels_last_until_the_end(world, rules):
     played = world.game(rules, reply=reply(world, True)).play()
     spent = [x for x in played.asked(LabelFrame, purpose="flagged")]
     assert {x.fidelity for x in spent} == {"cheap"}
-    assert played.state.labels_used("cheap") == 40
+    assert played.state.labels.used("cheap") == 40
 
 
 def test_a_campaign_that_ends_after_a_refinement_learns_all_labels(world, rules):

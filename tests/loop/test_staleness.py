@@ -89,9 +89,16 @@ def plain(fact):
 def outcome(game):
     """All commands, how often each was sent, and the end."""
     asked = Counter(plain(x) for turn in game.turns for x in turn.commands)
-    blocks = [sorted(map(plain, block.entries)) for block in game.state.blocks]
-    recent = sorted(map(plain, game.state.recent))
-    return asked, blocks, recent, plain(replace(game.state, blocks=(), recent=()))
+    blocks = [sorted(map(plain, block.entries)) for block in game.state.labels.blocks]
+    recent = sorted(map(plain, game.state.labels.recent))
+    return (
+        asked,
+        blocks,
+        recent,
+        plain(
+            replace(game.state, labels=replace(game.state.labels, blocks=(), recent=()))
+        ),
+    )
 
 
 def shuffled(game, rng):
@@ -144,9 +151,13 @@ def test_the_last_generation_has_learned_every_label(world, long, telling, lag):
     assert begun.state.finished == SPENT
     assert not begun.state.open
     last = begun.asked(Train)[-1]
-    assert last.expensive == begun.state.trained_on("expensive")
-    assert last.cheap == begun.state.trained_on("cheap")
-    assert begun.state.generation == last.generation == begun.state.round + 1
+    assert last.expensive == begun.state.labels.trained_on("expensive")
+    assert last.cheap == begun.state.labels.trained_on("cheap")
+    assert (
+        begun.state.generations.count
+        == last.generation
+        == begun.state.exploration.round + 1
+    )
 
 
 @pytest.mark.parametrize("lag", LAGS)
@@ -156,7 +167,7 @@ def test_lag_many_trainings_wait_or_run_beside_a_round(world, long, lag):
     ahead = []
     while begun.state.open:
         step(begun, "train")
-        ahead.append(begun.state.labelled_generation - begun.state.generation)
+        ahead.append(begun.state.generations.labelled - begun.state.generations.count)
         trains = [x for x in begun.state.open.values() if isinstance(x, Train)]
         assert len(trains) <= 1
         if lag == 0 and trains:
@@ -239,10 +250,10 @@ def test_frames_are_chosen_with_the_threshold_of_the_generation_that_explored(
         names = sorted(begun.state.open, key=lambda x: (x[:5] != "train", x))
         begun.turn(telling(begun.state.open[names[0]]))
         if begun.state.stage in ("explore", "flag", "bias"):
-            used = max(1, begun.state.round - lag)
-            assert begun.state.threshold == 0.3 + 0.05 * used
-            assert min(begun.state.summaries) == used
-            assert len(begun.state.summaries) <= lag + 1
+            used = max(1, begun.state.exploration.round - lag)
+            assert begun.state.exploration.threshold == 0.3 + 0.05 * used
+            assert min(begun.state.generations.summaries) == used
+            assert len(begun.state.generations.summaries) <= lag + 1
 
 
 @pytest.mark.parametrize("lag", LAGS)
@@ -264,7 +275,7 @@ def test_the_target_is_asked_of_generations_that_any_order_has_trained(
     for slow in ("train", "label"):
         begun = slowly(world.game(rules, reply=reply), slow)
         assert begun.state.finished.startswith("the target is met")
-        rounds.add(begun.state.round)
+        rounds.add(begun.state.exploration.round)
     assert rounds == {2 + lag}
 
 
@@ -273,7 +284,7 @@ def test_rechecks_do_not_hold_up_a_round_unless_rounds_are_barriers(world, long,
     only = lambda g: all(name.startswith("recheck") for name in g.state.open)  # noqa: E731
     begun = slowly(world.game(long(lag)), "recheck", until=only)
     assert begun.asked(Recheck)
-    assert (begun.state.round > 1) == (lag > 0)
+    assert (begun.state.exploration.round > 1) == (lag > 0)
     begun.play()
     assert begun.state.finished == SPENT
 
@@ -293,13 +304,15 @@ def test_the_lag_may_change_at_any_time(world, long, telling, seed):
             name = names[rng.integers(len(names))]
             begun.turn(telling(begun.state.open[name]))
         for explore in begun.asked(Explore)[-1:]:
-            assert explore.generation <= begun.state.generation
+            assert explore.generation <= begun.state.generations.count
     assert begun.state.finished == SPENT
     used = [x.generation for x in begun.asked(Explore)]
     assert used == sorted(used)
     by_round = {(x.round, x.generation) for x in begun.asked(Explore)}
-    assert len(by_round) == begun.state.round
-    assert begun.asked(Train)[-1].expensive == begun.state.trained_on("expensive")
+    assert len(by_round) == begun.state.exploration.round
+    assert begun.asked(Train)[-1].expensive == begun.state.labels.trained_on(
+        "expensive"
+    )
 
 
 @pytest.mark.parametrize("lag", LAGS)
@@ -307,14 +320,14 @@ def test_more_budget_goes_on_as_if_it_had_been_there_before(world, long, lag):
     """The next round explores the lag behind, though newer generations are there."""
     rich = long(lag)
     begun = world.game(replace(rich, budget=Budget(cheap=24, expensive=11))).play()
-    rounds = begun.state.round
+    rounds = begun.state.exploration.round
     begun.rules = rich
     begun.turn(e.Amended("budget"))
     begun.play()
     explore = begun.asked(Explore, round=rounds + 1)[0]
     assert explore.generation == max(1, rounds + 1 - lag)
     assert begun.state.finished == SPENT
-    assert begun.state.labels_used("expensive") == 20
+    assert begun.state.labels.used("expensive") == 20
 
 
 @pytest.mark.parametrize("lag", LAGS)
@@ -352,13 +365,13 @@ def test_a_retry_has_all_for_itself_and_no_order_changes_what_follows(
     one, other = play(lambda _: 0), play(lambda n: int(rng.integers(n)))
     assert outcome(one) == outcome(other)
     assert one.state.finished == SPENT
-    assert one.asked(Train)[-1].expensive == one.state.trained_on("expensive")
+    assert one.asked(Train)[-1].expensive == one.state.labels.trained_on("expensive")
 
 
 @pytest.mark.parametrize("lag", LAGS)
 def test_a_frame_excluded_while_a_lesson_waits_is_not_learned(world, long, lag):
     begun = world.game(long(lag))
-    while begun.state.round < lag + 2:
+    while begun.state.exploration.round < lag + 2:
         step(begun, "train")
     victim = begun.asked(Train)[0].expensive[0]
     asked = len(begun.asked(Train))

@@ -90,9 +90,8 @@ def test_all_images_are_predicted_in_one_call() -> None:
         pair(2.1),
         pair(3.9),
         potential,
-        PathSettings(images=6, fmax=1e-3),
+        PathSettings(images=6, fmax=1e-3, relax=False),
         observe=lambda step, _: steps.append(step),
-        relax=False,
     )
     assert steps == sorted(steps)
     assert steps[-1] == path.steps

@@ -16,7 +16,7 @@ from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.loop.commands import Train
 from alloop.loop.level_gains import PARTS
-from alloop.loop.state import LoopState, PartErrors
+from alloop.loop.state import CampaignLabels, Generations, LoopState, PartErrors
 from alloop.report.analysis.campaign_facts import (
     config_value,
     generation_facts,
@@ -66,7 +66,7 @@ def test_generations_say_what_they_learned_from_and_what_it_cost(finished):
     assert last.expensive == 16
     assert last.label_cost == pytest.approx(60 * 0.5 + 16 * 4.0)
     assert [x.force_mae for x in generation_facts(finished)] == list(
-        finished.state.errors
+        finished.state.generations.errors
     )
 
 
@@ -150,8 +150,12 @@ def history(errors: dict[str, float], generations: int = 2) -> History:
     state = LoopState(
         levels={"cheap": "c", "expensive": "e"},
         start=(Frame(np.array([1, 1]), np.array([[0.0, 0, 0], [0, 0, 0.7]])),),
-        costs={key: Cost(key, time=x, memory=x) for key, x in flat.items()},
-        parts=dict.fromkeys(range(1, generations + 1), parts),
+        labels=CampaignLabels(
+            costs={key: Cost(key, time=x, memory=x) for key, x in flat.items()}
+        ),
+        generations=Generations(
+            part_errors=dict.fromkeys(range(1, generations + 1), parts)
+        ),
     )
     attrs = {"config": MEASURED}
     return History(Path("x.zarr"), attrs, (), JournalFold(state=state))

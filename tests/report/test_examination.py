@@ -188,7 +188,7 @@ def test_the_last_generation_is_not_taken_where_it_is_worse(examined, remade):
         for x in examined.entries
     ]
     grown = remade(entries)
-    assert grown.state.best == 2
+    assert grown.state.generations.best == 2
     lead = " ".join(end_lines(grown))
     assert "use generation 2, which has the smallest error" in lead
     assert "smallest error" not in " ".join(end_lines(examined))

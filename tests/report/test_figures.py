@@ -285,7 +285,7 @@ def test_bias_is_taken_from_predictions_where_training_tells_none(finished, rema
     ]
     found = _biases(remade(entries))
     assert not found.trained
-    good = [x for x in finished.state.entries() if x.bias is not None]
+    good = [x for x in finished.state.labels.entries() if x.bias is not None]
     expected = sorted(float(x.bias or 0.0) for x in good)
     got = sorted(np.concatenate(list(found.generation.values())))
     assert got == pytest.approx(expected)
@@ -298,7 +298,7 @@ def _mute(event):
 def test_levels_are_compared_on_frames_that_have_both_labels(finished):
     assert len(_biases(finished).levels) == 16
     level = finished.opened.levels
-    frame = finished.state.trained_on("expensive")[0]
+    frame = finished.state.labels.trained_on("expensive")[0]
     one = finished.label_index.labels[level["cheap"], frame].forces
     other = finished.label_index.labels[level["expensive"], frame].forces
     assert np.isclose(_biases(finished).levels, np.abs(one - other).mean()).any()

@@ -89,7 +89,7 @@ def test_control_frames_were_drawn_at_random(finished):
 def test_held_out_frames_say_that_no_training_saw_them(synthetic, opened, rules):
     shy = replace(rules, heldout=0.9)
     history = synthetic(rules=shy).history(opened)
-    held = history.state.held_out(0.9)
+    held = history.state.labels.held_out(history.state.seed, 0.9)
     assert len(held) >= 8
     story = _story(history, held[0])
     assert "Held out from the training of generations 1–3: it calibrates" in story
@@ -255,7 +255,7 @@ def test_status_is_plain_json_and_says_where_the_campaign_stands(finished):
     }
     assert told_["labels"]["expensive"]["budget"] == 16
     assert told_["walkers"] == {"walking": 3, "stopped": {"force": 1}}
-    assert told_["errors"] == list(finished.state.errors)
+    assert told_["errors"] == list(finished.state.generations.errors)
     assert told_["threshold"] == 1.5
     assert told_["open"] == {}
     failed = told_["labels"]["cheap"]["failed"]

@@ -193,7 +193,7 @@ def _name(noise):
 
 def _noises(history, n, rms, fidelity="expensive"):
     level = history.opened.levels[fidelity]
-    frames = history.state.trained_on(fidelity)[:n]
+    frames = history.state.labels.trained_on(fidelity)[:n]
     return [Noise(x, level, rms / 10, rms, 2 * rms, 1.0) for x in frames]
 
 

@@ -27,8 +27,8 @@ def test_a_better_campaign_beats_its_control(finished, control):
 
 def test_a_worse_campaign_says_that_it_did_not_win(finished, control):
     found = compare_control(control, "standard", finished)
-    ours = 1e3 * control.state.errors[-1]
-    theirs = 1e3 * finished.state.errors[-1]
+    ours = 1e3 * control.state.generations.errors[-1]
+    theirs = 1e3 * finished.state.generations.errors[-1]
     assert found.sentence.startswith(
         f"The campaign did not beat standard training: {ours:.1f} against {theirs:.1f} "
     )

@@ -148,7 +148,7 @@ def test_the_viewer_is_the_one_of_its_package_with_its_licence():
 def test_points_lead_to_frames_that_the_page_carries(finished, read):
     assert len(read.leads) >= 40
     assert read.leads <= read.frames.keys()
-    for frame in finished.state.validation_frames():
+    for frame in finished.state.labels.validation_frames():
         card = read.frames[frame[:12]]
         assert card["w"] == describe_frame(finished, frame)
         known = finished.label_index.frames[frame]
@@ -264,7 +264,7 @@ def test_every_section_is_there_with_its_figure(page, read):
 
 
 def test_the_numbers_of_the_campaign_are_on_the_page(finished, read):
-    error = 1e3 * finished.state.errors[-1]
+    error = 1e3 * finished.state.generations.errors[-1]
     assert f"error {error:.1f} meV/Å in forces (MAE) against CCSD(T)" in read.words
     assert "on 12 frames of MD at the cheap level (HF/STO-3G) at 500 K" in read.words
     assert f"errs by {error:.1f} meV/Å in forces (MAE; RMSE" in read.words
@@ -514,7 +514,7 @@ def test_generations_without_scorer_or_threshold_have_a_page(finished, remade):
 
 
 def test_a_supplied_test_set_is_described_as_such(finished, synthetic):
-    frame = finished.state.validation_frames()[0]
+    frame = finished.state.labels.validation_frames()[0]
     level = finished.opened.levels["expensive"]
     label = finished.label_index.labels[level, frame]
     given = e.Given(
@@ -551,6 +551,6 @@ def test_a_place_that_cannot_be_written_is_said_in_a_sentence(
 def test_lost_tasks_and_hands_do_not_upset_the_page(finished, remade):
     lost = e.TaskLost("explore/1/0/0", 1, "the worker died")
     late = finished.entries[-1].time
-    out = e.Excluded(finished.state.validation_frames()[0], None, "twin")
+    out = e.Excluded(finished.state.labels.validation_frames()[0], None, "twin")
     extra = [JournalEntry(999 + i, late, e.Turn(x)) for i, x in enumerate((lost, out))]
     assert Page(render_report(remade([*finished.entries, *extra]))).figures == 11

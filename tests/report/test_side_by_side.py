@@ -56,7 +56,7 @@ def test_the_page_has_three_curves_the_ends_and_the_settings(page, finished):
     assert page.count('role="img"') == 3
     for what in ("expensive labels learned from", "of all labels", "of everything"):
         assert what in page
-    assert f"{1e3 * finished.state.errors[-1]:.1f}" in page
+    assert f"{1e3 * finished.state.generations.errors[-1]:.1f}" in page
     assert re.search(r"explore\.temperature</td><td[^>]*>450\.0</td><td[^>]*>900", page)
     assert "random selection" in page
     assert "dotted" in page
@@ -98,7 +98,7 @@ def test_campaigns_that_cannot_be_compared_say_so(finished, synthetic, rules, op
     page = comparison_page(
         [ComparedCampaign(finished, {}), ComparedCampaign(other, {})]
     )
-    sizes = f"(n = 12 and {len(other.state.validation_frames())})"
+    sizes = f"(n = 12 and {len(other.state.labels.validation_frames())})"
     assert f"tested on different frames {sizes}" in page
 
 

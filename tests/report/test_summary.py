@@ -32,7 +32,9 @@ def _printed(table, width=80):
 def test_the_table_shows_each_generation_and_fits_eighty_columns(finished, control):
     text = _printed(end_table(finished, {"random": control}))
     rows = [line.split() for line in text.splitlines() if "generation" in line]
-    error, rmse = (1e3 * x for x in (finished.state.errors[-1], _rmse(finished)))
+    error, rmse = (
+        1e3 * x for x in (finished.state.generations.errors[-1], _rmse(finished))
+    )
     assert rows[-1][:7] == [
         "generation",
         "3",

@@ -43,7 +43,7 @@ def test_an_old_store_opens_and_replays(store: Path) -> None:
     assert (len(history.entries), len(labels)) == (RECORDS[store.stem], 21)
     assert all(isinstance(label, Label) for label in labels)
     assert history.state.finished == "the budget of expensive labels is spent"
-    assert replay(x.turn for x in history.entries).generation == 2
+    assert replay(x.turn for x in history.entries).generations.count == 2
     assert [x.generation for x in history.trained()] == [1, 2]
     requests = history.record_index.explorations
     explored = [x for _, x in history.of_kind(e.Explored)]

@@ -1,5 +1,6 @@
 """The `flag:` section: the choice of the frames that are labelled."""
 
+from abc import abstractmethod
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -41,9 +42,9 @@ class SelectionSection(Section):
         default = type(self).model_validate({"kind": tree["kind"]})
         return tree["kind"] if self == default else tree
 
+    @abstractmethod
     def selector(self, fill: bool) -> Selector:
         """Return the selector; fill: spend the quota below the threshold too."""
-        raise NotImplementedError
 
 
 class SharedSelection(SelectionSection):
@@ -61,9 +62,9 @@ class SharedSelection(SelectionSection):
         rule = self.rule(fill)
         return PerMolecule(rule) if self.molecules == "equal" else rule
 
+    @abstractmethod
     def rule(self, fill: bool) -> Selector:
         """Return the selector for the frames of one molecule."""
-        raise NotImplementedError
 
 
 class SurpriseSelection(SharedSelection):
@@ -135,9 +136,9 @@ class FlagSection(Section):
         "threshold too",
     )
 
+    @abstractmethod
     def scorer(self) -> Scorer:
         """Return the scorer of the surprise."""
-        raise NotImplementedError
 
 
 class DescriptorFlag(FlagSection):
@@ -157,9 +158,9 @@ class DescriptorFlag(FlagSection):
 
         return SoapScorer(self.of_descriptors())
 
+    @abstractmethod
     def of_descriptors(self) -> LeverageScorer | QResidualScorer:
         """Return the scorer of whatever descriptors it is given."""
-        raise NotImplementedError
 
 
 class LeverageFlag(DescriptorFlag):

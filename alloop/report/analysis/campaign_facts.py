@@ -94,7 +94,7 @@ def _config_tree(config: str) -> Any:
 
 def is_single(history: History) -> bool:
     """Return True if the campaign never asked for a cheap label."""
-    return not any(x.fidelity == "cheap" for x in history.state.entries())
+    return not any(x.fidelity == "cheap" for x in history.state.labels.entries())
 
 
 def config_number(history: History, *path: str) -> float | None:
@@ -124,13 +124,13 @@ def generation_facts(history: History) -> tuple[GenerationFacts, ...]:
 
 def best_generation(history: History) -> GenerationFacts | None:
     """Return the generation that is used where none is named, see `LoopState.best`."""
-    number = history.state.best
+    number = history.state.generations.best
     return next((x for x in generation_facts(history) if x.generation == number), None)
 
 
 def supplied_validation(history: History) -> bool:
     """Return whether the user supplied the validation set."""
-    entries = history.state.entries()
+    entries = history.state.labels.entries()
     return any(x.supplied and x.purpose == VALIDATION for x in entries)
 
 
@@ -220,7 +220,7 @@ def first_errors(history: History) -> dict[str, float | None]:
 def set_sentences(history: History) -> Iterator[str]:
     """Yield the error of the newest usable generation on each set, as a sentence."""
     state, before = history.state, first_errors(history)
-    number = state.usable_until(len(state.models))
+    number = state.generations.usable_until(len(state.generations.models))
     for name, errors in set_errors(history).items():
         now, first = errors[number - 1] if number else None, before[name]
         if now is None:

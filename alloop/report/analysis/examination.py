@@ -148,7 +148,7 @@ def _examination_labels(
             waiting += 1
         elif isinstance(record, Unlabelled):
             missing[failure_text(record.failure)] += 1
-        elif history.state.excluded & {(frame, "expensive"), (frame, "all")}:
+        elif history.state.labels.excluded & {(frame, "expensive"), (frame, "all")}:
             missing["excluded by hand"] += 1
         else:
             missing["doubtful"] += 1
@@ -375,7 +375,7 @@ def limit_coverages(history: History) -> tuple[LimitCoverage, ...]:
         return ()
     coverage = newest[1].coverage
     controls = [
-        x.limit_held for x in history.state.entries() if x.limit_held is not None
+        x.limit_held for x in history.state.labels.entries() if x.limit_held is not None
     ]
     groups = {
         "control frame": controls,

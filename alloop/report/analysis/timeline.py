@@ -179,9 +179,9 @@ def time_left(history: History) -> float | None:
     if not times or every is None or budget is None:
         return None
     rounds = rounds_left(
-        budget - history.state.labels_used("expensive"),
+        budget - history.state.labels.used("expensive"),
         every,
-        history.state.round,
+        history.state.exploration.round,
         config_integer(history, "stop", "rounds"),
         turns=1 if config_value(history, "refine") is None else 2,
     )

@@ -435,7 +435,7 @@ def caveats(history: History) -> Iterator[str]:
             f"The flag threshold of {plural(len(bare), 'generation')} is not "
             "calibrated: too few frames were held out."
         )
-    if history.state.validation_frames():
+    if history.state.labels.validation_frames():
         yield (
             "Errors farther out than the frames of the validation set and of the "
             "examination, such as at broken bonds, are not measured."

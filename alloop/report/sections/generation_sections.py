@@ -316,9 +316,9 @@ def acceptance_section(history: History) -> Section:
 
 
 def _use_text(history: History, number: int) -> str:
-    if number in history.state.unaccepted:
+    if number in history.state.generations.unaccepted:
         return "for exploration"
-    return "yes" if number in history.state.accepted else "no"
+    return "yes" if number in history.state.generations.accepted else "no"
 
 
 def _set_table(history: History) -> Markup:

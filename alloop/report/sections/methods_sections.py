@@ -114,7 +114,7 @@ def _loop_papers(history: History) -> Iterator[str]:
         yield _KREIMAN
     if _config_word(history, "explore", "protocol") not in ("", "periodic"):
         yield _LOOP["q-residual"]
-    if history.state.errors:
+    if history.state.generations.errors:
         yield (
             "calibration of thresholds and limits: Lei et al., J. Am. Stat. Assoc. "
             "113, 1094 (2018)"
@@ -232,7 +232,7 @@ def _about_examination(history: History) -> str:
 
 def _about_validation(history: History) -> str:
     samples = list(history.of_kind(e.Sampled))
-    frames = len(history.state.validation_frames())
+    frames = len(history.state.labels.validation_frames())
     supplied = sum(label.test for label in history.opened.given)
     if supplied:
         return (

@@ -171,10 +171,12 @@ def _caveats(histories: Sequence[History]) -> Iterator[str]:
             f"The expensive levels differ ({named}): each campaign's error is against "
             "its own."
         )
-    tests = {frozenset(history.state.validation_frames()) for history in histories}
+    tests = {
+        frozenset(history.state.labels.validation_frames()) for history in histories
+    }
     if len(tests) > 1:
         sizes = and_list(
-            str(len(history.state.validation_frames())) for history in histories
+            str(len(history.state.labels.validation_frames())) for history in histories
         )
         yield (
             f"The campaigns were tested on different frames (n = {sizes}): small "

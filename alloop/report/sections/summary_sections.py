@@ -176,7 +176,7 @@ def _falling_curve(history: History) -> Iterator[Weakness]:
     """Yield a learning curve that still falls, by a power law through its points."""
     tested = [x for x in generation_facts(history) if x.force_mae and x.expensive > 0]
     numbers = {x.expensive for x in tested}
-    if len(numbers) < 3 or tested[-1].generation != history.state.best:
+    if len(numbers) < 3 or tested[-1].generation != history.state.generations.best:
         return
     slope = np.polyfit(
         np.log([x.expensive for x in tested]),

@@ -40,9 +40,9 @@ def generation_details(history: History, number: int) -> dict[str, Any]:
         **asdict(facts),
         "model": event.model,
         "checks": checks,
-        "accepted": number in history.state.accepted,
+        "accepted": number in history.state.generations.accepted,
         "explored_in_rounds": _explored_rounds(history, number),
-        "best": history.state.best == number,
+        "best": history.state.generations.best == number,
     }
 
 
@@ -86,13 +86,13 @@ def _training_text(facts: GenerationFacts) -> str:
 
 def _use_sentences(history: History, event: e.Trained) -> Iterator[str]:
     number, state = event.generation, history.state
-    if number in state.rejected:
-        instead = state.usable_until(number)
+    if number in state.generations.rejected:
+        instead = state.generations.usable_until(number)
         yield (
             f"It is not used, since it failed a check: generation {instead} went on "
             "exploring, and the next one started from that. Its labels are kept."
         )
-    elif number in state.unaccepted:
+    elif number in state.generations.unaccepted:
         yield (
             "It is not accepted, since it failed a check. It is used for exploration, "
             f"since none before it was accepted, and exported only by `--at {number}`."
@@ -101,8 +101,8 @@ def _use_sentences(history: History, event: e.Trained) -> Iterator[str]:
     if rounds:
         which = ", ".join(map(str, rounds))
         yield f"MD ran on it in {'round' if len(rounds) == 1 else 'rounds'} {which}."
-    if state.best == number:
-        also = "exported and " if number in state.accepted else ""
+    if state.generations.best == number:
+        also = "exported and " if number in state.generations.accepted else ""
         yield f"It is the best one, which is {also}examined."
 
 

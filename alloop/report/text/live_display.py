@@ -120,7 +120,7 @@ class LabelCounter:
     def labels(self, state: LoopState) -> dict[str, LabelCount]:
         """Return all labels of the campaign by kind."""
         counts = {kind: LabelCount(cached=self._cached[kind]) for kind in KINDS}
-        for entry in state.entries():
+        for entry in state.labels.entries():
             count = counts[_label_kind(entry)]
             count.good += entry.good
             count.doubtful += entry.good and bool(entry.doubts)
@@ -136,7 +136,10 @@ def _label_kind(entry: LabelState) -> str:
 
 def _entered_kind(state: LoopState, name: str) -> Iterator[str]:
     """Yield the kind of the label of that name if the state has it."""
-    steps = (state.recent, *(block.entries for block in reversed(state.blocks)))
+    steps = (
+        state.labels.recent,
+        *(block.entries for block in reversed(state.labels.blocks)),
+    )
     for entry in chain.from_iterable(map(reversed, steps)):
         if name == label_name(state.levels[entry.fidelity], entry.frame):
             yield _label_kind(entry)
@@ -154,7 +157,7 @@ def budget_row(
     words = f"{count.good} good{made}{_doubtful_text(count)}{_bad_text(count)}"
     if not budget:
         return str(count.good), "", words
-    used = state.labels_used("cheap" if kind == "cheap" else "expensive")
+    used = state.labels.used("cheap" if kind == "cheap" else "expensive")
     bar = ProgressBar(
         total=budget,
         completed=min(used, budget),
@@ -183,7 +186,8 @@ def stage_text(state: LoopState) -> str:
     if state.finished:
         return f"finished: {state.finished}"
     stage = STAGES.get(state.stage, state.stage)
-    return f"round {state.round}: {stage} · generation {state.generation}"
+    number = state.generations.count
+    return f"round {state.exploration.round}: {stage} · generation {number}"
 
 
 def fact_rows(state: LoopState, counter: LabelCounter) -> Iterator[tuple[str, str]]:
@@ -195,7 +199,7 @@ def fact_rows(state: LoopState, counter: LabelCounter) -> Iterator[tuple[str, st
     yield "under way", task_text(task_kinds(state.open.values()))
     yield (
         "cost",
-        f"{duration_text(state.cpu_seconds())} of CPU time for labels, "
+        f"{duration_text(state.labels.cpu_seconds())} of CPU time for labels, "
         f"{duration_text(counter.task_seconds)} MD, training and the rest of this run",
     )
 
@@ -215,17 +219,19 @@ def examination_text(counter: LabelCounter) -> str:
 
 
 def _walker_text(state: LoopState) -> str:
-    if not state.walkers:
+    if not state.exploration.walkers:
         return "none yet"
-    stopped = guard_stops(state.walkers.values())
-    walking = len(state.walkers) - stopped.total()
+    stopped = guard_stops(state.exploration.walkers.values())
+    walking = len(state.exploration.walkers) - stopped.total()
     reasons = ", ".join(f"{count} {why}" for why, count in sorted(stopped.items()))
     words = f"{walking} walking, {stopped.total()} stopped"
     return f"{words} ({reasons})" if reasons else words
 
 
 def _error_text(state: LoopState) -> str:
-    errors = [milli_text(error) for error in state.errors if isfinite(error)]
+    errors = [
+        milli_text(error) for error in state.generations.errors if isfinite(error)
+    ]
     if not errors:
         return "none yet"
     more = "… → " if len(errors) > _SHOWN else ""
@@ -245,7 +251,7 @@ def turn_lines(
         outcome = _made_text(state, counter)
         if before.stage == "explore":
             outcome = f"walkers: {_walker_text(state)}"
-        yield f"round {state.round}: {done}: {outcome}"
+        yield f"round {state.exploration.round}: {done}: {outcome}"
     for command in turn.commands:
         if isinstance(command, Stop):
             end = "stopped early" if command.broken else "finished"
@@ -355,7 +361,7 @@ class LiveDisplay:
             return 0.0
         labels = labels_left(state, rules, "expensive")
         limit, turns = rules.stopping.rounds, 1 if rules.refine is None else 2
-        rounds = rounds_left(labels, rules.every, state.round, limit, turns)
+        rounds = rounds_left(labels, rules.every, state.exploration.round, limit, turns)
         return predict_seconds_left(self._trained, rounds, self._clock())
 
     def labels_left(self) -> float | None:
@@ -372,7 +378,9 @@ class LiveDisplay:
         bought: Iterable[Fidelity] = ("expensive",) if money else state.levels
         for fidelity in bought:
             count = labels_left(state, self._rules, fidelity)
-            paid = [x for x in state.entries() if x.fidelity == fidelity and x.good]
+            paid = [
+                x for x in state.labels.entries() if x.fidelity == fidelity and x.good
+            ]
             prices = [x.cpu_seconds for x in paid if x.cpu_seconds > 0.0]
             if count and not prices:
                 return None
@@ -386,7 +394,7 @@ class LiveDisplay:
 
     def _progress_line(self) -> str:
         """Return what is under way, how far it is, and the time left."""
-        budgets, used = self._budgets(), self._state.labels_used
+        budgets, used = self._budgets(), self._state.labels.used
         budget = (f"{used(x)} of {budgets[x]} {x}" for x in FIDELITIES if budgets[x])
         parts = [
             stage_text(self._state),

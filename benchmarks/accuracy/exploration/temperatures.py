@@ -130,8 +130,8 @@ def make_row(options: Namespace, arm: str, seed: int) -> Row:
         copytree(begun, folder)
         campaign = run_campaign(folder, campaign_tree(options, seed, ARMS[arm]))
         state = campaign.history().state
-        row: Row = {name: state.labels_used(name) for name in ("cheap", "expensive")}
-        model = campaign.model(state.generation)
+        row: Row = {name: state.labels.used(name) for name in ("cheap", "expensive")}
+        model = campaign.model(state.generations.count)
     minimum, modes = reference_minimum(options)
     for name, labels in test_sets(options, minimum, modes).items():
         predictions = model.predict(labels.batch)

@@ -29,7 +29,7 @@ from alloop.core.levels import Fidelity
 from alloop.loop.level_gains import PARTS, LevelGains, level_gains
 from alloop.loop.level_split import RoundCounts, no_more_cheap, round_counts
 from alloop.loop.rules import Budget, Rules, SeedRules, SplitRules
-from alloop.loop.state import LoopState, PartErrors
+from alloop.loop.state import CampaignLabels, Generations, LoopState, PartErrors
 from benchmarks.common import Row, make_parser, make_table, show
 
 _CHEAP, _EXPENSIVE, _ROUNDS = 300, 60, 3
@@ -139,7 +139,12 @@ def _state(price: float, parts: Mapping[int, Mapping[str, PartErrors]]) -> LoopS
     }
     costs = {key: Cost(key, time=number, memory=number) for key, number in flat.items()}
     levels: dict[Fidelity, str] = {"cheap": "c", "expensive": "e"}
-    return LoopState(start=(_MOLECULE,), levels=levels, costs=costs, parts=parts)
+    return LoopState(
+        start=(_MOLECULE,),
+        levels=levels,
+        labels=CampaignLabels(costs=costs),
+        generations=Generations(part_errors=parts),
+    )
 
 
 def _rules() -> Rules:

@@ -78,13 +78,13 @@ def run_row(campaign: Campaign, labels: LabelSet) -> Row:
     state = history.state
     return {
         "frames": len(labels),
-        "cheap": state.labels_used("cheap"),
-        "expensive": state.labels_used("expensive"),
+        "cheap": state.labels.used("cheap"),
+        "expensive": state.labels.used("expensive"),
         "mae": 1e3 * float(np.abs(wrong).mean()),
         "rmse": 1e3 * float(np.sqrt((wrong**2).mean())),
         "worst 95 %": 1e3 * float(np.quantile(worst, 0.95)),
         "wavenumbers": wavenumbers(state.start[0], model).tolist(),
-        "label CPU s": state.cpu_seconds(),
+        "label CPU s": state.labels.cpu_seconds(),
         "CPU s": sum(spent[part] for part in _LEARNING),
     }
 

@@ -40,6 +40,7 @@ from alloop.core.units import Floats, Integers
 from alloop.generation import Generation
 from alloop.history.reader import History
 from alloop.loop import events as e
+from alloop.loop.commands import Sample
 from alloop.report.analysis.examination import counted_frames
 from alloop.scores.calibrate import conformal_quantile
 from alloop.scores.error_limits import fit_error_limits
@@ -207,12 +208,18 @@ def table_rows(rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def _validation_labels(history: History, model: Generation) -> WalkerLabels:
+    samples = {
+        command.name: command
+        for entry in history.entries
+        for command in entry.turn.commands
+        if isinstance(command, Sample)
+    }
     walkers = {
-        frame.id: int(event.name.split("/")[1]) % 1000
+        frame.id: samples[event.name].walker.index % 1000
         for _, event in history.of_kind(e.Sampled)
         for frame in event.frames
     }
-    generation = history.state.best
+    generation = history.state.generations.best
     (trained,) = (x for _, x in history.generations if x.generation == generation)
     assert trained.evaluation is not None
     return _walker_labels(history, model, walkers, trained.evaluation.frames)
