@@ -129,6 +129,7 @@ def _assemble_setup(
     setup = Setup(
         plan=plan,
         start=tuple(data.start),
+        conformers={k: x for k, x in data.conformers.items() if x},
         levels=levels,
         store=store,
         given=() if data.problems else data.given(),

@@ -1,6 +1,6 @@
 """A campaign's configuration, converted to the objects that the loop uses."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -40,11 +40,12 @@ if TYPE_CHECKING:
 class Setup:
     """A campaign as its configuration describes it.
 
-    start: a frame for each molecule. given: labels and validation frames that the user
-    supplied. model, model_id: generation 0, if the user supplied one (model is None if
-    the store already holds it). warnings: what looks wrong and is not refused. sets:
-    the user's own sets of acceptance by name. replay: frames that fine-tuning goes on
-    learning. is_checked: whether levels and device were found usable on this machine.
+    start: a frame for each molecule; conformers: further ones, by its index. given:
+    labels and validation frames that the user supplied. model, model_id: generation 0,
+    if the user supplied one (model is None if the store already holds it). warnings:
+    what looks wrong and is not refused. sets: the user's own sets of acceptance by
+    name. replay: frames that fine-tuning goes on learning. is_checked: whether levels
+    and device were found usable on this machine.
     """
 
     plan: Plan
@@ -52,6 +53,7 @@ class Setup:
     levels: Mapping[Fidelity, Level]
     store: Path
     given: tuple[Given, ...] = ()
+    conformers: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
     cache: Path | None = None
     model: bytes | None = None
     model_id: str | None = None
@@ -80,6 +82,7 @@ class Setup:
         return cls(
             plan=build.resolve_defaults(plan),
             start=opened.start,
+            conformers=opened.conformers_by_start(),
             levels=build.build_levels(plan),
             store=store,
             given=opened.given,
@@ -186,6 +189,16 @@ def _cluster_code(setup: Setup) -> Iterator[tuple[str, str | None]]:
             yield "cluster.prologue", " | ".join(lines)
 
 
+def _start_ids(
+    start: Sequence[Frame], conformers: Mapping[int, tuple[Frame, ...]]
+) -> list[list[str]]:
+    """Return the ids of each start and its conformers."""
+    return [
+        [frame.id for frame in (first, *conformers.get(index, ()))]
+        for index, first in enumerate(start)
+    ]
+
+
 def fixed_differences(setup: Setup, opened: Opened) -> list[str]:
     """Return the fixed settings in which this configuration differs from a store's.
 
@@ -202,7 +215,9 @@ def fixed_differences(setup: Setup, opened: Opened) -> list[str]:
                 f"its {name} level differs from {title} here, in settings or in the "
                 "program's version"
             )
-    if [frame.id for frame in setup.start] != [frame.id for frame in opened.start]:
+    if _start_ids(setup.start, setup.conformers) != _start_ids(
+        opened.start, opened.conformers_by_start()
+    ):
         names = ", ".join(molecule_names(opened.start))
         differences.append(f"it starts from {names} in other structures than here")
     for test, what in ((False, "labels it was given"), (True, "its validation set")):

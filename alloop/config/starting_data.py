@@ -18,6 +18,7 @@ from alloop.config.sections.data import (
     Labels,
     Molecule,
     Sampled,
+    Smiles,
     Store,
     Units,
 )
@@ -38,6 +39,7 @@ from alloop.labels.gate import check_electrons, check_geometry
 from alloop.labels.programs import program_of
 from alloop.labels.tolerances import FOREIGN
 from alloop.loop.events import Given, Opened
+from alloop.md.conformers import smiles_conformers
 from alloop.models.settings import pretrained
 
 if TYPE_CHECKING:
@@ -203,9 +205,13 @@ class SuppliedLabel:
 
 @dataclass(slots=True)
 class StartingData:
-    """The starting data that was found, and the problems on the way."""
+    """The starting data that was found, and the problems on the way.
+
+    conformers: by the index of a start, its other conformers.
+    """
 
     start: list[Frame] = field(default_factory=list)
+    conformers: dict[int, tuple[Frame, ...]] = field(default_factory=dict)
     train: list[SuppliedLabel] = field(default_factory=list)
     validation: list[SuppliedLabel] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -237,7 +243,7 @@ def read_starting_data(
     for index, item in enumerate(plan.start):
         path = f"start.{index}"
         try:
-            _add_start_item(data, item, path, folder, levels)
+            _add_start_item(data, item, path, folder, levels, plan.seed)
         except AlloopError as error:
             data.refuse(path, str(error))
     try:
@@ -270,14 +276,20 @@ def store_opening(path: Path) -> Opened:
 
 def _add_start_item(
     data: StartingData,
-    item: Molecule | File | Labels | Store,
+    item: Molecule | Smiles | File | Labels | Store,
     path: str,
     folder: Path,
     levels: Mapping[Fidelity, Level],
+    seed: int,
 ) -> None:
     match item:
         case Molecule():
             _add_start_frames(data, [molecule_by_name(item)], path, levels)
+        case Smiles():
+            frames = smiles_conformers(item.smiles, item.conformers, seed, item.spin)
+            _add_conformers(data, frames, path, levels)
+        case File(conformers=True):
+            _add_conformers(data, read_start_file(item, folder), path, levels)
         case File():
             _add_start_frames(data, read_start_file(item, folder), path, levels)
         case Labels():
@@ -302,6 +314,31 @@ def _add_start_frames(
         for flaw in start_problems(frame, list(levels.values())):
             data.refuse(path, flaw)
     data.start += frames
+
+
+def _add_conformers(
+    data: StartingData,
+    frames: list[Frame],
+    path: str,
+    levels: Mapping[Fidelity, Level],
+) -> None:
+    """Add conformers as one start; refuse structures of other atoms or states."""
+    first = frames[0]
+    for number, frame in enumerate(frames):
+        if not (
+            np.array_equal(frame.numbers, first.numbers)
+            and (frame.charge, frame.spin) == (first.charge, first.spin)
+        ):
+            data.refuse(
+                path,
+                f"expected conformers of one molecule, structure {number} has other "
+                "atoms, another order of atoms, charge or spin than the first",
+            )
+            return
+        if close := check_geometry(frame, FOREIGN):
+            data.refuse(path, f"structure {number} cannot be a molecule: {close}")
+    _add_start_frames(data, [first], path, levels)
+    data.conformers[len(data.start) - 1] = tuple(frames[1:])
 
 
 def _add_validation(

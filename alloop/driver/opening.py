@@ -23,6 +23,11 @@ def campaign_opening(setup: Setup, parts: OwnParts) -> e.Opened:
         seed=setup.seed,
         levels={fidelity: level.id for fidelity, level in setup.levels.items()},
         start=setup.start,
+        conformers=tuple(
+            setup.conformers.get(molecule, ()) for molecule in range(len(setup.start))
+        )
+        if setup.conformers
+        else (),
         given=setup.given,
         model=setup.model_id,
         parts=parts.names(),

@@ -42,13 +42,15 @@ class Prepare:
     """The command to relax a molecule at the cheap level and draw its first frames.
 
     seeds: the number of frames for training; walkers: the number of starting points for
-    the MD of the validation set.
+    the MD of the validation set. conformers: further structures, from which frames and
+    starting points are drawn in turn.
     """
 
     molecule: int
     frame: Frame
     seeds: int
     walkers: int
+    conformers: tuple[Frame, ...] = ()
 
     @property
     def name(self) -> str:

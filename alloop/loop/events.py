@@ -50,7 +50,8 @@ class Timing:
 class Opened:
     """The start of a new campaign: facts that cannot change in the life of the store.
 
-    start: the molecules; given: labels and validation frames that came with the
+    start: the molecules; conformers: of each, further structures, or nothing at all;
+    given: labels and validation frames that came with the
     configuration; model: generation 0, if the user supplied one; parts: the import path
     of each part that the user supplied from Python, by its role; sets: labelled frames
     by the name of their set of acceptance, which no training sees; replay: frames that
@@ -65,6 +66,11 @@ class Opened:
     parts: Mapping[str, str] = field(default_factory=dict)
     sets: Mapping[str, LabelSet] = field(default_factory=dict)
     replay: LabelSet | Batch | None = None
+    conformers: tuple[tuple[Frame, ...], ...] = ()
+
+    def conformers_by_start(self) -> dict[int, tuple[Frame, ...]]:
+        """Return the other conformers of each start that has any, by its index."""
+        return {index: x for index, x in enumerate(self.conformers) if x}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -309,7 +309,8 @@ def prepare_commands(state: LoopState, rules: Rules) -> tuple[Prepare, ...]:
             max(seeding.cheap, seeding.expensive), molecule, len(state.start)
         )
         walkers = ceil(test / seeding.per_walker)
-        commands.append(Prepare(molecule, frame, seeds=seeds, walkers=walkers))
+        others = state.conformers.get(molecule, ())
+        commands.append(Prepare(molecule, frame, seeds, walkers, others))
     return tuple(commands)
 
 

@@ -216,9 +216,13 @@ def _amended(state: LoopState) -> LoopState:
 
 def _apply_opened(state: LoopState, event: e.Opened) -> LoopState:
     train = [x for x in event.given if not x.test]
+    conformers = event.conformers_by_start()
     seeds = {
-        molecule: tuple(x.frame for x in train if x.molecule == molecule)
-        for molecule in {x.molecule for x in train}
+        molecule: (
+            *(x.frame for x in train if x.molecule == molecule),
+            *conformers.get(molecule, ()),
+        )
+        for molecule in {*(x.molecule for x in train), *conformers}
     }
     return replace(
         state,
@@ -227,6 +231,7 @@ def _apply_opened(state: LoopState, event: e.Opened) -> LoopState:
         seed=event.seed,
         levels=dict(event.levels),
         start=event.start,
+        conformers=conformers,
         generations=replace(state.generations, model=event.model),
         labels=replace(state.labels, recent=_given_entries(event)),
     )

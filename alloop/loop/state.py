@@ -501,6 +501,7 @@ class LoopState:
     seed: int = 0
     levels: Mapping[Fidelity, LevelId] = field(default_factory=dict)
     start: tuple[Frame, ...] = ()
+    conformers: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
     seeds: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
     open: Mapping[str, Command] = field(default_factory=dict)
     attempts: Mapping[str, int] = field(default_factory=dict)

@@ -207,11 +207,13 @@ def prepare_molecule(
     minimum = relax_frame(command.frame, potential)
     modes = normal_modes(minimum, numerical_hessian(minimum, potential))
     rng = random_stream(settings.seed, command.name)
+    count = len(range(0, command.seeds, 1 + len(command.conformers)))
     seeds = (
-        rattled_frames(minimum, beginning.sigma, command.seeds, rng)
+        rattled_frames(minimum, beginning.sigma, count, rng)
         if beginning.kind == "rattle"
-        else harmonic_frames(minimum, modes, beginning.temperature, command.seeds, rng)
+        else harmonic_frames(minimum, modes, beginning.temperature, count, rng)
     )
+    seeds = _with_conformers(seeds, command, settings)
     if beginning.strain:
         rng = random_stream(settings.seed, f"{command.name}/strain")
         seeds = strained_frames(seeds, beginning.strain, rng)
@@ -224,10 +226,30 @@ def prepare_molecule(
     )
 
 
+def _with_conformers(
+    frames: Sequence[Frame], command: Prepare, settings: WorkerSettings
+) -> tuple[Frame, ...]:
+    """Return frames around the minimum and the other conformers in turn.
+
+    Those of the conformers are rattled: normal modes of each would cost many labels.
+    """
+    shapes = len(command.conformers) + 1
+    rng = random_stream(settings.seed, f"{command.name}/conformers")
+    minima = iter(frames)
+    return tuple(
+        next(minima)
+        if number % shapes == 0
+        else rattled_frames(
+            command.conformers[number % shapes - 1], settings.beginning.sigma, 1, rng
+        )[0]
+        for number in range(command.seeds)
+    )
+
+
 def _test_walkers(
     command: Prepare, settings: WorkerSettings, minimum: Frame, modes: NormalModes
 ) -> tuple[Walker, ...]:
-    """Return walkers in thermal equilibrium, temperatures in turn."""
+    """Return walkers in thermal equilibrium, temperatures and conformers in turn."""
     cycle = settings.beginning.temperatures
     rng = random_stream(settings.seed, f"{command.name}/test")
     walkers: list[Walker] = []
@@ -244,7 +266,13 @@ def _test_walkers(
             )
             for walker, number in zip(drawn, numbers, strict=True)
         ]
-    return tuple(sorted(walkers, key=lambda walker: walker.index))
+    shapes = (None, *command.conformers)
+    return tuple(
+        walker
+        if (shape := shapes[place % len(shapes)]) is None
+        else replace(walker, frame=shape)
+        for place, walker in enumerate(sorted(walkers, key=lambda x: x.index))
+    )
 
 
 def sample_frames(

@@ -71,6 +71,19 @@ class Molecule(SpinState):
     )
 
 
+class Smiles(SpinState):
+    """Conformers of a molecule by its SMILES; walkers start from all of them."""
+
+    smiles: str = Field(description="SMILES of the molecule, with its charges: `CCO`")
+    conformers: int = Field(
+        20, description="most conformers that are made by RDKit", ge=1, le=1000
+    )
+    spin: Whole | None = Field(
+        None,
+        description="number of unpaired electrons, 2S; by default that of the SMILES",
+    )
+
+
 class File(SpinState):
     """Structures in any format that ASE reads; each is a separate start."""
 
@@ -81,6 +94,11 @@ class File(SpinState):
     )
     charge: int | None = Field(
         None, description="total charge, e; by default the file's, or 0"
+    )
+    conformers: bool = Field(
+        False,
+        description="whether the structures are conformers of one molecule, so that "
+        "they are one start",
     )
 
 
@@ -175,10 +193,11 @@ class Labelled(Units, Examined):
 
 Start: TypeAlias = Annotated[
     Annotated[Molecule, union_tag("molecule")]
+    | Annotated[Smiles, union_tag("smiles")]
     | Annotated[File, union_tag("file")]
     | Annotated[Labels, union_tag("labels")]
     | Annotated[Store, union_tag("store")],
-    by_key("molecule", "file", "labels", "store"),
+    by_key("molecule", "smiles", "file", "labels", "store"),
 ]
 Validation: TypeAlias = Annotated[
     Annotated[Sampled, union_tag("sampled")]
