@@ -19,6 +19,8 @@ from alloop.generation import Generation
 from alloop.md.reaction_path import PathSettings, ReactionPath, find_path
 
 PICTURES = (".svg", ".png", ".pdf")
+# In extxyz, where `energy` is the total energy.
+_KEYS = {"number": "image", "length": "path_length", "energy": "path_energy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,8 @@ class PathProfile:
         """Yield the images with their numbers in `info`, for extxyz."""
         for image, frame in zip(self.images, self.path.batch.frames(), strict=True):
             atoms = to_atoms(frame)
-            facts = {k: v for k, v in image.facts().items() if v is not None}
-            atoms.info |= {"image": facts.pop("number"), **facts}
+            facts = {_KEYS.get(k, k): v for k, v in image.facts().items()}
+            atoms.info |= {k: v for k, v in facts.items() if v is not None}
             yield atoms
 
 
