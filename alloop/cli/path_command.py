@@ -59,6 +59,14 @@ Steps: TypeAlias = Annotated[int, typer.Option(min=1, help="most steps of the se
 NoRelax: TypeAlias = Annotated[
     bool, typer.Option("--no-relax", help="leave the two ends as they are")
 ]
+Match: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--match",
+        help="number like atoms, such as the hydrogens of CH2, as in the first "
+        "structure; not for inversions",
+    ),
+]
 Level: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -80,6 +88,7 @@ def path(  # noqa: PLR0913 - one for each option
     fmax: LargestForce = 0.05,
     steps: Steps = 500,
     no_relax: NoRelax = False,
+    match: Match = False,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -100,7 +109,7 @@ def path(  # noqa: PLR0913 - one for each option
             refuse_target(file, kinds, force=force)
     ends = _one_frame(first), _one_frame(last)
     generation, check = _model_and_check(place, level, ends)
-    settings = PathSettings(images, fmax, steps, relax=not no_relax)
+    settings = PathSettings(images, fmax, steps, not no_relax, match)
     with busy_line("relaxing the ends", quiet=quiet) as update:
 
         def observe(step: int, residual: float) -> None:

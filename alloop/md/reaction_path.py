@@ -5,9 +5,9 @@ begun with the image-dependent pair potential (Smidstrup et al., J. Chem. Phys. 
 214106 (2014)), which keeps atoms apart. All images are predicted in one batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,15 @@ from alloop.core.records import Predictions
 from alloop.core.roles import Potential
 from alloop.core.settings import COUNT, setting
 from alloop.core.units import Floats
+from alloop.md.shapes import bonded_atoms
 from alloop.md.thermal_frames import relax_frame
 
 _ENDS = 0.01  # eV/Å, the largest force of relaxed ends
 _ROUGH = 5.0  # times the limit of forces, where the highest image begins to climb
 _SPRING = 1.0  # eV/Å²; stiff, so that images also stand on slopes
 _INERTIA = 0.1  # weight of an image's own orientation beside that of the one before
+_ROUNDS = 4  # of numbering like atoms
+_MOST_LIKE = 4  # atoms whose orders are all tried
 _KINK = 0.05  # Å, the standard deviation by which the first images are displaced
 _SAME = 0.05  # Å, the root mean square distance of atoms below which ends are one
 
@@ -46,6 +49,11 @@ class PathSettings:
     )
     steps: int = setting(500, "most steps of the search", **COUNT)
     relax: bool = setting(True, "whether the two ends are relaxed first")
+    match: bool = setting(
+        False,
+        "whether like atoms, such as the hydrogens of CH2, are numbered in the last "
+        "structure as in the first, so that no path turns an atom inside out",
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +106,8 @@ def find_path(
     _require_same_atoms(first, last)
     if settings.relax:
         first, last = (relax_frame(x, potential, _ENDS) for x in (first, last))
+    if settings.match:
+        last = with_matched_atoms(first, last)
     band = _Band(first, last, potential, settings.images)
     steps, converged = 0, False
     for climb in (False, True):
@@ -117,6 +127,58 @@ def find_path(
         steps=steps,
         converged=bool(converged),
     )
+
+
+def with_matched_atoms(first: Frame, last: Frame) -> Frame:
+    """Return the last structure with like atoms numbered as in the first.
+
+    Like ones are ends of bonds at one and the same atom, such as the hydrogens of CH2.
+    They are numbered so that the handedness at that atom is kept, which no path could
+    change without breaking a bond, then so that they move little: a methyl group may
+    stay a third of a turn away from the shortest way.
+    """
+    groups = list(_like_atoms(first, last))
+    numbering = np.arange(len(first))
+    for _ in range(_ROUNDS):  # the better the order, the better they lie on each other
+        positions = _aligned(last.positions[numbering], first.positions)
+        order = np.arange(len(first))
+        for places, group in groups:
+            order[group] = _best_order(first.positions, positions, places, group)
+        numbering = numbering[order]
+    return replace(last, positions=last.positions[numbering])
+
+
+def _like_atoms(first: Frame, last: Frame) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield groups of like ends of bonds, each after the atoms that it is among."""
+    bonds = [bonded_atoms(frame) for frame in (first, last)]
+    for parent in range(len(first)):
+        around = bonds[0][parent] & bonds[1][parent]
+        for element in np.unique(first.numbers[around]):
+            group = [
+                int(atom)
+                for atom in np.flatnonzero(around & (first.numbers == element))
+                if all(x[atom].sum() == 1 for x in bonds)
+            ]
+            if 1 < len(group) <= _MOST_LIKE:
+                yield [parent, *map(int, np.flatnonzero(around))], group
+
+
+def _best_order(
+    reference: Floats, positions: Floats, places: list[int], group: list[int]
+) -> list[int]:
+    """Return the order of a group of atoms that fits the reference best.
+
+    places: the atoms around, whose shape tells the handedness.
+    """
+
+    def misfit(candidate: Sequence[int]) -> tuple[float, float]:
+        order = np.arange(len(positions))
+        order[group] = candidate
+        here, there = positions[order][places], reference[places]
+        shape = np.abs(_aligned(here, there) - there).sum()
+        return round(float(shape), 1), float(np.abs(positions[order] - reference).sum())
+
+    return min((list(x) for x in permutations(group)), key=misfit)
 
 
 class _Band(NEB):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.settings import PARALLEL_COUNT, setting
-from alloop.core.units import Booleans, Integers
+from alloop.core.units import Booleans
 from alloop.md.contacts import all_pairs, closest_contact, relative_distances
 
 _BONDED = 1.3  # summed covalent radii; hydrogen bonds lie above 1.6
@@ -76,11 +76,9 @@ def open_bonds(frame: Frame) -> tuple[OpenBond, ...]:
     """
     if any(frame.pbc):
         return ()
-    bonded = _bonded_pairs(frame)
-    joined = np.zeros((len(frame), len(frame)), dtype=np.bool_)
-    joined[bonded[:, 0], bonded[:, 1]] = joined[bonded[:, 1], bonded[:, 0]] = True
+    joined = bonded_atoms(frame)
     bonds = []
-    for first, second in bonded:
+    for first, second in np.argwhere(np.triu(joined)):
         cut = joined.copy()
         cut[first, second] = cut[second, first] = False
         part = _reached_from(int(second), cut)
@@ -144,10 +142,13 @@ def proposed_shapes(
     return shapes
 
 
-def _bonded_pairs(frame: Frame) -> Integers:
+def bonded_atoms(frame: Frame) -> Booleans:
+    """Return True for pairs of atoms that are bonded (atoms, atoms)."""
     pairs = all_pairs(pack_frames([frame]))
     near = relative_distances(pairs, frame.positions) < _BONDED
-    return np.stack([pairs.first[near], pairs.second[near]], axis=1)
+    joined = np.zeros((len(frame), len(frame)), dtype=np.bool_)
+    joined[pairs.first[near], pairs.second[near]] = True
+    return joined | joined.T
 
 
 def _reached_from(atom: int, joined: Booleans) -> Booleans:

@@ -10,7 +10,7 @@ from ase.build import molecule
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.md.thermal_frames import normal_modes
-from benchmarks.accuracy.exploration import temperatures as exploration
+from benchmarks.accuracy.exploration import explorers as exploration
 from benchmarks.accuracy.uncertainty.live_limits import (
     KELVIN,
     ScoredLabels,
@@ -65,8 +65,11 @@ def test_a_molecule_without_torsions_has_no_scan_of_them(
 ) -> None:
     water = from_atoms(molecule("H2O"))
     monkeypatch.setattr(exploration, "_md_frames", lambda *_given: [water])
-    frames = exploration._test_frames(Namespace(), water, normal_modes(water, HESSIAN))
+    frames = exploration._test_frames(
+        Namespace(molecule="H2O"), water, normal_modes(water, HESSIAN)
+    )
     assert {name: len(x) for name, x in frames.items()} == {
+        "300 K": 1,
         "500 K": 1,
         "1000 K": 1,
         "stretches": 26,

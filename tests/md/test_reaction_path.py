@@ -14,7 +14,8 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.labels.direct import DirectLabeller
-from alloop.md.reaction_path import PathSettings, find_path
+from alloop.md.reaction_path import PathSettings, find_path, with_matched_atoms
+from alloop.md.shapes import bonded_atoms
 from alloop.md.thermal_frames import numerical_hessian
 from alloop.potentials.labeller_potential import LabellerPotential
 from tests.conftest import skip_without
@@ -118,3 +119,33 @@ def test_a_search_that_runs_out_of_steps_says_so() -> None:
 def test_structures_without_a_path_are_refused(last: Frame, message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_path(pair(2.05), last, DoubleWell(), PathSettings())
+
+
+@pytest.mark.parametrize("name", ["CH3CH2OH", "C3H8", "CH3COOH"])
+def test_like_atoms_are_numbered_as_in_the_first_structure(name: str) -> None:
+    first = from_atoms(molecule(name))
+    rng = np.random.default_rng(5)
+    turned = Atoms(first.numbers, first.positions)
+    turned.rotate(70, (1.0, 2.0, 3.0))
+    turned.rattle(0.02, seed=3)
+    order = np.arange(len(first))
+    for parent in np.flatnonzero(first.numbers > 1):
+        group = np.flatnonzero(bonded_atoms(first)[parent] & (first.numbers == 1))
+        order[group] = rng.permutation(group)
+    assert not np.array_equal(order, np.arange(len(first)))
+    mixed = replace(first, positions=turned.positions[order])
+    matched = with_matched_atoms(first, mixed)
+    assert matched.positions == pytest.approx(turned.positions, abs=1e-7)
+
+
+def test_handedness_comes_before_the_shortest_way() -> None:
+    first = from_atoms(molecule("CH3CH2OH"))
+    atoms = Atoms(first.numbers, first.positions)
+    atoms.set_dihedral(1, 0, 2, 3, 60.0, indices=[3])
+    bonds = bonded_atoms(first)
+    carbon = next(x for x in (0, 1) if bonds[x, 2])
+    pair = np.flatnonzero(bonds[carbon] & (first.numbers == 1))
+    swapped = atoms.positions.copy()
+    swapped[pair] = swapped[pair[::-1]]
+    matched = with_matched_atoms(first, replace(first, positions=swapped))
+    assert matched.positions == pytest.approx(atoms.positions, abs=1e-7)

@@ -8,7 +8,7 @@ A row is a live campaign on a molecule, GFN1-xTB under GFN2-xTB, with walkers at
 validation set and its examination have four times the usual number of frames. Limits
 for 90 % are made from usual numbers, drawn at random `--draws` times: whole walkers,
 half of them at each temperature. They are judged on frames that no campaign sees, those
-of `exploration.temperatures`: MD at GFN2-xTB at 500 and 1000 K from its minimum,
+of `exploration.explorers`: MD at GFN2-xTB at 500 and 1000 K from its minimum,
 rigid scans of torsions and of bonds. Ways to make them:
 
     one temperature   30 validation frames at 500 K, a limit up to far beyond them
@@ -44,7 +44,7 @@ from alloop.loop.commands import Sample
 from alloop.report.analysis.examination import counted_frames
 from alloop.scores.calibrate import conformal_quantile
 from alloop.scores.error_limits import fit_error_limits
-from benchmarks.accuracy.exploration.temperatures import (
+from benchmarks.accuracy.exploration.explorers import (
     campaign_tree,
     reference_minimum,
     run_campaign,

@@ -1,7 +1,7 @@
 """Do other candidates than those of MD at one temperature make a better model?
 
-    python -m benchmarks.accuracy.exploration.temperatures --out FOLDER
-    python -m benchmarks.accuracy.exploration.temperatures --out FOLDER --table
+    python -m benchmarks.accuracy.exploration.explorers --out FOLDER
+    python -m benchmarks.accuracy.exploration.explorers --out FOLDER --table
 
 A row is a live campaign on a molecule, GFN1-xTB under GFN2-xTB, with the same labels in
 every arm: a first generation on 80 cheap and 20 expensive ones, which all arms of a
@@ -9,9 +9,12 @@ seed share, then one round with 320 and 40. Arms differ in what is proposed in i
 the `random` ones choose without looking. Candidates cost no labels. Errors are mean
 absolute force components and the 95th percentile of a frame's largest atomic error,
 meV/Å, at GFN2-xTB on frames that no campaign sees and that were declared before: MD at
-that level at 500 K and 1000 K, and rigid scans of torsions and of bonds from its
-minimum. Survival is the share of 500 MD steps at 1000 K (0.5 fs, 16 walkers on the
-last model) before a guard rail stops a walker.
+that level at 300, 500 and 1000 K, rigid scans of torsions and of bonds from its
+minimum, torsions relaxed at fixed angles, and the path between the two lowest
+conformers that RDKit finds. What a chemist reads: the largest error of the energies of
+conformers, of relaxed torsions (both above the lowest of them) and of the path's top,
+meV. Survival is the share of 500 MD steps at 1000 K (0.5 fs, 16 walkers on the last
+model) before a guard rail stops a walker.
 
 A row (one arm, one seed) is a line in FOLDER/exploration.jsonl, written when it is
 done: what is there is skipped. The table shows medians over seeds with their range, and
@@ -27,18 +30,26 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from ase.constraints import FixInternals
+from ase.optimize import BFGS
 
 from alloop import Campaign
 from alloop.config.load import parse_campaign
+from alloop.config.starting_data import NAMES
 from alloop.config.yaml_text import dump_yaml
+from alloop.core.atoms import to_atoms
 from alloop.core.batch import pack_frames
+from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.prediction_errors import largest_force_errors, prediction_errors
 from alloop.core.records import LabelSet
 from alloop.core.seeds import random_stream
+from alloop.core.units import Floats
 from alloop.generation import Generation
 from alloop.labels.direct import DirectLabeller
+from alloop.md.conformers import smiles_conformers
 from alloop.md.dynamics import DynamicsSettings, run_dynamics
+from alloop.md.reaction_path import PathSettings, find_path
 from alloop.md.shapes import open_bonds, stretched_frame, turned_frame
 from alloop.md.thermal_frames import (
     NormalModes,
@@ -47,16 +58,26 @@ from alloop.md.thermal_frames import (
     relax_frame,
     thermal_walkers,
 )
-from alloop.potentials.labeller_potential import LabellerPotential
+from alloop.potentials.ase_calculator import PotentialCalculator
+from alloop.potentials.labeller_potential import LabelFailed, LabellerPotential
 from benchmarks.accuracy.selection.active import stage_steps
 from benchmarks.common import Row, Rows, make_parser, make_table, median_range, show
 
 _TESTS = 16_100  # the seed of the test frames, for all arms
 _TEST_FRAMES, _SPACING = 10, 25  # frames of a test walker, MD steps of 1 fs between two
 _STEPS = 500  # of a surviving walker
+SMILES: Mapping[str, str] = {
+    "ethanol": "CCO",
+    "CH3COOH": "CC(=O)O",
+    "ethylene glycol": "OCCO",
+    "butane": "CCCC",
+    "formamide": "NC=O",
+    "hydrogen peroxide": "OO",
+}
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "md": {},
     "random": {"flag": {"selection": "random"}},
+    "shapes": {"explore": {"shapes": {}}},
     "500+1000 K": {"explore": {"temperature": [500, 1000]}},
     "300+500+1000 K": {"explore": {"temperature": [300, 500, 1000]}},
     "1000 K": {"explore": {"temperature": 1000}},
@@ -85,7 +106,7 @@ def campaign_tree(
     tree: dict[str, Any] = {
         "name": "exploration",
         "seed": seed,
-        "start": [{"molecule": options.molecule}],
+        "start": [start_item(options.molecule)],
         "levels": {"cheap": "gfn1-xtb", "expensive": "gfn2-xtb"},
         "potential": {"kind": "painn"},  # of all rows
         "seeds": first,
@@ -139,9 +160,24 @@ def make_row(options: Namespace, arm: str, seed: int) -> Row:
         row[name] = {
             "mae": 1e3 * prediction_errors(predictions, labels).force_mae,
             "worst_95": 1e3 * float(np.quantile(worst, 0.95)),
+            "energy": 1e3 * profile_error(predictions.energies, labels.energies),
         }
     row["survival"] = survival(model, minimum, modes)
     return row
+
+
+def start_item(molecule: str) -> dict[str, Any]:
+    """Return the start of a molecule: by its name, or its lowest conformer."""
+    if molecule in SMILES and molecule not in NAMES:
+        return {"smiles": SMILES[molecule], "conformers": 1}
+    return {"molecule": molecule}
+
+
+def profile_error(predicted: Floats, energies: Floats) -> float:
+    """Return the largest error of energies above that of the lowest frame, eV."""
+    lowest = int(np.argmin(energies))
+    errors = (predicted - predicted[lowest]) - (energies - energies[lowest])
+    return float(np.abs(errors).max())
 
 
 def survival(model: Generation, minimum: Frame, modes: NormalModes) -> float:
@@ -166,12 +202,13 @@ def test_sets(
     options: Namespace, minimum: Frame, modes: NormalModes
 ) -> dict[str, LabelSet]:
     """Return the labelled test frames by name; made once, then read from the folder."""
-    path = options.out / f"tests-{options.molecule}-{options.frames}.npz"
+    path = options.out / f"sets-{options.molecule}-{options.frames}.npz"
     if not path.exists():
         oracle = _oracle(options)
         arrays: dict[str, Any] = {}
         for name, frames in _test_frames(options, minimum, modes).items():
             predictions = oracle.predict(pack_frames(frames))
+            arrays[f"{name}/numbers"] = frames[0].numbers
             arrays[f"{name}/positions"] = np.stack([x.positions for x in frames])
             arrays[f"{name}/energies"] = predictions.energies
             arrays[f"{name}/forces"] = predictions.forces.reshape(len(frames), -1, 3)
@@ -182,7 +219,10 @@ def test_sets(
         names = dict.fromkeys(key.split("/")[0] for key in held)
         return {
             name: LabelSet.of(
-                [replace(minimum, positions=x) for x in held[f"{name}/positions"]],
+                [
+                    replace(minimum, numbers=held[f"{name}/numbers"], positions=x)
+                    for x in held[f"{name}/positions"]
+                ],
                 held[f"{name}/energies"],
                 list(held[f"{name}/forces"]),
             )
@@ -194,9 +234,12 @@ def _test_frames(
     options: Namespace, minimum: Frame, modes: NormalModes
 ) -> dict[str, list[Frame]]:
     sets = {
+        "300 K": _md_frames(options, minimum, modes, 300.0),
         "500 K": _md_frames(options, minimum, modes, 500.0),
         "1000 K": _md_frames(options, minimum, modes, 1000.0),
         **scan_frames(minimum),
+        "relaxed torsions": relaxed_torsions(options, minimum),
+        **conformer_frames(options),
     }
     return {name: frames for name, frames in sets.items() if frames}
 
@@ -217,6 +260,53 @@ def scan_frames(minimum: Frame) -> dict[str, list[Frame]]:
             for factor in np.linspace(0.85, 1.45, 13)
         ],
     }
+
+
+def relaxed_torsions(options: Namespace, minimum: Frame) -> list[Frame]:
+    """Return scans of torsions in steps of 30°, all else relaxed at GFN2-xTB."""
+    frames = []
+    for bond in (x for x in open_bonds(minimum) if x.turns):
+        inside = ~bond.part & (np.arange(len(minimum)) != bond.fixed)
+        outside = bond.part & (np.arange(len(minimum)) != bond.moved)
+        ends = [
+            min(
+                np.flatnonzero(x).tolist(),
+                key=lambda atom: distance(minimum, atom, place),
+            )
+            for x, place in ((inside, bond.fixed), (outside, bond.moved))
+        ]
+        torsion = [ends[0], bond.fixed, bond.moved, ends[1]]
+        for angle in range(0, 360, 30):
+            atoms = to_atoms(turned_frame(minimum, bond, np.radians(angle)))
+            held = [[atoms.get_dihedral(*torsion), torsion]]
+            atoms.set_constraint(FixInternals(dihedrals_deg=held))
+            atoms.calc = PotentialCalculator(_oracle(options))
+            BFGS(atoms, logfile=None).run(fmax=0.05, steps=100)
+            frames.append(replace(minimum, positions=atoms.positions))
+    return frames
+
+
+def distance(frame: Frame, first: int, second: int) -> float:
+    """Return the distance of two atoms, Å."""
+    return float(np.linalg.norm(frame.positions[first] - frame.positions[second]))
+
+
+def conformer_frames(options: Namespace) -> dict[str, list[Frame]]:
+    """Return the relaxed conformers, and the path between the two lowest of them."""
+    if options.molecule not in SMILES:
+        return {}
+    oracle = _oracle(options)
+    shapes = smiles_conformers(SMILES[options.molecule], 20, seed=_TESTS)
+    frames = [relax_frame(frame, oracle) for frame in shapes]
+    frames.sort(key=lambda x: float(oracle.predict(pack_frames([x])).energies[0]))
+    if len(frames) < 2:
+        return {}
+    try:
+        settings = PathSettings(images=7, relax=False, match=True)
+        path = find_path(frames[0], frames[1], oracle, settings)
+    except (InputError, LabelFailed):  # two that relaxed to one; atoms too close
+        return {"conformers": frames}
+    return {"conformers": frames, "path": list(path.batch.frames())}
 
 
 def _md_frames(
@@ -254,7 +344,10 @@ def ratio_text(ours: Sequence[float], theirs: Sequence[float]) -> str:
 def show_rows(options: Namespace, rows: Rows) -> None:
     """Print a table of errors, and one of ratios to the arm `md`."""
     keys = {arm: [row_key(options, arm, seed) for seed in options.seed] for arm in ARMS}
-    tests = ("500 K", "1000 K", "torsions", "stretches")
+    tests = (
+        *("300 K", "500 K", "1000 K", "torsions", "stretches"),
+        *("relaxed torsions", "conformers", "path"),
+    )
     errors, ratios = [], []
     for arm, names in keys.items():
         pairs = [
@@ -268,7 +361,10 @@ def show_rows(options: Namespace, rows: Rows) -> None:
         for test in tests:
             if not all(test in row for pair in pairs for row in pair):
                 continue  # no bond of the molecule turns
-            for name in ("mae", "worst_95"):
+            energies = ("energy",) * (
+                test in ("relaxed torsions", "conformers", "path")
+            )
+            for name in energies or ("mae", "worst_95"):
                 column = f"{test}{', worst' * (name == 'worst_95')}"
                 ours = [row[test][name] for row, _ in pairs]
                 base = [md[test][name] for _, md in pairs]
