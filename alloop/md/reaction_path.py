@@ -23,7 +23,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.core.roles import Potential
 from alloop.core.settings import COUNT, setting
-from alloop.core.units import Floats
+from alloop.core.units import Floats, Integers
 from alloop.md.shapes import bonded_atoms
 from alloop.md.thermal_frames import relax_frame
 
@@ -139,8 +139,11 @@ def with_matched_atoms(first: Frame, last: Frame) -> Frame:
     """
     groups = list(_like_atoms(first, last))
     numbering = np.arange(len(first))
+    single = np.setdiff1d(numbering, [atom for _, group in groups for atom in group])
+    atoms = single if len(single) > 2 else numbering
     for _ in range(_ROUNDS):  # the better the order, the better they lie on each other
-        positions = _aligned(last.positions[numbering], first.positions)
+        positions = _aligned(last.positions[numbering], first.positions, atoms)
+        atoms = np.arange(len(first))
         order = np.arange(len(first))
         for places, group in groups:
             order[group] = _best_order(first.positions, positions, places, group)
@@ -244,16 +247,22 @@ class _Band(NEB):  # type: ignore[misc]
             image.calc = SinglePointCalculator(image, energy=energy, forces=force)
 
 
-def _aligned(positions: Floats, reference: Floats) -> Floats:
+def _aligned(
+    positions: Floats, reference: Floats, atoms: Integers | None = None
+) -> Floats:
     """Return positions (atoms, 3) shifted and turned onto a reference.
+
+    atoms: the indices of those that are to lie on each other, by default all.
 
     By Kabsch's algorithm (Acta Cryst. A 32, 922 (1976)), with a small weight for the
     orientation that there is: a linear reference leaves the turn about its axis open,
     and a molecule that turned at random would spoil the optimiser's velocities.
     """
-    centre = reference.mean(axis=0)
-    arms = positions - positions.mean(axis=0)
-    covariance = arms.T @ (reference - centre + _INERTIA * arms)
+    chosen = np.arange(len(positions)) if atoms is None else atoms
+    centre = reference[chosen].mean(axis=0)
+    arms = positions - positions[chosen].mean(axis=0)
+    goal = reference - centre + _INERTIA * arms
+    covariance = arms[chosen].T @ goal[chosen]
     left, _, right = np.linalg.svd(covariance)
     handedness = np.sign(np.linalg.det(left @ right))
     rotation = left @ np.diag([1.0, 1.0, handedness]) @ right
