@@ -18,7 +18,7 @@ model) before a guard rail stops a walker.
 
 A row (one arm, one seed) is a line in FOLDER/exploration.jsonl, written when it is
 done: what is there is skipped. The table shows medians over seeds with their range, and
-ratios to the arm `md`, paired by seed, as geometric means with their range.
+ratios to the arm --base, paired by seed, as geometric means with their range.
 """
 
 from argparse import Namespace
@@ -342,7 +342,7 @@ def ratio_text(ours: Sequence[float], theirs: Sequence[float]) -> str:
 
 
 def show_rows(options: Namespace, rows: Rows) -> None:
-    """Print a table of errors, and one of ratios to the arm `md`."""
+    """Print a table of errors, and one of ratios to the arm that is the base."""
     keys = {arm: [row_key(options, arm, seed) for seed in options.seed] for arm in ARMS}
     tests = (
         *("300 K", "500 K", "1000 K", "torsions", "stretches"),
@@ -352,7 +352,7 @@ def show_rows(options: Namespace, rows: Rows) -> None:
     for arm, names in keys.items():
         pairs = [
             (rows[x], rows[y])
-            for x, y in zip(names, keys["md"], strict=True)
+            for x, y in zip(names, keys[options.base], strict=True)
             if x in rows and y in rows
         ]
         if not pairs:
@@ -374,7 +374,7 @@ def show_rows(options: Namespace, rows: Rows) -> None:
         errors.append(lines[0])
         ratios.append(lines[1])
     show(make_table("errors, meV/Å: median (range)", errors))
-    show(make_table("ratios to `md`: geometric mean (range)", ratios))
+    show(make_table(f"ratios to `{options.base}`: geometric mean (range)", ratios))
 
 
 def _range_text(values: Sequence[float]) -> str:
@@ -393,6 +393,7 @@ def main() -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, help="the folder of the rows")
     add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    add("--base", choices=list(ARMS), default="md", help="the arm that ratios are to")
     add("--molecule", default="ethanol", help="its name, or that of ASE's G2 set")
     add("--seed", type=int, nargs="+", default=list(range(3)))
     add("--cheap", type=int, default=400, help="cheap labels")
