@@ -234,7 +234,7 @@ class Campaign:
         The first is the one to quote. Energies in eV, forces in eV/Å;
         `pandas.DataFrame` takes the list.
         """
-        return [asdict(found) for found in measured_errors(self.history())]
+        return [asdict(errors) for errors in measured_errors(self.history())]
 
     def learning_curve(self) -> list[dict[str, Any]]:
         """Return labels, costs and errors of all generations, a mapping for each.
@@ -341,10 +341,11 @@ class Campaign:
         model, state = self.model(generation), self.history().state
         if generation is None:
             warn_of_unaccepted(state)
-        whole = replace(model, domain=self.domain(model))
-        made = whole.calculator(outside=outside, threads=threads, compile=compile)
-        made.source = f"{self.setup.name}, {generation_sentence(state, generation)}"
-        return made
+        model = replace(model, domain=self.domain(model))
+        calculator = model.calculator(outside=outside, threads=threads, compile=compile)
+        source = f"{self.setup.name}, {generation_sentence(state, generation)}"
+        calculator.source = source
+        return calculator
 
     def domain(self, model: Generation) -> Domain:
         """Return the training domain of a generation.
@@ -478,8 +479,8 @@ class Campaign:
 
 def _control_histories(store: Path) -> dict[str, History]:
     """Return the histories of a campaign's controls by name."""
-    found = controls.control_stores(store)
-    return {name: read_history(path) for name, path in found.items()}
+    stores = controls.control_stores(store)
+    return {name: read_history(path) for name, path in stores.items()}
 
 
 def _notebook_page(store: Path) -> str:
@@ -491,6 +492,6 @@ def _notebook_page(store: Path) -> str:
 
 def _checked_parts(*parts: Any) -> CallerParts:
     """Return a user's potential, scorer, selector and policy, each fit for its role."""
-    own = OwnParts(*parts)
-    refuse_unfit_parts(own)
-    return CallerParts(own=own)
+    user_parts = OwnParts(*parts)
+    refuse_unfit_parts(user_parts)
+    return CallerParts(own=user_parts)

@@ -16,14 +16,11 @@ from alloop.config.checks.plan_checks import (
 )
 from alloop.config.checks.training_checks import coverage_problems, reference_problems
 from alloop.config.checks.validate import known_kinds, validate_tree
+from alloop.config.molecules import element_symbols
 from alloop.config.sections.plan import Plan
 from alloop.config.sections.potentials import Ready
 from alloop.config.setup import Setup
-from alloop.config.starting_data import (
-    element_symbols,
-    read_starting_data,
-    read_supplied_sets,
-)
+from alloop.config.starting_data import read_starting_data, read_supplied_sets
 from alloop.config.yaml_text import (
     ConfigError,
     Problem,

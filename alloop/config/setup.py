@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from alloop.config import build
 from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.cluster import cluster_plan
+from alloop.config.molecules import molecule_names
 from alloop.config.sections.clusters import Address, BatchSystem
 from alloop.config.sections.plan import Plan
-from alloop.config.starting_data import molecule_names, replays, same_labels
+from alloop.config.starting_data import replays, same_labels
 from alloop.config.yaml_text import (
     ConfigError,
     Problem,

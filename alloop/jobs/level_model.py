@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alloop.config.load import parse_level
-from alloop.config.starting_data import element_symbols, start_problems
+from alloop.config.molecules import element_symbols, start_problems
 from alloop.config.yaml_text import parse_yaml, read_yaml_text
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError

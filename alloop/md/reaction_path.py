@@ -177,9 +177,9 @@ def _best_order(
     def misfit(candidate: Sequence[int]) -> tuple[float, float]:
         order = np.arange(len(positions))
         order[group] = candidate
-        here, there = positions[order][places], reference[places]
-        shape = np.abs(_aligned(here, there) - there).sum()
-        return round(float(shape), 1), float(np.abs(positions[order] - reference).sum())
+        group_shape, goal = positions[order][places], reference[places]
+        off = np.abs(_aligned(group_shape, goal) - goal).sum()
+        return round(float(off), 1), float(np.abs(positions[order] - reference).sum())
 
     return min((list(x) for x in permutations(group)), key=misfit)
 

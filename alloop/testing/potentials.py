@@ -81,15 +81,15 @@ def check_predictions(
     before = batch.positions.copy()
     said = potential.predict(batch, descriptors=descriptors)
     again = potential.predict(batch, descriptors=descriptors)
-    kept = np.array_equal(batch.positions, before)
-    require(kept, "predict changed the positions")
+    unchanged = np.array_equal(batch.positions, before)
+    require(unchanged, "predict changed the positions")
     atoms = len(batch.numbers)
     require_shape("energies", said.energies, (len(batch),))
     require_shape("forces", said.forces, (atoms, 3))
     require_equal_bits("a repeated prediction", said, again)
     if descriptors:
-        found = np.zeros(0) if said.descriptors is None else said.descriptors
-        require_shape("descriptors", found, (atoms, found.shape[-1]))
+        described = np.zeros(0) if said.descriptors is None else said.descriptors
+        require_shape("descriptors", described, (atoms, described.shape[-1]))
 
 
 def check_atom_energies(
@@ -104,11 +104,11 @@ def check_atom_energies(
     require_shape("energies of atoms", atoms, (len(batch.numbers),))
     energies = potential.predict(batch).energies
     for index, (first, last) in enumerate(pairwise(batch.offsets)):
-        own = atoms[first:last]
-        off = abs(own.sum() - energies[index])
+        parts = atoms[first:last]
+        off = abs(parts.sum() - energies[index])
         require(
-            off <= tolerance * max(1.0, float(np.abs(own).sum())),
-            f"energies of atoms sum to {own.sum():.8g} eV, the frame has "
+            off <= tolerance * max(1.0, float(np.abs(parts).sum())),
+            f"energies of atoms sum to {parts.sum():.8g} eV, the frame has "
             f"{energies[index]:.8g} eV",
         )
 
@@ -244,10 +244,10 @@ def check_far_molecules(
     Frames with a charge, a spin or a cell are left out: there the sum need not hold.
     """
     for frame in closed_shell_molecules(frames):
-        one = potential.predict(pack_frames([frame]))
-        two = potential.predict(pack_frames([molecule_pair(frame, apart)]))
-        expected = Predictions(2 * one.energies, np.tile(one.forces, (2, 1)))
-        require_same("the distance between far molecules", two, expected, tolerance)
+        single = potential.predict(pack_frames([frame]))
+        pair = potential.predict(pack_frames([molecule_pair(frame, apart)]))
+        expected = Predictions(2 * single.energies, np.tile(single.forces, (2, 1)))
+        require_same("the distance between far molecules", pair, expected, tolerance)
 
 
 def check_cutoff(
@@ -275,8 +275,8 @@ def check_stored(potential: Storable, frames: Sequence[Frame]) -> None:
     restored = restore_potential(checkpoint_from_bytes(blob)).predict(
         batch, descriptors=True
     )
-    whole = potential.predict(batch, descriptors=True)
-    require_equal_bits("the stored and restored potential", restored, whole)
+    original = potential.predict(batch, descriptors=True)
+    require_equal_bits("the stored and restored potential", restored, original)
 
 
 def strained_copies(frame: Frame, strains: Floats) -> Batch:

@@ -93,12 +93,12 @@ def check_scorer(
     )
     batch = pack_frames(frames)
     predictions = potential.predict(batch, descriptors=True)
-    wanted = fitted.score(batch, predictions)
+    surprise = fitted.score(batch, predictions)
     for other, sentence in (
         (again, "the same fit gives another surprise"),
         (restored, "the restored scorer gives another surprise"),
     ):
-        require(np.array_equal(other.score(batch, predictions), wanted), sentence)
+        require(np.array_equal(other.score(batch, predictions), surprise), sentence)
 
 
 def check_fitted_scorer(
@@ -117,15 +117,15 @@ def check_fitted_scorer(
         return scorer.score(batch, potential.predict(batch, descriptors=True))
 
     batch, other, _ = shuffled_atoms(frames)
-    found = surprise(batch)
-    require_shape("surprise", found, (len(batch),))
-    limit = tolerance * max(1.0, float(np.abs(found).max(initial=0.0)))
+    values = surprise(batch)
+    require_shape("surprise", values, (len(batch),))
+    limit = tolerance * max(1.0, float(np.abs(values).max(initial=0.0)))
     single = np.array([surprise(pack_frames([frame]))[0] for frame in frames])
-    require_close("surprise depends on the other frames", single, found, limit)
+    require_close("surprise depends on the other frames", single, values, limit)
     backwards = surprise(pack_frames(frames[::-1]))[::-1]
-    require_close("surprise depends on the order of frames", backwards, found, limit)
+    require_close("surprise depends on the order of frames", backwards, values, limit)
     require_close(
-        "surprise depends on the order of atoms", surprise(other), found, limit
+        "surprise depends on the order of atoms", surprise(other), values, limit
     )
 
 
@@ -139,11 +139,16 @@ def check_selector(selector: Selector, candidates: Sequence[Candidate]) -> None:
     middle = float(np.median([candidate.surprise for candidate in candidates]))
     third = len(candidates) // 3
     points = np.array([candidate.descriptor for candidate in candidates])
-    for known, new in ((points[:0], candidates), (points[:third], candidates[third:])):
+    for landmarks, new in (
+        (points[:0], candidates),
+        (points[:third], candidates[third:]),
+    ):
         quotas = (0, 1, len(new) // 2, len(new), len(new) + 3)
         for quota, threshold in itertools.product(quotas, (None, middle)):
             picks = [
-                selector.select(new, known, quota, random_stream(0, name), threshold)
+                selector.select(
+                    new, landmarks, quota, random_stream(0, name), threshold
+                )
                 for name in ["testing/selector"] * 2
             ]
             _check_selected(picks[0], quota, len(new))

@@ -19,8 +19,8 @@ from alloop.config import (
 )
 from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.load import parse_level
+from alloop.config.molecules import start_problems
 from alloop.config.sections.levels import Gate, Pyscf
-from alloop.config.starting_data import start_problems
 from alloop.config.yaml_text import collect_fragments, parse_yaml
 from alloop.core.atoms import from_atoms
 from alloop.core.doubts import Doubt

@@ -35,7 +35,7 @@ from ase.optimize import BFGS
 
 from alloop import Campaign
 from alloop.config.load import parse_campaign
-from alloop.config.starting_data import NAMES
+from alloop.config.molecules import NAMES
 from alloop.config.yaml_text import dump_yaml
 from alloop.core.atoms import to_atoms
 from alloop.core.batch import pack_frames
