@@ -257,9 +257,11 @@ def _as_it_was(tree: Tree, where: str) -> Tree:
     """Return the configuration of a store, updated to the present format.
 
     Networks of older stores have no repulsion, learn nothing from stress, and all
-    generations take as many steps.
+    generations take as many steps; MD alone proposes frames.
     """
     tree = rename_test_section(tree, where)
+    if isinstance(tree.get("explore"), dict):
+        tree = {**tree, "explore": {"shapes": None, **tree["explore"]}}
     training = tree.get("training")
     if isinstance(training, dict):
         training = {"stress": 0.0, "last": 1.0, **training}

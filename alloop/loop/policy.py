@@ -410,6 +410,7 @@ def explore_commands(state: LoopState, rules: Rules) -> tuple[Explore, ...]:
         )
         for turn, (explorer, share) in enumerate(others, 1)
         for command in commands
+        if not all(any(walker.frame.pbc) for walker in command.walkers)
     )
 
 

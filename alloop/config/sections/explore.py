@@ -65,7 +65,7 @@ class Moves(Section):
     )
     guards: Guards = Guards()
     shapes: Shapes | None = Field(
-        None, description="shapes that are proposed beside the frames of MD, or null"
+        Shapes(), description="shapes that are proposed beside MD's frames; null: none"
     )
 
     @property
