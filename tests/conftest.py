@@ -40,8 +40,8 @@ levels:
   expensive: {kind: toy}
 validation: {frames: 6, temperature: 400, each: 2, spacing: 5, examination: 0}
 seeds: {cheap: 16, expensive: 6, temperature: 400}
-explore:
-  {walkers: 4, batch: 2, steps: 40, piece: 20, stride: 5, temperature: 400, shapes: null}
+explore: {walkers: 4, batch: 2, steps: 40, piece: 20, stride: 5, temperature: 400,
+  shapes: null}
 potential: {kind: pairwise}
 training: {kind: asteroid, bias: plain, every: 4}
 budget: {cheap: 36, expensive: 14}

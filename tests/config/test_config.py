@@ -405,7 +405,7 @@ def test_all_mistakes_are_shown_at_once_with_the_nearest_right_key(
         "name": "letters, digits",
         "sed": "did you mean `seed`?",
         "start.0.spn": "did you mean `spin`?",
-        "start.1": "expected molecule | smiles | file | labels | store, got the keys molecul",
+        "start.1": "expected molecule | smiles | file | labels | store, got the keys",
         "start.2": "expected a structure file, no.xyz is not there",
         "start.3": "there is no element `Q` in `H2Q`",
         "validation.frames": "at least 0 (frames",
