@@ -12,6 +12,8 @@ import pytest
 import zarr
 from ase.io import read as read_atoms
 
+from alloop.campaign import Campaign
+from alloop.config.load import parse_campaign
 from alloop.core.records import Label
 from alloop.export import Choice, write_export
 from alloop.history.reader import CODEC, read_history
@@ -19,7 +21,7 @@ from alloop.loop import events as e
 from alloop.store.archive import Archive
 from alloop.store.doctor import verify_store
 from alloop.store.root import FORMAT
-from tests.conftest import replay
+from tests.conftest import TOY, replay
 
 GOLDEN = Path(__file__).parent / "golden"
 RECORDS = {"format1": 28, "format2": 28, "format3": 30}
@@ -93,3 +95,12 @@ def test_a_store_may_move(store: Path, tmp_path: Path) -> None:
     assert [x.time for x in after.entries] == times
     assert after.label_index.labels.keys() == before.label_index.labels.keys()
     Archive.open(moved, CODEC, "w").close()
+
+
+def test_a_campaign_that_began_without_shapes_goes_on_without(store: Path) -> None:
+    setup = Campaign.from_store(store).setup
+    assert setup.rules.shapes is None
+    assert setup.worker_settings.shapes is None
+    assert parse_campaign(TOY, store.parent).rules.shapes is None
+    usual = TOY.replace(",\n  shapes: null", "")
+    assert parse_campaign(usual, store.parent).rules.shapes is not None
