@@ -1,4 +1,4 @@
-"""Shapes that MD rarely reaches: bonds turned and bonds stretched. Pure numpy.
+"""Shapes that MD rarely reaches: bonds turned, stretched and bent. Pure numpy.
 
 Frames are made from thermal ones, so that what is learned of a barrier or a long bond
 holds for a molecule in motion, and not for its minimum alone.
@@ -12,7 +12,7 @@ from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.settings import PARALLEL_COUNT, setting
-from alloop.core.units import Booleans
+from alloop.core.units import Booleans, Floats
 from alloop.md.contacts import all_pairs, closest_contact, relative_distances
 
 _BONDED = 1.3  # summed covalent radii; hydrogen bonds lie above 1.6
@@ -21,7 +21,7 @@ _CLASH = 0.7  # summed covalent radii; the shortest bonds lie at 0.85
 
 @dataclass(frozen=True, slots=True)
 class ShapeSettings:
-    """The shapes that are proposed: by turning and stretching bonds outside rings."""
+    """The shapes that are proposed: bonds outside rings turned, stretched and bent."""
 
     share: float = setting(
         0.3, "share of a round's labels of flagged frames for these", gt=0, lt=1
@@ -37,6 +37,13 @@ class ShapeSettings:
     )
     longest: float = setting(
         1.5, "longest length of a bond, as a multiple of that in the frame", ge=1, le=3
+    )
+    bend: float = setting(
+        0.0,
+        "largest angle by which a bond is bent, degrees; 0: none is, and no atom moves "
+        "through the plane of its three neighbours",
+        ge=0,
+        le=180,
     )
     energy: float = setting(
         5.0,
@@ -113,6 +120,41 @@ def stretched_frame(frame: Frame, bond: OpenBond, factor: float) -> Frame:
     )
 
 
+def bent_frame(frame: Frame, bond: OpenBond, angle: float, axis: Floats) -> Frame:
+    """Return the frame with the moved part turned about the bond's fixed atom.
+
+    angle in rad; axis (3,): any direction, of which the part across the bond counts.
+    """
+    origin = frame.positions[bond.fixed]
+    arm = frame.positions[bond.moved] - origin
+    across = np.cross(arm, axis)
+    k = across / np.linalg.norm(across)
+    r = frame.positions - origin
+    along = (r @ k)[:, None] * k  # Rodrigues' formula
+    turned = along + np.cos(angle) * (r - along) + np.sin(angle) * np.cross(k, r)
+    positions = np.where(bond.part[:, None], origin + turned, frame.positions)
+    return replace(frame, positions=positions)
+
+
+def pyramids(frame: Frame) -> tuple[int, ...]:
+    """Return the atoms with three bonds, such as the nitrogen of an amine."""
+    return tuple(map(int, np.flatnonzero(bonded_atoms(frame).sum(axis=1) == 3)))
+
+
+def flattened_frame(frame: Frame, atom: int, height: float) -> Frame:
+    """Return the frame with an atom moved across the plane of its three neighbours.
+
+    height: as a multiple of its height above them; -1 inverts the pyramid.
+    """
+    corners = frame.positions[np.flatnonzero(bonded_atoms(frame)[atom])]
+    normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
+    normal = normal / np.linalg.norm(normal)
+    above = (frame.positions[atom] - corners[0]) @ normal
+    positions = np.array(frame.positions)
+    positions[atom] += (height - 1.0) * above * normal
+    return replace(frame, positions=positions)
+
+
 def proposed_shapes(
     frame: Frame, settings: ShapeSettings, rng: np.random.Generator
 ) -> list[Frame]:
@@ -122,6 +164,8 @@ def proposed_shapes(
     well; in the others each bond that turns does so with a chance of one half, so that
     several turn at once. A frame without bonds outside rings gives none.
     """
+    if settings.bend:
+        return _bent_shapes(frame, settings, rng)
     bonds = open_bonds(frame)
     turning = [bond for bond in bonds if bond.turns]
     shapes = []
@@ -137,6 +181,28 @@ def proposed_shapes(
         if stretched:
             factor = rng.uniform(settings.shortest, settings.longest)
             shape = stretched_frame(shape, bonds[rng.integers(len(bonds))], factor)
+        if closest_contact(shape) >= _CLASH:
+            shapes.append(shape)
+    return shapes
+
+
+def _bent_shapes(
+    frame: Frame, settings: ShapeSettings, rng: np.random.Generator
+) -> list[Frame]:
+    """Return as many shapes again, bent or flattened, some of them stretched too."""
+    shapes = proposed_shapes(frame, replace(settings, bend=0.0), rng)
+    bonds, peaks = open_bonds(frame), pyramids(frame)
+    for number in range(settings.proposals if bonds else 0):
+        if peaks and number % 2:
+            shape = flattened_frame(
+                frame, peaks[rng.integers(len(peaks))], rng.uniform(-1.0, 1.0)
+            )
+        else:
+            bond = bonds[rng.integers(len(bonds))]
+            angle = np.radians(rng.uniform(0.0, settings.bend))
+            shape = bent_frame(frame, bond, angle, rng.normal(size=3))
+            factor = rng.uniform(1.0, 1.0 + 0.5 * (settings.longest - 1.0))
+            shape = stretched_frame(shape, bond, factor)
         if closest_contact(shape) >= _CLASH:
             shapes.append(shape)
     return shapes

@@ -11,8 +11,11 @@ from alloop.core.frame import Frame
 from alloop.md.contacts import closest_contact
 from alloop.md.shapes import (
     ShapeSettings,
+    bent_frame,
+    flattened_frame,
     open_bonds,
     proposed_shapes,
+    pyramids,
     stretched_frame,
     turned_frame,
 )
@@ -118,3 +121,58 @@ def test_atoms_never_clash_in_shapes(name: str) -> None:
 def test_limits_of_shapes_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(InputError, match="expected `shortest` below `longest`"):
         ShapeSettings(shortest=1.0, longest=1.0)
+
+
+def test_a_bent_bond_keeps_its_length_and_bends_by_the_angle(ethanol: Frame) -> None:
+    rng = np.random.default_rng(2)
+    for bond in open_bonds(ethanol):
+        bent = bent_frame(ethanol, bond, np.radians(35.0), rng.normal(size=3))
+        arms = [
+            x.positions[bond.moved] - x.positions[bond.fixed] for x in (ethanol, bent)
+        ]
+        lengths = [np.linalg.norm(arm) for arm in arms]
+        assert lengths[0] == pytest.approx(lengths[1], abs=1e-7)
+        cosine = arms[0] @ arms[1] / (lengths[0] * lengths[1])
+        assert np.degrees(np.arccos(cosine)) == pytest.approx(35.0, abs=1e-4)
+        moved = atoms_of(ethanol)[bond.part].get_all_distances()
+        assert atoms_of(bent)[bond.part].get_all_distances() == pytest.approx(moved)
+        assert (bent.positions[~bond.part] == ethanol.positions[~bond.part]).all()
+
+
+@pytest.mark.parametrize("height", [1.0, 0.0, -1.0])
+def test_ammonia_goes_through_the_plane_of_its_hydrogens(height: float) -> None:
+    ammonia = from_atoms(molecule("NH3"))
+    assert pyramids(ammonia) == (0,)
+    moved = flattened_frame(ammonia, 0, height)
+    plane = ammonia.positions[1:].mean(axis=0)
+    before, after = (x.positions[0] - plane for x in (ammonia, moved))
+    assert after == pytest.approx(height * before, abs=1e-5)
+    assert (moved.positions[1:] == ammonia.positions[1:]).all()
+
+
+def test_bends_come_on_top_of_the_other_shapes() -> None:
+    ammonia = from_atoms(molecule("NH3"))
+    few, more = (
+        proposed_shapes(ammonia, settings, np.random.default_rng(0))
+        for settings in (
+            ShapeSettings(proposals=40),
+            ShapeSettings(proposals=40, bend=60.0),
+        )
+    )
+    assert [x.id for x in more[: len(few)]] == [x.id for x in few]
+    heights = [abs(flatness(x)) for x in more[len(few) :]]
+    assert min(heights) < 0.05  # planar
+    cyanide = from_atoms(Atoms("HCN", [[0, 0, -1.07], [0, 0, 0], [0, 0, 1.15]]))
+    settings = ShapeSettings(proposals=400, bend=180.0)
+    shapes = proposed_shapes(cyanide, settings, np.random.default_rng(0))
+    nearer = [
+        atoms_of(x).get_distance(0, 2) < atoms_of(x).get_distance(0, 1) for x in shapes
+    ]
+    assert any(nearer)  # the hydrogen at the nitrogen
+
+
+def flatness(frame: Frame) -> float:
+    """The height of ammonia's nitrogen above its hydrogens, Å."""
+    first, second, third = frame.positions[1:]
+    normal = np.cross(second - first, third - first)
+    return float((frame.positions[0] - first) @ normal / np.linalg.norm(normal))
