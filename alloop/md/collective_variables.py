@@ -180,8 +180,8 @@ class WalkerVariables:
     a row's value goes in the flat array of all values; of_places (places,): the slot of
     each place. order (places,) sorts places by their atom; touched: the atoms that
     have some, offsets: of their places. periods (walkers, variables): 0 without; used
-    (walkers, variables): 1 where a walker has this variable, else 0; widths: see
-    `walker_variables`. atoms: the number of all.
+    (walkers, variables): 1 where a walker has this variable, else 0. atom_offsets
+    (walkers + 1,) of all atoms, owner (atoms,): their walkers.
     """
 
     groups: tuple[tuple[CollectiveVariable, slice, tuple[int, int]], ...]
@@ -193,6 +193,8 @@ class WalkerVariables:
     offsets: Integers
     periods: Floats
     used: Floats
+    atom_offsets: Integers
+    owner: Integers
 
     def evaluate(self, positions: Floats) -> tuple[Floats, Floats]:
         """Return values (walkers, variables) and gradients (places, 3).
@@ -279,6 +281,8 @@ def walker_variables(
         offsets=place(np.concatenate([[0], np.cumsum(counts)])),
         periods=place(periods),
         used=place(np.array(used)),
+        atom_offsets=place(batch.offsets),
+        owner=place(batch.frame_index),
     )
 
 
