@@ -35,7 +35,7 @@ def hills_free_energy(
     molecules = np.full(len(points), molecule)
     bias, _ = hills.evaluate(points, molecules, everywhere)
     free: Floats = -factor / (factor - 1.0) * bias
-    return free - free.min()
+    return free - float(free.min())
 
 
 def weighted_free_energy(
@@ -50,7 +50,7 @@ def weighted_free_energy(
     sums, _ = np.histogram(values, edges, weights=weights)
     with np.errstate(divide="ignore"):
         free: Floats = -BOLTZMANN * temperature * np.log(sums / np.diff(edges))
-    return free - free.min()
+    return free - float(free.min())
 
 
 def window_free_energy(  # noqa: PLR0913 - a sample, its windows and the bins

@@ -33,6 +33,7 @@ from alloop.md.collective_variables import (
     walker_variables,
 )
 from alloop.md.dynamics import DynamicsSettings, run_dynamics
+from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import Guards
 from alloop.md.integrate import maxwell_boltzmann
 from alloop.models.network import build_network
@@ -281,7 +282,7 @@ def test_hills_drive_walkers_further(water: Frame, potential: Potential) -> None
             walkers, {0: [Distance((0, 1))]}, settings, temperature=KELVIN
         )
 
-        def see(frames: object, lengths: list[Floats] = lengths) -> None:
+        def see(frames: ScoredFrames, lengths: list[Floats] = lengths) -> None:
             x = frames.batch.positions.reshape(-1, 3, 3)
             lengths.append(np.linalg.norm(x[:, 1] - x[:, 0], axis=1))
 

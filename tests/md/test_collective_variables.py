@@ -28,7 +28,7 @@ from alloop.md.collective_variables import (
     walker_variables,
 )
 
-VARIABLES = [
+VARIABLES: list[CollectiveVariable] = [
     Distance((0, 1)),
     DistanceDifference((0, 1, 2)),
     Angle((0, 1, 2)),
