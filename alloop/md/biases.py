@@ -262,11 +262,11 @@ class Metadynamics:
             return
         values, _ = self.variables.evaluate(batch.positions)
         energies, _ = self._evaluate(values)
-        tempered = BOLTZMANN * (self.settings.factor - 1.0) * self.temperatures
-        heights = self.settings.height * library(values).exp(-energies / tempered)
-        chosen = self.place(moving) & (self.variables.used[:, 0] > 0.0)
-        made = Hills(values, heights, self.widths, self.molecules)
-        self.hills = self.hills.joined(made.moved(lambda array: array[chosen]))
+        scale = BOLTZMANN * (self.settings.factor - 1.0) * self.temperatures  # k_B ΔT
+        heights = self.settings.height * library(values).exp(-energies / scale)
+        makers = self.place(moving) & (self.variables.used[:, 0] > 0.0)
+        hills = Hills(values, heights, self.widths, self.molecules)
+        self.hills = self.hills.joined(hills.moved(lambda array: array[makers]))
 
     def _evaluate(self, values: Floats) -> tuple[Floats, Floats]:
         return self.hills.evaluate(values, self.molecules, self.variables.periods)

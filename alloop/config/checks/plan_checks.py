@@ -50,6 +50,7 @@ def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
         ),
         (_stopping_problems, {"stop", "validation"}),
         (_limit_problems, {"flag", "validation"}),
+        (_share_problems, {"explore"}),
     )
     for check, sections in checks:
         if not sections & broken:
@@ -68,6 +69,21 @@ def too_few_per_molecule(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem
     if labels < starts:
         text = f"expected a label for each of {starts} starts, got {labels}"
         yield Problem("seeds.expensive", text)
+
+
+def _share_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield a problem if nothing is left for the frames of MD."""
+    shapes, metadynamics = plan.explore.shapes, plan.explore.metadynamics
+    if shapes is None or metadynamics is None:
+        return
+    before, share = shapes.build().share, metadynamics.build().share
+    if before + share < 1.0:
+        return
+    text = (
+        "expected a `share` that leaves some labels to MD beside `shapes` with "
+        f"{before:g}, got {share:g}"
+    )
+    yield Problem("explore.metadynamics.share", text)
 
 
 def pressure_problems(
