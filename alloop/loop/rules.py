@@ -257,8 +257,9 @@ class Rules:
 
     def explorer_steps(self, explorer: Explorer) -> int:
         """Return the MD steps of another explorer than MD on each walker of a round."""
-        biased = self.metadynamics if explorer == "metadynamics" else None
-        return 0 if biased is None else biased.steps
+        if self.metadynamics is None or explorer not in self.shares:
+            return 0
+        return self.metadynamics.steps if explorer == "metadynamics" else 0
 
     def barred_doubts(self, fidelity: Fidelity) -> frozenset[Doubt]:
         """Return the doubts that keep a label of the fidelity out of all learning."""
