@@ -15,12 +15,19 @@ molecule; it is no gradient then. What goes wrong all the same ends at the guard
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from alloop.core.arrays import Place, library, on_host, segment_maxima, to_numpy
+from alloop.core.arrays import (
+    Place,
+    array_like,
+    library,
+    on_host,
+    segment_maxima,
+    to_numpy,
+)
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
@@ -168,14 +175,18 @@ class Hills:
         grow as points times hills.
         """
         functions = library(values)
-        difference = values[:, None] - self.centres[None]
-        reduced = nearest_difference(difference, periods[:, None]) / self.widths
+        reduced = []
+        for d in range(values.shape[1]):  # sums over a short last axis are slow
+            off = values[:, None, d] - self.centres[:, d]
+            off = nearest_difference(off, periods[:, None, d])
+            reduced.append(off / self.widths[:, d])
+        squares = sum(z * z for z in reduced)
         shared = molecules[:, None] == self.molecules
-        terms = (
-            self.heights * functions.exp(-0.5 * (reduced * reduced).sum(-1)) * shared
-        )
-        slopes = -(terms[:, :, None] * (reduced / self.widths)).sum(1)
-        return terms.sum(1), slopes
+        terms = self.heights * functions.exp(-0.5 * squares) * shared
+        slopes = [
+            -(terms * z / self.widths[:, d]).sum(1) for d, z in enumerate(reduced)
+        ]
+        return terms.sum(1), functions.stack(slopes, 1)
 
 
 @dataclass(slots=True, eq=False)
@@ -196,7 +207,6 @@ class Metadynamics:
     widths: Floats
     molecules: Integers
     hills: Hills
-    place: Place = field(default=on_host)
 
     @classmethod
     def of(
@@ -227,7 +237,7 @@ class Metadynamics:
         rows = [tuple(variables.get(walker.molecule, ())) for walker in walkers]
         batch = pack_frames([walker.frame for walker in walkers])
         placed = walker_variables(batch, rows, place)
-        columns = placed.used.shape[1]
+        columns, put = placed.used.shape[1], placed.place
         hills = Hills.none(columns) if hills is None else hills
         if hills.centres.shape[1] != columns:
             raise InputError(
@@ -240,11 +250,10 @@ class Metadynamics:
         return cls(
             variables=placed,
             settings=settings,
-            temperatures=place(np.array(kelvin)),
-            widths=place(widths),
-            molecules=place(np.array([walker.molecule for walker in walkers])),
-            hills=hills.moved(place),
-            place=place,
+            temperatures=put(np.array(kelvin)),
+            widths=put(widths),
+            molecules=put(np.array([walker.molecule for walker in walkers])),
+            hills=hills.moved(put),
         )
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:  # noqa: ARG002
@@ -252,8 +261,8 @@ class Metadynamics:
         values, gradients = self.variables.evaluate(batch.positions)
         energies, slopes = self._evaluate(values)
         forces = self.variables.forces(batch.positions, gradients, slopes)
-        return Predictions(
-            energies, capped_forces(self.variables, forces, self.settings.force)
+        return _predictions(
+            self.variables, batch, energies, forces, self.settings.force
         )
 
     def adapt(self, step: int, batch: Batch, moving: Booleans) -> None:
@@ -264,7 +273,7 @@ class Metadynamics:
         energies, _ = self._evaluate(values)
         scale = BOLTZMANN * (self.settings.factor - 1.0) * self.temperatures  # k_B ΔT
         heights = self.settings.height * library(values).exp(-energies / scale)
-        makers = self.place(moving) & (self.variables.used[:, 0] > 0.0)
+        makers = self.variables.place(moving) & (self.variables.used[:, 0] > 0.0)
         hills = Hills(values, heights, self.widths, self.molecules)
         self.hills = self.hills.joined(hills.moved(lambda array: array[makers]))
 
@@ -276,9 +285,10 @@ class Metadynamics:
 class HarmonicWindows:
     """A harmonic window for each walker: Σ k (s - centre)² / 2.
 
-    centres and stiffness (walkers, variables), k in eV per squared unit, kept where the
-    variables are. force in eV/Å: the largest on an atom, None without a limit; where it
-    acts, the walker is in no harmonic window, and `window_free_energy` is wrong.
+    centres and stiffness (walkers, variables), k in eV per squared unit, brought to the
+    variables by `variables.place`. force in eV/Å: the largest on an atom, None without
+    a limit; where it acts, the walker is in no harmonic window, and
+    `window_free_energy` is wrong.
     """
 
     variables: WalkerVariables
@@ -293,16 +303,17 @@ class HarmonicWindows:
         slopes = self.stiffness * off * self.variables.used
         energies = 0.5 * (slopes * off).sum(1)
         forces = self.variables.forces(batch.positions, gradients, slopes)
-        return Predictions(energies, capped_forces(self.variables, forces, self.force))
+        return _predictions(self.variables, batch, energies, forces, self.force)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Walls:
     """Half parabolas that keep variables between limits: k (s - limit)² / 2 beyond.
 
-    lower and upper (walkers, variables), infinite where there is none; stiffness: k in
-    eV per squared unit; kept where the variables are. force in eV/Å: the largest on an
-    atom. Raises InputError for a limit of a torsion, which has no beyond.
+    lower and upper (walkers, variables), infinite where there is none, brought to the
+    variables by `variables.place`; stiffness: k in eV per squared unit. force in eV/Å:
+    the largest on an atom. Raises InputError for a limit of a torsion, which has no
+    beyond.
     """
 
     variables: WalkerVariables
@@ -329,7 +340,20 @@ class Walls:
         slopes = self.stiffness * off
         energies = 0.5 * (slopes * off).sum(1)
         forces = self.variables.forces(batch.positions, gradients, slopes)
-        return Predictions(energies, capped_forces(self.variables, forces, self.force))
+        return _predictions(self.variables, batch, energies, forces, self.force)
+
+
+def _predictions(
+    variables: WalkerVariables,
+    batch: Batch,
+    energies: Floats,
+    forces: Floats,
+    largest: float | None,
+) -> Predictions:
+    """Return the predictions of a bias where positions are, forces capped."""
+    capped = capped_forces(variables, forces, largest)
+    positions = batch.positions
+    return Predictions(array_like(energies, positions), array_like(capped, positions))
 
 
 def capped_forces(

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from alloop.core.arrays import Place, library, on_host, segment_sums
+from alloop.core.arrays import Place, host_view, library, on_host, segment_sums
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
@@ -129,7 +129,7 @@ class Torsion:
         f, g, h = x[:, 0] - x[:, 1], x[:, 1] - x[:, 2], x[:, 3] - x[:, 2]
         a, b = _cross(f, g), _cross(h, g)
         length, axis = _lengths(g)
-        value = functions.arctan2(_dot(_cross(b, a), axis), _dot(a, b))
+        value = functions.arctan2(-length * _dot(b, f), _dot(a, b))
         squares = [_dot(a, a), _dot(b, b)]
         sines = [
             square / functions.clip(_dot(arm, arm) * length**2, _TINY, None)
@@ -175,6 +175,9 @@ class Coordination:
 class WalkerVariables:
     """The collective variables of a batch of walkers, the same number for each.
 
+    place brings an array to where those here are kept: where positions are, but numpy's
+    for tensors of this machine.
+
     groups: kinds of variables with their rows and the shape (rows, atoms) in which
     their atoms stand in `index` (places,), the atoms of the batch. slots (rows,): where
     a row's value goes in the flat array of all values; of_places (places,): the slot of
@@ -195,13 +198,14 @@ class WalkerVariables:
     used: Floats
     atom_offsets: Integers
     owner: Integers
+    place: Place
 
     def evaluate(self, positions: Floats) -> tuple[Floats, Floats]:
         """Return values (walkers, variables) and gradients (places, 3).
 
-        positions (atoms, 3) in Å, where the other arrays are kept. A variable that a
-        walker lacks has the value 0.
+        positions (atoms, 3) in Å. A variable that a walker lacks has the value 0.
         """
+        positions = host_view(positions)
         functions = library(positions)
         gathered = positions[self.index]
         values, gradients = [], []
@@ -219,7 +223,8 @@ class WalkerVariables:
         gradients: of `evaluate`; slopes (walkers, variables): dV/ds in eV per unit.
         """
         terms = slopes.reshape(-1)[self.of_places][:, None] * gradients
-        out: Floats = library(positions).zeros_like(positions)
+        view = host_view(positions)
+        out: Floats = library(view).zeros_like(view)
         # Sums of sorted rows: on a device their order is always the same.
         out[self.touched] = -segment_sums(terms[self.order], self.offsets)
         return out
@@ -262,6 +267,7 @@ def walker_variables(
                 (atoms, walker * width + column)
             )
             periods[walker, column] = variable.period
+    put = _host_place(place)
     groups, first = [], 0
     for kind, rows in kinds.items():
         shape = (len(rows), len(kind.atoms))
@@ -273,16 +279,17 @@ def walker_variables(
     used = [[1.0 * (column < len(row)) for column in range(width)] for row in variables]
     return WalkerVariables(
         groups=tuple(groups),
-        index=place(index),
-        slots=place(np.array([slot for _, slot in entries])),
-        of_places=place(np.array([slot for atoms, slot in entries for _ in atoms])),
-        order=place(np.argsort(index, kind="stable")),
-        touched=place(touched),
-        offsets=place(np.concatenate([[0], np.cumsum(counts)])),
-        periods=place(periods),
-        used=place(np.array(used)),
-        atom_offsets=place(batch.offsets),
-        owner=place(batch.frame_index),
+        index=put(index),
+        slots=put(np.array([slot for _, slot in entries])),
+        of_places=put(np.array([slot for atoms, slot in entries for _ in atoms])),
+        order=put(np.argsort(index, kind="stable")),
+        touched=put(touched),
+        offsets=put(np.concatenate([[0], np.cumsum(counts)])),
+        periods=put(periods),
+        used=put(np.array(used)),
+        atom_offsets=put(batch.offsets),
+        owner=put(batch.frame_index),
+        place=put,
     )
 
 
@@ -361,6 +368,11 @@ def _neighbours(bonded: Booleans, atom: int) -> list[int]:
     return [int(other) for other in np.flatnonzero(bonded[atom])]
 
 
+def _host_place(place: Place) -> Place:
+    """Return the place that leaves arrays in numpy where they are on this machine."""
+    return lambda array: host_view(place(array))
+
+
 def _require_atoms(variable: CollectiveVariable, size: int) -> None:
     atoms = variable.atoms
     if min(atoms) < 0 or max(atoms) >= size or len(set(atoms)) < len(atoms):
@@ -384,7 +396,7 @@ def _lengths(d: Floats) -> tuple[Floats, Floats]:
 
 
 def _dot(a: Floats, b: Floats) -> Floats:
-    out: Floats = (a * b).sum(-1)
+    out: Floats = library(a).einsum("ri,ri->r", a, b)
     return out
 
 
