@@ -126,23 +126,22 @@ class Torsion:
         Blondel & Karplus, J. Comput. Chem. 17, 1132 (1996), eq. 27.
         """
         functions = library(x)
-        f, g, h = x[:, 0] - x[:, 1], x[:, 1] - x[:, 2], x[:, 3] - x[:, 2]
-        a, b = _cross(f, g), _cross(h, g)
-        length, axis = _lengths(g)
-        value = functions.arctan2(-length * _dot(b, f), _dot(a, b))
-        squares = [_dot(a, a), _dot(b, b)]
-        sines = [
-            square / functions.clip(_dot(arm, arm) * length**2, _TINY, None)
-            for square, arm in zip(squares, (f, h), strict=True)
-        ]
-        factor = functions.minimum(sines[0], sines[1]) / SMALLEST_SINE**2
-        scale = functions.clip(factor, None, 1.0)
-        first, last = (
-            sign * (scale * length / functions.clip(square, _TINY, None))[:, None] * n
-            for sign, square, n in ((-1.0, squares[0], a), (1.0, squares[1], b))
+        arms = x[:, ::3] - x[:, 1:3]  # F and H of the paper, (rows, 2, 3)
+        length, axis = _lengths(x[:, 1] - x[:, 2])  # of G
+        normals = _cross(arms, (length[:, None] * axis)[:, None])  # A and B
+        sine = -length * _dot(normals[:, 1], arms[:, 0])
+        value = functions.arctan2(sine, _dot(normals[:, 0], normals[:, 1]))
+        squares = _dot(normals, normals)
+        largest = functions.clip(_dot(arms, arms) * length[:, None] ** 2, _TINY, None)
+        sines = squares / largest / SMALLEST_SINE**2
+        scale = length * functions.clip(
+            functions.minimum(sines[:, 0], sines[:, 1]), None, 1.0
         )
-        along = [(_dot(arm, axis) / length)[:, None] for arm in (f, h)]
-        middle = along[0] * first + along[1] * last
+        factors = scale[:, None] / functions.clip(squares, _TINY, None)
+        ends = factors[:, :, None] * normals
+        along = (_dot(arms, axis[:, None]) / length[:, None])[:, :, None] * ends
+        first, last = -ends[:, 0], ends[:, 1]
+        middle = along[:, 1] - along[:, 0]
         return value, _stacked([first, -first - middle, middle - last, last])
 
 
@@ -396,14 +395,14 @@ def _lengths(d: Floats) -> tuple[Floats, Floats]:
 
 
 def _dot(a: Floats, b: Floats) -> Floats:
-    out: Floats = library(a).einsum("ri,ri->r", a, b)
+    out: Floats = library(a).einsum("...i,...i->...", a, b)
     return out
 
 
 def _cross(a: Floats, b: Floats) -> Floats:
-    (ax, ay, az), (bx, by, bz) = ([v[:, i] for i in range(3)] for v in (a, b))
+    (ax, ay, az), (bx, by, bz) = ([v[..., i] for i in range(3)] for v in (a, b))
     parts = [ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx]
-    out: Floats = library(a).stack(parts, 1)
+    out: Floats = library(a).stack(parts, -1)
     return out
 
 
