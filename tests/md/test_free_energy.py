@@ -14,7 +14,7 @@ from alloop.core.records import Predictions, Walker
 from alloop.core.seeds import random_stream
 from alloop.core.units import BOLTZMANN, Floats, Integers
 from alloop.md.biases import HarmonicWindows, Hills, Metadynamics, MetadynamicsSettings
-from alloop.md.collective_variables import Distance, walker_variables
+from alloop.md.collective_variables import Distance, Torsion, walker_variables
 from alloop.md.dynamics import DynamicsSettings, run_dynamics
 from alloop.md.free_energy import (
     hills_free_energy,
@@ -131,6 +131,58 @@ def test_hills_sum_to_the_free_energy() -> None:
     assert free[10] > 0.12  # the barrier was crossed, at 6 k_B T
     other = hills_free_energy(hills, middles, HILLS.factor, periods=[0.0], molecule=1)
     assert not other.any()
+
+
+TORSION = Torsion((0, 1, 2, 3))
+SPRINGS = ((0, 1, 1.4), (1, 2, 1.4), (2, 3, 1.4), (0, 2, 2.2), (1, 3, 2.2))  # Å
+
+
+@dataclass(frozen=True)
+class Rotor:
+    """Four atoms on springs that hold bonds and angles, with a torsional barrier.
+
+    No volume element depends on the torsion φ: its free energy is exactly E(φ).
+    """
+
+    def energy(self, turn: Floats) -> Floats:
+        return 0.07 * (1.0 - np.cos(2.0 * turn)) + 0.02 * np.sin(turn)
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:  # noqa: ARG002
+        x = batch.positions.reshape(-1, 4, 3)
+        turn, gradient = TORSION.evaluate(x)
+        slope = 0.14 * np.sin(2.0 * turn) + 0.02 * np.cos(turn)
+        energies, forces = self.energy(turn), -slope[:, None, None] * gradient
+        for i, j, length in SPRINGS:
+            d = x[:, i] - x[:, j]
+            r = np.linalg.norm(d, axis=1)
+            energies = energies + 10.0 * (r - length) ** 2
+            pull = (-20.0 * (r - length) / r)[:, None] * d
+            forces[:, i] += pull
+            forces[:, j] -= pull
+        return Predictions(energies, forces.reshape(-1, 3))
+
+
+def test_hills_on_a_torsion_close_the_circle() -> None:
+    """From -π to π the sum of hills is smooth, and the free energy of the rotor."""
+    rotor, count = Rotor(), 32
+    x = np.array([[0.4, 1.34, 0.0], [0.0, 0.0, 0.0], [1.4, 0.0, 0.0], [1.0, -1.34, 0]])
+    frame = Frame(np.full(4, 6), x)
+    walkers = [
+        Walker(i, 0, frame, maxwell_boltzmann(frame, KELVIN, random_stream(1, str(i))))
+        for i in range(count)
+    ]
+    settings = replace(HILLS, angle_width=0.25)
+    bias = Metadynamics.of(walkers, {0: [TORSION]}, settings, temperature=KELVIN)
+    rngs = streams(count, "rotor")
+    moved = run_dynamics(walkers, rotor, MOTION, 2500, rngs, biases=[bias])
+    assert all(walker.stopped is None for walker in moved.walkers)
+    points = np.linspace(-np.pi, np.pi, 33)[:, None]
+    free = hills_free_energy(
+        bias.hills, points, settings.factor, periods=[TORSION.period]
+    )
+    assert free[0] == pytest.approx(free[-1], abs=1e-12)
+    off = free - rotor.energy(points[:, 0])
+    assert np.std(off) < 0.015
 
 
 @dataclass(frozen=True)
