@@ -36,16 +36,6 @@ def to_numpy(array: Any) -> AnyArray:
     return out
 
 
-def host_view(array: Any) -> Any:
-    """Return a tensor in this machine's memory as numpy's array; others as they are.
-
-    Nothing is copied. Small computations take numpy half of torch's time there.
-    """
-    if isinstance(array, np.ndarray) or array.device.type != "cpu":
-        return array
-    return array.numpy()
-
-
 def array_like(values: AnyArray, array: Any) -> Any:
     """Return numpy's values as an array of the other one's kind, on its device."""
     if isinstance(array, np.ndarray):

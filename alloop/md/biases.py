@@ -22,7 +22,6 @@ import numpy as np
 
 from alloop.core.arrays import (
     Place,
-    array_like,
     library,
     on_host,
     segment_maxima,
@@ -237,7 +236,7 @@ class Metadynamics:
         rows = [tuple(variables.get(walker.molecule, ())) for walker in walkers]
         batch = pack_frames([walker.frame for walker in walkers])
         placed = walker_variables(batch, rows, place)
-        columns, put = placed.used.shape[1], placed.place
+        columns = placed.used.shape[1]
         hills = Hills.none(columns) if hills is None else hills
         if hills.centres.shape[1] != columns:
             raise InputError(
@@ -250,10 +249,10 @@ class Metadynamics:
         return cls(
             variables=placed,
             settings=settings,
-            temperatures=put(np.array(kelvin)),
-            widths=put(widths),
-            molecules=put(np.array([walker.molecule for walker in walkers])),
-            hills=hills.moved(put),
+            temperatures=place(np.array(kelvin)),
+            widths=place(widths),
+            molecules=place(np.array([walker.molecule for walker in walkers])),
+            hills=hills.moved(place),
         )
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:  # noqa: ARG002
@@ -261,8 +260,8 @@ class Metadynamics:
         values, gradients = self.variables.evaluate(batch.positions)
         energies, slopes = self._evaluate(values)
         forces = self.variables.forces(batch.positions, gradients, slopes)
-        return _predictions(
-            self.variables, batch, energies, forces, self.settings.force
+        return Predictions(
+            energies, capped_forces(self.variables, forces, self.settings.force)
         )
 
     def adapt(self, step: int, batch: Batch, moving: Booleans) -> None:
@@ -303,7 +302,7 @@ class HarmonicWindows:
         slopes = self.stiffness * off * self.variables.used
         energies = 0.5 * (slopes * off).sum(1)
         forces = self.variables.forces(batch.positions, gradients, slopes)
-        return _predictions(self.variables, batch, energies, forces, self.force)
+        return Predictions(energies, capped_forces(self.variables, forces, self.force))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -340,20 +339,7 @@ class Walls:
         slopes = self.stiffness * off
         energies = 0.5 * (slopes * off).sum(1)
         forces = self.variables.forces(batch.positions, gradients, slopes)
-        return _predictions(self.variables, batch, energies, forces, self.force)
-
-
-def _predictions(
-    variables: WalkerVariables,
-    batch: Batch,
-    energies: Floats,
-    forces: Floats,
-    largest: float | None,
-) -> Predictions:
-    """Return the predictions of a bias where positions are, forces capped."""
-    capped = capped_forces(variables, forces, largest)
-    positions = batch.positions
-    return Predictions(array_like(energies, positions), array_like(capped, positions))
+        return Predictions(energies, capped_forces(self.variables, forces, self.force))
 
 
 def capped_forces(

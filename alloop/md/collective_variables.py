@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from alloop.core.arrays import Place, host_view, library, on_host, segment_sums
+from alloop.core.arrays import Place, library, on_host, segment_sums
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
@@ -174,8 +174,7 @@ class Coordination:
 class WalkerVariables:
     """The collective variables of a batch of walkers, the same number for each.
 
-    place brings an array to where those here are kept: where positions are, but numpy's
-    for tensors of this machine.
+    place brings an array to where positions and those here are kept.
 
     groups: kinds of variables with their rows and the shape (rows, atoms) in which
     their atoms stand in `index` (places,), the atoms of the batch. slots (rows,): where
@@ -204,7 +203,6 @@ class WalkerVariables:
 
         positions (atoms, 3) in Å. A variable that a walker lacks has the value 0.
         """
-        positions = host_view(positions)
         functions = library(positions)
         gathered = positions[self.index]
         values, gradients = [], []
@@ -222,8 +220,7 @@ class WalkerVariables:
         gradients: of `evaluate`; slopes (walkers, variables): dV/ds in eV per unit.
         """
         terms = slopes.reshape(-1)[self.of_places][:, None] * gradients
-        view = host_view(positions)
-        out: Floats = library(view).zeros_like(view)
+        out: Floats = library(positions).zeros_like(positions)
         # Sums of sorted rows: on a device their order is always the same.
         out[self.touched] = -segment_sums(terms[self.order], self.offsets)
         return out
@@ -266,7 +263,6 @@ def walker_variables(
                 (atoms, walker * width + column)
             )
             periods[walker, column] = variable.period
-    put = _host_place(place)
     groups, first = [], 0
     for kind, rows in kinds.items():
         shape = (len(rows), len(kind.atoms))
@@ -278,17 +274,17 @@ def walker_variables(
     used = [[1.0 * (column < len(row)) for column in range(width)] for row in variables]
     return WalkerVariables(
         groups=tuple(groups),
-        index=put(index),
-        slots=put(np.array([slot for _, slot in entries])),
-        of_places=put(np.array([slot for atoms, slot in entries for _ in atoms])),
-        order=put(np.argsort(index, kind="stable")),
-        touched=put(touched),
-        offsets=put(np.concatenate([[0], np.cumsum(counts)])),
-        periods=put(periods),
-        used=put(np.array(used)),
-        atom_offsets=put(batch.offsets),
-        owner=put(batch.frame_index),
-        place=put,
+        index=place(index),
+        slots=place(np.array([slot for _, slot in entries])),
+        of_places=place(np.array([slot for atoms, slot in entries for _ in atoms])),
+        order=place(np.argsort(index, kind="stable")),
+        touched=place(touched),
+        offsets=place(np.concatenate([[0], np.cumsum(counts)])),
+        periods=place(periods),
+        used=place(np.array(used)),
+        atom_offsets=place(batch.offsets),
+        owner=place(batch.frame_index),
+        place=place,
     )
 
 
@@ -365,11 +361,6 @@ def _turned_heavy_atoms(frame: Frame, bond: OpenBond) -> int:
 
 def _neighbours(bonded: Booleans, atom: int) -> list[int]:
     return [int(other) for other in np.flatnonzero(bonded[atom])]
-
-
-def _host_place(place: Place) -> Place:
-    """Return the place that leaves arrays in numpy where they are on this machine."""
-    return lambda array: host_view(place(array))
 
 
 def _require_atoms(variable: CollectiveVariable, size: int) -> None:

@@ -14,7 +14,6 @@ from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.units import Floats
-from alloop.md import collective_variables
 from alloop.md.collective_variables import (
     SMALLEST_SINE,
     Angle,
@@ -159,8 +158,7 @@ def test_a_batch_gives_each_walker_its_own() -> None:
     assert variables.used.tolist() == [[1, 1], [0, 0], [1, 1], [1, 1]]
 
 
-def test_arrays_of_torch_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collective_variables, "host_view", lambda array: array)
+def test_arrays_of_torch_give_the_same() -> None:
     batch = pack_frames(mixed_frames())
     here = walker_variables(batch, MIXED)
     there = walker_variables(batch, MIXED, torch.tensor)
