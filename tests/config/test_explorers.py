@@ -1,10 +1,13 @@
 """Explorers beside MD in campaign files: off by default, and shares that add up."""
 
+from ase.build import bulk, molecule
+
 from alloop.config.build import build_rules, resolve_defaults
-from alloop.config.checks.plan_checks import section_conflicts
+from alloop.config.checks.plan_checks import section_conflicts, variable_problems
 from alloop.config.checks.validate import validate_tree
 from alloop.config.sections.plan import Plan
 from alloop.config.yaml_text import parse_yaml
+from alloop.core.atoms import from_atoms
 from alloop.md.biases import MetadynamicsSettings
 
 START = """
@@ -48,3 +51,20 @@ def test_something_is_left_to_md() -> None:
     (problem,) = section_conflicts(plan(both.format(0.5)), set())
     assert problem.path == "explore.metadynamics.share"
     assert "0.5, got 0.5" in problem.text
+
+
+def test_something_can_be_biased() -> None:
+    peroxide, water, acid = (
+        from_atoms(molecule(name)) for name in ("H2O2", "H2O", "HCOOH")
+    )
+    crystal = from_atoms(bulk("Ar"))
+    torsions = plan("explore: {metadynamics: {}}")
+    assert not list(variable_problems(torsions, [water, peroxide]))
+    (problem,) = variable_problems(torsions, [water, crystal])
+    assert problem.path == "explore.metadynamics"
+    assert "a bond that turns, got none" in problem.text
+    transfers = plan("explore: {metadynamics: {variables: transfers}}")
+    assert not list(variable_problems(transfers, [acid]))
+    (problem,) = variable_problems(transfers, [peroxide])
+    assert "within 3 Å" in problem.text
+    assert not list(variable_problems(plan(""), [water]))
