@@ -63,7 +63,7 @@ def test_each_explorer_gets_its_share_of_the_labels(played):
         for turn in played.turns
         for candidate in getattr(turn.event, "candidates", ())
     }
-    cheap = [x for x in played.state.entries() if x.purpose == "flagged"]
+    cheap = [x for x in played.state.labels.entries() if x.purpose == "flagged"]
     counts = Counter(explorers[x.frame] for x in cheap if x.fidelity == "cheap")
     total = sum(counts.values())
     assert counts["shapes"] == round(0.4 * total) > 0
@@ -72,7 +72,7 @@ def test_each_explorer_gets_its_share_of_the_labels(played):
 
 
 def test_controls_are_those_of_plain_md(played):
-    controls = {x.frame for x in played.state.entries() if x.purpose == "control"}
+    controls = {x.frame for x in played.state.labels.entries() if x.purpose == "control"}
     drawn = {
         candidate.frame.id
         for turn in played.turns
