@@ -25,10 +25,9 @@ def plan(explore: str) -> Plan:
 
 
 def test_metadynamics_is_off_by_default() -> None:
-    rules = build_rules(plan(""), validated=False)
-    assert rules.metadynamics is None
-    assert rules.shares == {"md": 1.0}
-    rules = build_rules(plan("explore: {metadynamics: {}}"), validated=False)
+    assert build_rules(plan(""), validated=False).metadynamics is None
+    text = "explore: {shapes: null, metadynamics: {}}"
+    rules = build_rules(plan(text), validated=False)
     assert rules.metadynamics == MetadynamicsSettings()
     assert rules.shares == {"metadynamics": 0.3, "md": 0.7}
 

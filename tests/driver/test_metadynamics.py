@@ -27,7 +27,7 @@ LEVELS = {"cheap": "gfn1-xtb", "expensive": "gfn2-xtb"}
 
 def begun(folder: Path, **changes: object) -> Campaign:
     skip_without("tblite")
-    explore = {**EXPLORE, "metadynamics": HILLS}
+    explore = {**EXPLORE, "metadynamics": HILLS, "shapes": None}
     tree = {"explore": explore, "start": START, "levels": LEVELS, **changes}
     return Campaign.from_yaml(write_toy(folder, **tree))
 

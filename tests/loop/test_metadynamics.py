@@ -72,7 +72,8 @@ def test_each_explorer_gets_its_share_of_the_labels(played):
 
 
 def test_controls_are_those_of_plain_md(played):
-    controls = {x.frame for x in played.state.labels.entries() if x.purpose == "control"}
+    labels = played.state.labels.entries()
+    controls = {x.frame for x in labels if x.purpose == "control"}
     drawn = {
         candidate.frame.id
         for turn in played.turns

@@ -83,7 +83,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "1000 K": {"explore": {"temperature": 1000}},
     "shapes, 500+1000 K": {"explore": {"temperature": [500, 1000], "shapes": {}}},
     "metadynamics, 500+1000 K": {
-        "explore": {"temperature": [500, 1000], "metadynamics": {}}
+        "explore": {"temperature": [500, 1000], "shapes": None, "metadynamics": {}}
     },
     "random, 500+1000 K": {
         "explore": {"temperature": [500, 1000]},
