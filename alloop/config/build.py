@@ -33,6 +33,7 @@ from alloop.loop.rules import (
     SeedRules,
     SplitRules,
 )
+from alloop.md.biases import MetadynamicsSettings
 from alloop.md.dynamics import DynamicsSettings
 from alloop.md.integrate import Langevin
 from alloop.md.shapes import ShapeSettings
@@ -133,6 +134,7 @@ def build_rules(plan: Plan, validated: bool) -> Rules:
         ),
         refine=None if plan.refine is None else build_record(RefineRules, plan.refine),
         shapes=_shape_settings(plan.explore),
+        metadynamics=_metadynamics_settings(plan.explore),
         recheck={fidelity: plan.levels.recheck(fidelity) for fidelity in fidelities},
         doubts={fidelity: plan.levels.doubts(fidelity) for fidelity in fidelities},
     )
@@ -170,6 +172,7 @@ def worker_settings(plan: Plan, levels: Mapping[Fidelity, Level]) -> WorkerSetti
         ),
         device=plan.device,
         shapes=_shape_settings(plan.explore),
+        metadynamics=_metadynamics_settings(plan.explore),
     )
 
 
@@ -186,6 +189,10 @@ def replay_share(plan: Plan) -> float:
 
 def _shape_settings(explore: Explore) -> ShapeSettings | None:
     return None if explore.shapes is None else explore.shapes.build()
+
+
+def _metadynamics_settings(explore: Explore) -> MetadynamicsSettings | None:
+    return None if explore.metadynamics is None else explore.metadynamics.build()
 
 
 def compiles_forces(explore: Explore) -> bool:

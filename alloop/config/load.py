@@ -13,6 +13,7 @@ from alloop.config.checks.plan_checks import (
     store_problems,
     strain_problems,
     too_few_per_molecule,
+    variable_problems,
 )
 from alloop.config.checks.training_checks import coverage_problems, reference_problems
 from alloop.config.checks.validate import known_kinds, validate_tree
@@ -123,6 +124,7 @@ def _assemble_setup(
         problems += too_few_per_molecule(plan, data.start)
         problems += pressure_problems(plan, levels, data.start)
         problems += strain_problems(plan, data.start)
+        problems += variable_problems(plan, data.start)
     setup = Setup(
         plan=plan,
         start=tuple(data.start),

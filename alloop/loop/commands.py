@@ -101,7 +101,7 @@ class Explore:
 
     keep: the number of most surprising frames to return; controls: the number of random
     ones, whatever their surprise. explorer: what proposes frames; another one than MD
-    makes them of the walkers as they are, and moves none.
+    makes them of the walkers as they are, or moves copies of them.
     """
 
     round: int

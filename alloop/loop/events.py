@@ -165,7 +165,7 @@ class NotLabelled:
 class Explored:
     """The walkers after a piece of MD, and the frames that they found.
 
-    Another explorer than MD moves no walkers, and returns none.
+    Another explorer than MD moves no walkers but copies, and returns none.
     """
 
     round: int

@@ -403,7 +403,7 @@ def explore_commands(state: LoopState, rules: Rules) -> tuple[Explore, ...]:
         replace(
             command,
             batch=turn * len(batches) + command.batch,
-            steps=0,
+            steps=rules.explorer_steps(explorer),
             keep=ceil(share * command.keep),
             controls=0,
             explorer=explorer,

@@ -25,6 +25,7 @@ from alloop.loop.commands import (
     moved_walkers,
     with_walkers,
 )
+from alloop.md.biases import MetadynamicsSettings
 from alloop.md.shapes import ShapeSettings
 from alloop.selection import MostSurprising, PerMolecule
 
@@ -193,7 +194,8 @@ class Rules:
     recheck: by fidelity, the share of labels that is made again to measure their noise.
     split: None where the counts of the budget stand; else they only say how much money
     there is, at the recorded costs of labels.
-    refine: None where no generation is refined. shapes: None where MD alone proposes.
+    refine: None where no generation is refined. shapes, metadynamics: None where none
+    of these proposes frames beside MD.
     doubts: by fidelity, what becomes of a label with this doubt, "accept", "flag" or
     "exclude".
     """
@@ -234,6 +236,7 @@ class Rules:
     )
     split: SplitRules | None = None
     shapes: ShapeSettings | None = None
+    metadynamics: MetadynamicsSettings | None = None
     refine: RefineRules | None = None
     recheck: Mapping[Fidelity, float] = field(default_factory=dict)
     doubts: Mapping[Fidelity, Mapping[Doubt, str]] = field(default_factory=dict)
@@ -244,9 +247,19 @@ class Rules:
 
         A control campaign with random selection has those of MD alone.
         """
-        if self.shapes is None or self.selection == "random":
-            return {"md": 1.0}
-        return {"shapes": self.shapes.share, "md": 1.0 - self.shapes.share}
+        shares: dict[Explorer, float] = {}
+        if self.selection != "random":
+            if self.shapes is not None:
+                shares["shapes"] = self.shapes.share
+            if self.metadynamics is not None:
+                shares["metadynamics"] = self.metadynamics.share
+        return {**shares, "md": 1.0 - sum(shares.values())}
+
+    def explorer_steps(self, explorer: Explorer) -> int:
+        """Return the MD steps of another explorer than MD on each walker of a round."""
+        if self.metadynamics is None or explorer not in self.shares:
+            return 0
+        return self.metadynamics.steps if explorer == "metadynamics" else 0
 
     def barred_doubts(self, fidelity: Fidelity) -> frozenset[Doubt]:
         """Return the doubts that keep a label of the fidelity out of all learning."""

@@ -105,7 +105,7 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
     moving walkers are eligible, and of every step at which guards stop walkers, where
     only these are eligible. biases: potentials whose forces move the walkers besides,
     and which are in no prediction, candidate or surprise; guards check the model's
-    forces.
+    forces. An AdaptiveBias is shown the walkers after each step, and changes in place.
     Without a scorer there are no candidates, and all surprise is 0.
     ValueError where random streams are missing; InputError where a barostat gets frames
     that are no cells, or a potential without stress.
@@ -218,6 +218,7 @@ class _Simulation:
             kelvin = self.system.temperatures(moved)
             trips = self._check_guards(moved, kelvin, surprise)
             now = self.system.put_back(moved, trips, older)
+            self.system.adapt_biases(now)
             if surprise is not None:
                 self._collect(moved, now.moving, surprise)
             if trips:

@@ -24,6 +24,7 @@ from alloop.core.records import Predictions, Walker
 from alloop.core.roles import DevicePotential, Potential
 from alloop.core.units import Booleans, Floats, Integers
 from alloop.md.barostat import Barostat, CellPoint, Draws, change_cells
+from alloop.md.biases import AdaptiveBias
 from alloop.md.guards import (
     GuardGeometry,
     GuardReadings,
@@ -267,6 +268,12 @@ class WalkerBatch:
         chosen = self.place(stopping[:, None, None])
         cells = library(now.cells).where(chosen, earlier.cells, now.cells)
         return MDState(now.step, phase, cells, moving, now.stops | stops)
+
+    def adapt_biases(self, now: MDState) -> None:
+        """Show the walkers to the biases that learn from them."""
+        for bias in self.biases:
+            if isinstance(bias, AdaptiveBias):
+                bias.adapt(now.step, self.frames_at(now), now.moving)
 
     def temperatures(self, now: MDState) -> Floats:
         """Return the kinetic temperature of each walker (walkers,) in K."""

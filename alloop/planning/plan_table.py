@@ -177,6 +177,8 @@ def _work_sentences(setup: Setup, prices: WorkPrices) -> Iterator[str]:
     moves = (
         f"{plural(explore.walkers, 'walker')} at {kelvin} K over {explore.steps} steps"
     )
+    if biased := setup.rules.explorer_steps("metadynamics"):
+        moves += f" and {biased} biased ones"
     yield _work_sentence(
         "training",
         plural(trainings, "generation"),

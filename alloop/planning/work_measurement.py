@@ -158,7 +158,8 @@ def _time_md(setup: Setup, potential: Potential) -> float:
     for _ in range(_CALLS):
         potential.predict(batch)
     call = (time.process_time() - began) / _CALLS
-    return call * explore.steps * ceil(explore.walkers / size)
+    biased = setup.rules.explorer_steps("metadynamics")
+    return call * (explore.steps + biased) * ceil(explore.walkers / size)
 
 
 def _made_up_labels(setup: Setup) -> TrainingData:

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from alloop.core.arrays import on_host
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Candidate, Walker
-from alloop.core.roles import Labeller, Potential
+from alloop.core.roles import DevicePotential, Labeller, Potential
 from alloop.core.seeds import random_stream
 from alloop.core.splits import EXAMINATION
 from alloop.generation import Generation, from_bytes
@@ -20,7 +21,9 @@ from alloop.loop.commands import (
     Prepare,
     Sample,
 )
-from alloop.md.dynamics import run_dynamics
+from alloop.md.biases import Metadynamics, MetadynamicsSettings, chosen_variables
+from alloop.md.collective_variables import CollectiveVariable
+from alloop.md.dynamics import Exploration, run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import proton_transfers, transfer_note
 from alloop.md.shapes import ShapeSettings, proposed_shapes
@@ -47,6 +50,8 @@ def perform_explore(
     generation = _load_generation(task_data, settings)
     if command.explorer == "shapes":
         return _propose_shapes(command, generation, settings)
+    if command.explorer == "metadynamics":
+        return _explore_biased(command, generation, settings)
     rngs = [
         random_stream(
             settings.seed, f"explore/{command.round}/{command.piece}/{walker.index}"
@@ -114,6 +119,60 @@ def _propose_shapes(
         candidates=candidates,
         controls=(),
         scored=len(walkers),
+        explorer=command.explorer,
+    )
+
+
+def _explore_biased(
+    command: Explore, generation: Generation, settings: WorkerSettings
+) -> e.Explored:
+    """Move copies of the walkers by metadynamics; return the most surprising frames.
+
+    The hills are those of this task alone. Walkers without a variable stay out.
+    """
+    metadynamics = settings.metadynamics or MetadynamicsSettings()
+    variables: dict[int, tuple[CollectiveVariable, ...]] = {}
+    for walker in command.walkers:
+        if walker.molecule not in variables:
+            variables[walker.molecule] = chosen_variables(
+                walker.frame, metadynamics, turn=command.round - 1
+            )
+    walkers = [walker for walker in command.walkers if variables[walker.molecule]]
+    exploration = Exploration((), (), (), 0, 0.0)
+    if walkers:
+        potential, _ = _exploring_potential(walkers, generation, settings)
+        place = potential.place if isinstance(potential, DevicePotential) else on_host
+        bias = Metadynamics.of(
+            walkers,
+            variables,
+            metadynamics,
+            temperature=settings.dynamics.temperature,
+            place=place,
+        )
+        exploration = run_dynamics(
+            walkers,
+            potential,
+            settings.dynamics,
+            command.steps,
+            [
+                random_stream(settings.seed, f"{command.name}/{walker.index}")
+                for walker in walkers
+            ],
+            scorer=generation.scorer,
+            threshold=generation.threshold,
+            keep=command.keep,
+            biases=[bias],
+        )
+    return e.Explored(
+        round=command.round,
+        batch=command.batch,
+        piece=command.piece,
+        walkers=(),
+        candidates=tuple(
+            replace(x, explorer=command.explorer) for x in exploration.candidates
+        ),
+        controls=(),
+        scored=exploration.scored,
         explorer=command.explorer,
     )
 

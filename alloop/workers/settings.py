@@ -15,6 +15,7 @@ from alloop.core.settings import setting
 from alloop.evaluation import TrainedMember
 from alloop.labels.child.labeller import Limits
 from alloop.loop.events import Timing
+from alloop.md.biases import MetadynamicsSettings
 from alloop.md.dynamics import DynamicsSettings
 from alloop.md.shapes import ShapeSettings
 from alloop.models.checkpoint import Checkpoint, Storable
@@ -93,7 +94,8 @@ class WorkerSettings:
     replay: float = 0.0  # share of replayed frames in the loss of fine-tuning
     refine: TestTimeSettings | None = None  # its seed is the command's
     device: Device = "cpu"
-    shapes: ShapeSettings | None = None  # None where MD alone proposes frames
+    shapes: ShapeSettings | None = None  # None where no shapes are proposed
+    metadynamics: MetadynamicsSettings | None = None  # None where none proposes frames
 
     @property
     def trainer(self) -> Trainer:

@@ -28,6 +28,7 @@ from alloop.labels.levels import check_level
 from alloop.labels.named_code import code_folder, path_problems
 from alloop.labels.programs import level_cost, outside_code, program_of
 from alloop.labels.toy import toy_level
+from alloop.md.biases import chosen_variables
 from alloop.scores.error_limits import needed_frames
 from alloop.workers.batch_systems import BATCH_SYSTEMS
 
@@ -50,6 +51,7 @@ def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
         ),
         (_stopping_problems, {"stop", "validation"}),
         (_limit_problems, {"flag", "validation"}),
+        (_share_problems, {"explore"}),
     )
     for check, sections in checks:
         if not sections & broken:
@@ -70,6 +72,21 @@ def too_few_per_molecule(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem
         yield Problem("seeds.expensive", text)
 
 
+def _share_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield a problem if nothing is left for the frames of MD."""
+    shapes, metadynamics = plan.explore.shapes, plan.explore.metadynamics
+    if shapes is None or metadynamics is None:
+        return
+    before, share = shapes.build().share, metadynamics.build().share
+    if before + share < 1.0:
+        return
+    text = (
+        "expected a `share` that leaves some labels to MD beside `shapes` with "
+        f"{before:g}, got {share:g}"
+    )
+    yield Problem("explore.metadynamics.share", text)
+
+
 def pressure_problems(
     plan: Plan, levels: Mapping[Fidelity, Level], start: Sequence[Frame]
 ) -> Iterator[Problem]:
@@ -88,6 +105,21 @@ def pressure_problems(
     ):
         text = f"the first frames move at {first.title}, which gives no stress of cells"
         yield Problem(path, f"{text}; leave it out, or choose another level")
+
+
+def variable_problems(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
+    """Yield a problem if metadynamics finds nothing to bias in any start."""
+    if plan.explore.metadynamics is None:
+        return
+    settings = plan.explore.metadynamics.build()
+    if start and not any(chosen_variables(frame, settings) for frame in start):
+        words = {
+            "torsions": "a bond that turns",
+            "transfers": f"a hydrogen within {settings.reach:g} Å of another acceptor",
+            "both": "a bond that turns or a hydrogen that may change its partner",
+        }
+        text = f"expected a start without a cell and with {words[settings.variables]}"
+        yield Problem("explore.metadynamics", f"{text}, got none; leave it out")
 
 
 def strain_problems(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:

@@ -18,6 +18,7 @@ from alloop.config.sections.base import (
 from alloop.core.units import GIGAPASCAL
 from alloop.loop.rules import ExploreRules, Protocol
 from alloop.md.barostat import Barostat as CellBarostat
+from alloop.md.biases import MetadynamicsSettings
 from alloop.md.dynamics import DynamicsSettings
 from alloop.md.guards import Guards as WalkerGuards
 from alloop.md.integrate import Integrator, VelocityVerlet
@@ -43,6 +44,10 @@ class Shapes(RecordSection[ShapeSettings]):
     """Shapes that MD rarely reaches, made by turning and stretching bonds."""
 
 
+class Metadynamics(RecordSection[MetadynamicsSettings]):
+    """Copies of the walkers that hills drive over barriers, beside MD."""
+
+
 class Moves(Section):
     """The walkers of a round, for any kind of MD."""
 
@@ -66,6 +71,10 @@ class Moves(Section):
     guards: Guards = Guards()
     shapes: Shapes | None = Field(
         Shapes(), description="shapes that are proposed beside MD's frames; null: none"
+    )
+    metadynamics: Metadynamics | None = Field(
+        None,
+        description="biased MD that proposes frames beside those of MD, or null",
     )
 
     @property

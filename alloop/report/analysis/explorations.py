@@ -70,6 +70,7 @@ def control_frames(history: History) -> frozenset[FrameId]:
 EXPLORERS: Mapping[Explorer, str] = {  # in words
     "md": "MD",
     "shapes": "turned and stretched bonds",
+    "metadynamics": "metadynamics",
 }
 _OTHERS = ("surprise", "control")  # origins of frames whose walker continued
 

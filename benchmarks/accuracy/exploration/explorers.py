@@ -82,6 +82,9 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "300+500+1000 K": {"explore": {"temperature": [300, 500, 1000]}},
     "1000 K": {"explore": {"temperature": 1000}},
     "shapes, 500+1000 K": {"explore": {"temperature": [500, 1000], "shapes": {}}},
+    "metadynamics, 500+1000 K": {
+        "explore": {"temperature": [500, 1000], "shapes": None, "metadynamics": {}}
+    },
     "random, 500+1000 K": {
         "explore": {"temperature": [500, 1000]},
         "flag": {"selection": "random"},

@@ -1,0 +1,69 @@
+"""Explorers beside MD in campaign files: off by default, and shares that add up."""
+
+from ase.build import bulk, molecule
+
+from alloop.config.build import build_rules, resolve_defaults
+from alloop.config.checks.plan_checks import section_conflicts, variable_problems
+from alloop.config.checks.validate import validate_tree
+from alloop.config.sections.plan import Plan
+from alloop.config.yaml_text import parse_yaml
+from alloop.core.atoms import from_atoms
+from alloop.md.biases import MetadynamicsSettings
+
+START = """
+name: x
+start: [{molecule: H2O2}]
+levels: {expensive: {kind: toy}}
+"""
+
+
+def plan(explore: str) -> Plan:
+    found, problems = validate_tree(parse_yaml(f"{START}{explore}", "x"))
+    assert found is not None
+    assert not problems
+    return resolve_defaults(found)
+
+
+def test_metadynamics_is_off_by_default() -> None:
+    assert build_rules(plan(""), validated=False).metadynamics is None
+    text = "explore: {shapes: null, metadynamics: {}}"
+    rules = build_rules(plan(text), validated=False)
+    assert rules.metadynamics == MetadynamicsSettings()
+    assert rules.shares == {"metadynamics": 0.3, "md": 0.7}
+
+
+def test_settings_are_checked() -> None:
+    for wrong, path in (
+        ("{factor: 1}", "factor"),
+        ("{dimensions: 4}", "dimensions"),
+        ("{variables: angles}", "variables"),
+        ("{coordination_width: 1}", "coordination_width"),
+    ):
+        tree = parse_yaml(f"{START}explore: {{metadynamics: {wrong}}}", "x")
+        _, problems = validate_tree(tree)
+        assert [x.path for x in problems] == [f"explore.metadynamics.{path}"]
+
+
+def test_something_is_left_to_md() -> None:
+    both = "explore: {{shapes: {{share: {}}}, metadynamics: {{share: 0.5}}}}"
+    assert not list(section_conflicts(plan(both.format(0.4)), set()))
+    (problem,) = section_conflicts(plan(both.format(0.5)), set())
+    assert problem.path == "explore.metadynamics.share"
+    assert "0.5, got 0.5" in problem.text
+
+
+def test_something_can_be_biased() -> None:
+    peroxide, water, acid = (
+        from_atoms(molecule(name)) for name in ("H2O2", "H2O", "HCOOH")
+    )
+    crystal = from_atoms(bulk("Ar"))
+    torsions = plan("explore: {metadynamics: {}}")
+    assert not list(variable_problems(torsions, [water, peroxide]))
+    (problem,) = variable_problems(torsions, [water, crystal])
+    assert problem.path == "explore.metadynamics"
+    assert "a bond that turns, got none" in problem.text
+    transfers = plan("explore: {metadynamics: {variables: transfers}}")
+    assert not list(variable_problems(transfers, [acid]))
+    (problem,) = variable_problems(transfers, [peroxide])
+    assert "within 3 Å" in problem.text
+    assert not list(variable_problems(plan(""), [water]))
