@@ -76,7 +76,8 @@ def test_a_molecule_without_torsions_has_no_scan_of_them(
     }
     error = {"mae": 1.0, "worst_95": 2.0}
     rows = Rows(tmp_path / "rows.jsonl")
-    given = Namespace(molecule="H2O", cheap=1, expensive=1, steps=1, frames=1, seed=[0])
+    amounts = {"cheap": 1, "expensive": 1, "steps": 1, "frames": 1}
+    given = Namespace(molecule="H2O", **amounts, seed=[0], base="md")
     rows[exploration.row_key(given, "md", 0)] = {
         **dict.fromkeys(frames, error),
         "survival": 1.0,

@@ -67,3 +67,33 @@ def test_something_can_be_biased() -> None:
     (problem,) = variable_problems(transfers, [peroxide])
     assert "within 3 Å" in problem.text
     assert not list(variable_problems(plan(""), [water]))
+
+
+def test_explorers_may_be_a_list() -> None:
+    several = """explore:
+  - {kind: langevin, walkers: 4, temperature: 300}
+  - {kind: metadynamics, share: 0.2}
+"""
+    section = plan(several).explore
+    assert (section.walkers, section.temperatures) == (4, (300.0,))
+    assert section.shapes is None
+    assert section.metadynamics is not None
+    assert section.metadynamics.share == 0.2
+    alone = plan("explore: [{kind: shapes, bend: 60}]").explore
+    assert alone.kind == "langevin"
+    assert alone.shapes is not None
+    assert alone.shapes.bend == 60
+
+
+def test_mistakes_in_a_list_of_explorers_are_told() -> None:
+    for wrong, path, text in (
+        ("[{kind: langevin}, {kind: verlet}]", "explore", "expected MD once"),
+        ("[{kind: shapes}, {kind: shapes}]", "explore", "got shapes, shapes"),
+        ("[shapes]", "explore", "each a mapping with its `kind`"),
+        ("[{kind: shapes, shar: 1}]", "explore.shapes.shar", "share"),
+        ("[{kind: langevin, walker: 1}]", "explore.walker", "walkers"),
+        ("[{kind: umbrella}]", "explore", "umbrella"),
+    ):
+        _, problems = validate_tree(parse_yaml(f"{START}explore: {wrong}", "x"))
+        assert [x.path for x in problems] == [path], problems
+        assert text in problems[0].text

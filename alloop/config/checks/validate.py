@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from alloop.config.sections.base import Section, section_members
+from alloop.config.sections.explore import explorer_section
 from alloop.config.sections.levels import CAMPAIGN_KEYS
 from alloop.config.sections.plan import Plan
 from alloop.config.yaml_text import (
@@ -20,6 +21,7 @@ from alloop.config.yaml_text import (
     key_suggestion,
     shown_value,
 )
+from alloop.core.errors import InputError
 from alloop.core.text import nearest_word
 from alloop.workers.batch_systems import BATCH_SYSTEMS
 
@@ -79,8 +81,15 @@ def validate_tree(tree: Tree) -> tuple[Plan | None, list[Problem]]:
 
     The plan is None only if nothing is valid.
     """
-    problems: list[Problem] = []
     rest = _with_training_kind(copy.deepcopy(tree))
+    if isinstance(explorers := rest.get("explore"), list):
+        try:
+            rest["explore"] = explorer_section(explorers)
+        except InputError as error:
+            del rest["explore"]
+            plan, others = validate_tree(rest)
+            return plan, [*others, Problem("explore", str(error))]
+    problems: list[Problem] = []
     for attempt in range(_PASSES):
         try:
             return Plan.model_validate(rest), problems

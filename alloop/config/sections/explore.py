@@ -1,7 +1,8 @@
 """The `explore:` section: walkers, their thermostat and barostat, their guards."""
 
 from abc import abstractmethod
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -15,6 +16,7 @@ from alloop.config.sections.base import (
     setting_key,
     union_tag,
 )
+from alloop.core.errors import InputError
 from alloop.core.units import GIGAPASCAL
 from alloop.loop.rules import ExploreRules, Protocol
 from alloop.md.barostat import Barostat as CellBarostat
@@ -125,6 +127,29 @@ class Verlet(Moves):
     def integrator(self) -> Integrator:
         """Return the integrator of this section."""
         return VelocityVerlet()
+
+
+_BESIDE = ("shapes", "metadynamics")  # explorers that have keys in the section of MD
+
+
+def explorer_section(value: list[Any]) -> dict[str, Any]:
+    """Return a list of explorers as the section of MD, with the others as its keys.
+
+    Those that the list does not name are off. Raises InputError for other lists.
+    """
+    if not all(isinstance(item, Mapping) for item in value):
+        raise InputError("expected explorers, each a mapping with its `kind`")
+    kinds = [str(item.get("kind", "langevin")) for item in value]
+    if len(set(kinds)) < len(kinds) or sum(x not in _BESIDE for x in kinds) > 1:
+        raise InputError(
+            f"expected MD once and each of {', '.join(_BESIDE)} once at most, got "
+            f"{', '.join(kinds)}"
+        )
+    section: dict[str, Any] = dict.fromkeys(_BESIDE)
+    for kind, item in zip(kinds, value, strict=True):
+        rest = {key: x for key, x in item.items() if key != "kind"}
+        section |= {kind: rest} if kind in _BESIDE else dict(item)
+    return section
 
 
 Explore: TypeAlias = Annotated[

@@ -83,7 +83,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "1000 K": {"explore": {"temperature": 1000}},
     "shapes, 500+1000 K": {"explore": {"temperature": [500, 1000], "shapes": {}}},
     "metadynamics, 500+1000 K": {
-        "explore": {"temperature": [500, 1000], "shapes": None, "metadynamics": {}}
+        "explore": {"temperature": [500, 1000], "metadynamics": {}}
     },
     "random, 500+1000 K": {
         "explore": {"temperature": [500, 1000]},
@@ -118,7 +118,7 @@ def campaign_tree(
         "validation": {"frames": 0, "examination": 0},
         "cluster": {"kind": "inline"},
         "limits": {"isolate": False},
-        "explore": {"temperature": 500},
+        "explore": {"temperature": 500, "shapes": None},
         "store": "campaign.zarr",
     }
     for section, values in changes.items():

@@ -250,7 +250,7 @@ def pool_setup(
         "levels": dict(pool.levels),
         "store": "unused.zarr",
         "validation": {"frames": 0, "examination": 0},
-        "explore": {"walkers": count, "batch": count, "steps": 100},  # in one task
+        "explore": {"walkers": count, "batch": count, "steps": 100, "shapes": None},
         "potential": {"kind": "painn"},  # of all rows, where an arm names no other
     }
     for part in (settings, changes):
