@@ -66,6 +66,8 @@ from benchmarks.common import Row, Rows, make_parser, make_table, median_range, 
 _TESTS = 16_100  # the seed of the test frames, for all arms
 _TEST_FRAMES, _SPACING = 10, 25  # frames of a test walker, MD steps of 1 fs between two
 _STEPS = 500  # of a surviving walker
+PROFILES = ("relaxed torsions", "conformers", "path")  # judged by energies
+TESTS = ("300 K", "500 K", "1000 K", "torsions", "stretches", *PROFILES)
 SMILES: Mapping[str, str] = {
     "ethanol": "CCO",
     "CH3COOH": "CC(=O)O",
@@ -347,10 +349,6 @@ def ratio_text(ours: Sequence[float], theirs: Sequence[float]) -> str:
 def show_rows(options: Namespace, rows: Rows) -> None:
     """Print a table of errors, and one of ratios to the arm that is the base."""
     keys = {arm: [row_key(options, arm, seed) for seed in options.seed] for arm in ARMS}
-    tests = (
-        *("300 K", "500 K", "1000 K", "torsions", "stretches"),
-        *("relaxed torsions", "conformers", "path"),
-    )
     errors, ratios = [], []
     for arm, names in keys.items():
         pairs = [
@@ -361,13 +359,10 @@ def show_rows(options: Namespace, rows: Rows) -> None:
         if not pairs:
             continue
         lines: list[Row] = [{"arm": arm, "seeds": len(pairs)} for _ in range(2)]
-        for test in tests:
+        for test in TESTS:
             if not all(test in row for pair in pairs for row in pair):
                 continue  # no bond of the molecule turns
-            energies = ("energy",) * (
-                test in ("relaxed torsions", "conformers", "path")
-            )
-            for name in energies or ("mae", "worst_95"):
+            for name in ("energy",) if test in PROFILES else ("mae", "worst_95"):
                 column = f"{test}{', worst' * (name == 'worst_95')}"
                 ours = [row[test][name] for row, _ in pairs]
                 base = [md[test][name] for _, md in pairs]
@@ -378,6 +373,33 @@ def show_rows(options: Namespace, rows: Rows) -> None:
         ratios.append(lines[1])
     show(make_table("errors, meV/Å: median (range)", errors))
     show(make_table(f"ratios to `{options.base}`: geometric mean (range)", ratios))
+
+
+def show_summary(rows: Rows) -> None:
+    """Print the errors of all rows, medians over seeds, molecule after molecule.
+
+    Columns: mean and 95th percentile of the worst atom, meV/Å; of conformers, relaxed
+    torsions and paths the largest error of an energy, meV.
+    """
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for key in rows:
+        molecule, *amounts, arm, _ = key.split("/")
+        group = (molecule, "/".join(amounts), arm)
+        groups.setdefault(group, []).append(rows[key])
+    lines: list[Row] = []
+    for (molecule, numbers, arm), several in sorted(groups.items()):
+        line: Row = {"molecule": molecule, "amounts": numbers, "arm": arm}
+        line["seeds"] = len(several)
+        for test in TESTS:
+            names = ("energy",) if test in PROFILES else ("mae", "worst_95")
+            values = [
+                f"{np.median([row[test][name] for row in several]):.3g}"
+                for name in names
+                if all(test in row for row in several)
+            ]
+            line[test] = ", ".join(values) or "–"
+        lines.append(line)
+    show(make_table("errors, medians over seeds", lines))
 
 
 def _range_text(values: Sequence[float]) -> str:
@@ -404,11 +426,15 @@ def main() -> None:
     add("--steps", type=int, default=1000, help="training steps of a generation")
     add("--frames", type=int, default=80, help="test frames of each MD")
     add("--table", action="store_true", help="show what the folder holds")
+    add("--summary", action="store_true", help="show all that the folder holds")
     options = parser.parse_args()
     if options.quick:
         options.cheap, options.expensive, options.steps, options.seed = 50, 12, 100, [0]
         options.frames = 20
     rows = Rows(options.out / "exploration.jsonl")
+    if options.summary:
+        show_summary(rows)
+        return
     if not options.table:
         for seed in options.seed:
             for arm in options.arms:
