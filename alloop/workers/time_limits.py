@@ -31,22 +31,22 @@ class TimeLimit:
     """The end of a run or job (s since 1970), and its whole duration (s)."""
 
     at: float
-    whole: float
+    duration: float
 
     @classmethod
-    def from_now(cls, seconds: float, whole: float | None = None) -> "TimeLimit":
-        """Make a limit `seconds` from now; whole: the duration, by default the same."""
-        return cls(time.time() + seconds, seconds if whole is None else whole)
+    def from_now(cls, seconds: float, duration: float | None = None) -> "TimeLimit":
+        """Make a limit `seconds` from now; duration: by default the same."""
+        return cls(time.time() + seconds, seconds if duration is None else duration)
 
     @property
     def useful_seconds(self) -> float:
-        """Seconds of the whole that are available for tasks."""
-        spare = min(_MOST, max(_LEAST, _SHARE * self.whole))
-        return self.whole - min(spare, _MUCH * self.whole)
+        """Seconds of the duration that are available for tasks."""
+        spare = min(_MOST, max(_LEAST, _SHARE * self.duration))
+        return self.duration - min(spare, _MUCH * self.duration)
 
     def seconds_left(self) -> float:
         """Return the seconds until shutting down must begin."""
-        return self.at - time.time() - (self.whole - self.useful_seconds)
+        return self.at - time.time() - (self.duration - self.useful_seconds)
 
     def allows(self, span: TaskSpan) -> bool:
         """Return True if a task that starts now ends in time.

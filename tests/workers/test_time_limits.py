@@ -126,7 +126,7 @@ def test_the_sooner_of_our_limit_and_the_jobs_own_counts(
     theirs = time_limits.run_limit(3600.0, slurm)
     assert ours is not None
     assert theirs is not None
-    assert (ours.whole, theirs.whole) == (60, 600)
+    assert (ours.duration, theirs.duration) == (60, 600)
     assert time_limits.run_limit(None, {}) is None
     program(tmp_path, "squeue", "UNLIMITED")
     assert time_limits.run_limit(None, slurm) is None
@@ -134,16 +134,17 @@ def test_the_sooner_of_our_limit_and_the_jobs_own_counts(
 
 def test_what_cannot_end_in_time_does_not_start() -> None:
     run = TimeLimit.from_now(
-        100.0, whole=1000.0
+        100.0, duration=1000.0
     )  # 900 s are gone; 100 s are kept for the end
     assert not run.allows(TaskSpan(0.0, 1.0))
-    run = TimeLimit.from_now(300.0, whole=1000.0)
+    run = TimeLimit.from_now(300.0, duration=1000.0)
     assert run.allows(TaskSpan(100.0, 190.0))
     assert not run.allows(TaskSpan(100.0, 210.0))
 
 
 def test_what_may_outlast_any_run_starts_in_the_first_half_of_one() -> None:
-    early, late = TimeLimit.from_now(1000.0), TimeLimit.from_now(500.0, whole=1000.0)
+    early = TimeLimit.from_now(1000.0)
+    late = TimeLimit.from_now(500.0, duration=1000.0)
     assert early.allows(TaskSpan(0.0, 1e6))
     assert not late.allows(TaskSpan(0.0, 1e6))
     assert early.allows(TaskSpan(800.0, 1e6))
