@@ -78,11 +78,11 @@ def test_explorers_may_be_a_list() -> None:
     assert (section.walkers, section.temperatures) == (4, (300.0,))
     assert section.shapes is None
     assert section.metadynamics is not None
-    assert section.metadynamics.share == 0.2
+    assert section.metadynamics.build().share == 0.2
     alone = plan("explore: [{kind: shapes, bend: 60}]").explore
     assert alone.kind == "langevin"
     assert alone.shapes is not None
-    assert alone.shapes.bend == 60
+    assert alone.shapes.build().bend == 60
 
 
 def test_mistakes_in_a_list_of_explorers_are_told() -> None:
