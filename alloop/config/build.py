@@ -120,6 +120,7 @@ def build_rules(plan: Plan, validated: bool) -> Rules:
         ),
         every=training.every,
         control=plan.flag.control,
+        random=plan.flag.random,
         heldout=plan.flag.heldout,
         selection="random" if pick.kind == "random" else "flagged",
         selector=pick.selector(fill=plan.flag.fill),

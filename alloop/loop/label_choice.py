@@ -4,15 +4,15 @@ Candidates are sorted by frame id before anything else, so that their order of a
 has no effect.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 
 import numpy as np
 
-from alloop.core.frame import Frame
+from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import Fidelity
-from alloop.core.records import Candidate
+from alloop.core.records import Candidate, Explorer
 from alloop.core.roles import Selector
 from alloop.core.seeds import random_stream
 from alloop.core.splits import Purpose
@@ -115,18 +115,30 @@ def flagged_frames(
     In a control campaign they are random.
     """
     random = rules.selection == "random"
-    pool = _candidate_pool(
-        state, controls=random, taken={*taken, *_labelled_frames(state)}
-    )
+    taken = {*taken, *_labelled_frames(state)}
+    pool = _candidate_pool(state, controls=random, taken=taken)
     rng = random_stream(state.seed, f"flag/{state.exploration.round}")
     selector = _RANDOM if random else rules.selector
     threshold = state.exploration.threshold
-    chosen = [
-        candidate
-        for part, count in _explorer_parts(pool, rules, quota)
-        for candidate in _selected(selector, part, state, count, rng, threshold)
-    ]
-    return [(x, _selection_reason(x, threshold, selector)) for x in chosen]
+    chosen: Chosen = []
+    for explorer, part, count in _explorer_parts(pool, rules, quota):
+        if explorer == "md" and not random:
+            drawn = _drawn_frames(state, rules, count, taken)
+            chosen += [(x, "random") for x in drawn]
+            part, count = _without(part, drawn), count - len(drawn)
+        picked = _selected(selector, part, state, count, rng, threshold)
+        chosen += [(x, _selection_reason(x, threshold, selector)) for x in picked]
+    return chosen
+
+
+def _drawn_frames(
+    state: LoopState, rules: Rules, count: int, taken: Collection[str]
+) -> list[Candidate]:
+    """Return the frames of MD that are drawn at random, of `count` that it may have."""
+    number = round(rules.random * count)
+    pool = _candidate_pool(state, controls=True, taken=taken)
+    rng = random_stream(state.seed, f"flag/{state.exploration.round}/random")
+    return _selected(_RANDOM, pool, state, min(number, len(pool)), rng, None)
 
 
 def _selected(
@@ -141,9 +153,14 @@ def _selected(
     return [pool[i] for i in selector.select(pool, landmarks, quota, rng, threshold)]
 
 
+def _without(pool: list[Candidate], others: list[Candidate]) -> list[Candidate]:
+    ids = {candidate.frame.id for candidate in others}
+    return [candidate for candidate in pool if candidate.frame.id not in ids]
+
+
 def _explorer_parts(
     pool: Sequence[Candidate], rules: Rules, quota: int
-) -> list[tuple[list[Candidate], int]]:
+) -> list[tuple[Explorer, list[Candidate], int]]:
     """Return each explorer's candidates with its part of a quota.
 
     What an explorer has no candidates for goes to the next one, at last to MD.
@@ -152,7 +169,7 @@ def _explorer_parts(
     for explorer, share in rules.shares.items():
         part = [x for x in pool if x.explorer == explorer]
         count = left if explorer == "md" else min(round(share * quota), len(part))
-        parts.append((part, count))
+        parts.append((explorer, part, count))
         left -= count
     return parts
 
@@ -173,28 +190,44 @@ def biased_frames(state: LoopState, rules: Rules, quota: int) -> Chosen:
         and not entry.doubts & doubted
     }
     random = rules.selection == "random"
-    barred = {frame for frame, _ in state.labels.excluded}
-    pool = [
-        candidate
-        for candidate in _candidate_pool(state, controls=random, taken=barred)
-        if candidate.frame.id in bias
-    ]
+    pool = _biased_pool(state, rules, bias)
     biases = np.array([float(bias[candidate.frame.id] or 0.0) for candidate in pool])
     worth = _label_worth(pool, biases, rules.triage)
     rated = [replace(c, surprise=float(w)) for c, w in zip(pool, worth, strict=True)]
     rng = random_stream(state.seed, f"bias/{state.exploration.round}")
     selector = _RANDOM if random else rules.expensive_selector
-    chosen = [
-        candidate
-        for part, count in _explorer_parts(rated, rules, quota)
-        for candidate in _selected(selector, part, state, count, rng, None)
-    ]
-    if random:
-        return [(candidate, "random") for candidate in chosen]
-    return [
-        (x, f"{_source(x)}bias {bias[x.frame.id]:.3f} eV/Å against the cheap label")
-        for x in chosen
-    ]
+    chosen: Chosen = []
+    for explorer, part, count in _explorer_parts(rated, rules, quota):
+        if explorer == "md" and not random:
+            lot = [x for x in part if x.origin == "control"]
+            number = min(round(rules.random * count), len(lot))
+            drawn = _selected(_RANDOM, lot, state, number, rng, None)
+            chosen += [(x, "random") for x in drawn]
+            part, count = _without(part, drawn), count - number
+        picked = _selected(selector, part, state, count, rng, None)
+        chosen += [(x, "random" if random else _bias_reason(x, bias)) for x in picked]
+    return chosen
+
+
+def _biased_pool(
+    state: LoopState, rules: Rules, bias: Mapping[FrameId, float | None]
+) -> list[Candidate]:
+    """Return the candidates whose cheap label has a bias."""
+    barred = {frame for frame, _ in state.labels.excluded}
+    random = rules.selection == "random"
+    pools = [random, True] if rules.random else [random]
+    frames = {
+        candidate.frame.id: candidate
+        for controls in pools
+        for candidate in _candidate_pool(state, controls=controls, taken=barred)
+        if candidate.frame.id in bias
+    }
+    return [frames[key] for key in sorted(frames)]
+
+
+def _bias_reason(candidate: Candidate, bias: Mapping[FrameId, float | None]) -> str:
+    value = bias[candidate.frame.id]
+    return f"{_source(candidate)}bias {value:.3f} eV/Å against the cheap label"
 
 
 def _label_worth(pool: list[Candidate], bias: Floats, triage: str) -> Floats:

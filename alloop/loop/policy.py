@@ -454,7 +454,11 @@ def _explore_piece(
         walkers=tuple(_at_temperature(state, x, rules) for x in walkers),
         steps=steps,
         keep=3 * max(picks.cheap, picks.expensive),
-        controls=picks.controls if rules.selection == "flagged" else picks.all,
+        controls=(
+            picks.controls + ceil(rules.random * (picks.cheap + picks.expensive))
+            if rules.selection == "flagged"
+            else picks.all
+        ),
     )
 
 

@@ -211,6 +211,12 @@ class Rules:
         "share of expensive labels for random frames, whatever their surprise",
         **SHARE,
     )
+    random: float = setting(
+        0.0,
+        "share of MD's labels of flagged frames for frames that are drawn at random, "
+        "which lower the error at the lower temperatures",
+        **SHARE,
+    )
     heldout: float = setting(
         0.25,
         "share of the first cheap frames kept from training, to calibrate surprise",

@@ -128,3 +128,40 @@ def test_a_label_names_the_explorer_that_proposed_its_frame(world, rules):
     ]
     assert any(reason.startswith("shapes: surprise") for reason in reasons)
     assert any(reason.startswith("surprise") for reason in reasons)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_md_may_be_drawn_at_random(world, rules, share):
+    game = played(world, replace(rules, random=share))
+    reasons = {
+        (fidelity, purpose): [
+            command.reason
+            for turn in game.turns
+            for command in turn.commands
+            if getattr(command, "purpose", "") == purpose
+            and command.fidelity == fidelity
+            and not command.reason.startswith("shapes: ")
+        ]
+        for fidelity, purpose in (("cheap", "flagged"), ("expensive", "bias"))
+    }
+    for kind in reasons.values():
+        assert kind
+        assert kind.count("random") == round(share * len(kind))
+    labels = [x.frame for x in game.state.labels.entries() if x.fidelity == "cheap"]
+    assert len(set(labels)) == len(labels)
+
+
+def test_frames_drawn_at_random_are_no_control_frames(world, rules):
+    game = played(world, replace(rules, random=0.5))
+    entries = list(game.state.labels.entries())
+    controls = {x.frame for x in entries if x.purpose == "control"}
+    flagged = {x.frame for x in entries if x.purpose in ("flagged", "bias")}
+    assert controls
+    assert controls.isdisjoint(flagged)
+    assert len(controls) == len(
+        {
+            x.frame
+            for x in played(world, rules).state.labels.entries()
+            if x.purpose == "control"
+        }
+    )

@@ -125,6 +125,7 @@ class FlagSection(Section):
     coverage: float = setting_key(ScorerSettings, "coverage")
     heldout: float = setting_key(Rules, "heldout")
     control: float = setting_key(Rules, "control")
+    random: float = setting_key(Rules, "random")
     selection: Selection = Field(
         SurpriseSelection(),
         description="choice of frames: `surprise`, `random`, or a mapping",

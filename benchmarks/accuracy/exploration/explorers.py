@@ -84,6 +84,10 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "300+500+1000 K": {"explore": {"temperature": [300, 500, 1000]}},
     "1000 K": {"explore": {"temperature": 1000}},
     "shapes, 500+1000 K": {"explore": {"temperature": [500, 1000], "shapes": {}}},
+    "shapes and half random": {
+        "explore": {"temperature": [500, 1000], "shapes": {}},
+        "flag": {"random": 0.5},
+    },
     "metadynamics, 500+1000 K": {
         "explore": {"temperature": [500, 1000], "metadynamics": {}}
     },
