@@ -35,6 +35,7 @@ TWO_HEADS = {
     },
     "refine": {"kind": "test-time", "frames": 2, "steps": 6, "worse": 50},
     "explore": {
+        "shapes": None,
         **{"walkers": 4, "batch": 4, "steps": 12, "piece": 12, "stride": 3},
         "temperature": 400,
     },
