@@ -4,6 +4,7 @@ Frames are made from thermal ones, so that what is learned of a barrier or a lon
 holds for a molecule in motion, and not for its minimum alone.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -101,14 +102,8 @@ def open_bonds(frame: Frame) -> tuple[OpenBond, ...]:
 
 def turned_frame(frame: Frame, bond: OpenBond, angle: float) -> Frame:
     """Return the frame with the moved part turned about the bond by `angle` rad."""
-    origin = frame.positions[bond.fixed]
-    k = frame.positions[bond.moved] - origin
-    k = k / np.linalg.norm(k)
-    r = frame.positions - origin
-    along = (r @ k)[:, None] * k  # Rodrigues' formula
-    turned = along + np.cos(angle) * (r - along) + np.sin(angle) * np.cross(k, r)
-    positions = np.where(bond.part[:, None], origin + turned, frame.positions)
-    return replace(frame, positions=positions)
+    arm = frame.positions[bond.moved] - frame.positions[bond.fixed]
+    return _with_part_turned(frame, bond, arm, angle)
 
 
 def stretched_frame(frame: Frame, bond: OpenBond, factor: float) -> Frame:
@@ -125,10 +120,16 @@ def bent_frame(frame: Frame, bond: OpenBond, angle: float, axis: Floats) -> Fram
 
     angle in rad; axis (3,): any direction, of which the part across the bond counts.
     """
+    arm = frame.positions[bond.moved] - frame.positions[bond.fixed]
+    return _with_part_turned(frame, bond, np.cross(arm, axis), angle)
+
+
+def _with_part_turned(
+    frame: Frame, bond: OpenBond, axis: Floats, angle: float
+) -> Frame:
+    """Return the frame with the moved part turned about an axis of the fixed atom."""
+    k = axis / np.linalg.norm(axis)
     origin = frame.positions[bond.fixed]
-    arm = frame.positions[bond.moved] - origin
-    across = np.cross(arm, axis)
-    k = across / np.linalg.norm(across)
     r = frame.positions - origin
     along = (r @ k)[:, None] * k  # Rodrigues' formula
     turned = along + np.cos(angle) * (r - along) + np.sin(angle) * np.cross(k, r)
@@ -164,12 +165,24 @@ def proposed_shapes(
     well; in the others each bond that turns does so with a chance of one half, so that
     several turn at once. A frame without bonds outside rings gives none.
     """
-    if settings.bend:
-        return _bent_shapes(frame, settings, rng)
     bonds = open_bonds(frame)
+    if not bonds:
+        return []
+    shapes = list(_turned_shapes(frame, bonds, settings, rng))
+    if settings.bend:
+        shapes += _bent_shapes(frame, bonds, settings, rng)
+    return [shape for shape in shapes if closest_contact(shape) >= _CLASH]
+
+
+def _turned_shapes(
+    frame: Frame,
+    bonds: tuple[OpenBond, ...],
+    settings: ShapeSettings,
+    rng: np.random.Generator,
+) -> Iterator[Frame]:
+    """Yield shapes with bonds turned, every second one with a bond stretched."""
     turning = [bond for bond in bonds if bond.turns]
-    shapes = []
-    for number in range(settings.proposals if bonds else 0):
+    for number in range(settings.proposals):
         shape = frame
         stretched = number % 2 == 0 or not turning
         angles = rng.uniform(0.0, 2.0 * np.pi, len(turning))
@@ -181,31 +194,27 @@ def proposed_shapes(
         if stretched:
             factor = rng.uniform(settings.shortest, settings.longest)
             shape = stretched_frame(shape, bonds[rng.integers(len(bonds))], factor)
-        if closest_contact(shape) >= _CLASH:
-            shapes.append(shape)
-    return shapes
+        yield shape
 
 
 def _bent_shapes(
-    frame: Frame, settings: ShapeSettings, rng: np.random.Generator
-) -> list[Frame]:
-    """Return as many shapes again, bent or flattened, some of them stretched too."""
-    shapes = proposed_shapes(frame, replace(settings, bend=0.0), rng)
-    bonds, peaks = open_bonds(frame), pyramids(frame)
-    for number in range(settings.proposals if bonds else 0):
+    frame: Frame,
+    bonds: tuple[OpenBond, ...],
+    settings: ShapeSettings,
+    rng: np.random.Generator,
+) -> Iterator[Frame]:
+    """Yield as many shapes again: flattened, or bent and a little stretched."""
+    peaks = pyramids(frame)
+    for number in range(settings.proposals):
         if peaks and number % 2:
-            shape = flattened_frame(
-                frame, peaks[rng.integers(len(peaks))], rng.uniform(-1.0, 1.0)
-            )
+            peak = peaks[rng.integers(len(peaks))]
+            yield flattened_frame(frame, peak, rng.uniform(-1.0, 1.0))
         else:
             bond = bonds[rng.integers(len(bonds))]
             angle = np.radians(rng.uniform(0.0, settings.bend))
             shape = bent_frame(frame, bond, angle, rng.normal(size=3))
             factor = rng.uniform(1.0, 1.0 + 0.5 * (settings.longest - 1.0))
-            shape = stretched_frame(shape, bond, factor)
-        if closest_contact(shape) >= _CLASH:
-            shapes.append(shape)
-    return shapes
+            yield stretched_frame(shape, bond, factor)
 
 
 def bonded_atoms(frame: Frame) -> Booleans:

@@ -107,18 +107,22 @@ def _propose_shapes(
     eligible[:count] = False
     eligible[count:] &= energies[count:] - before <= shapes.energy
     ranked = sorted(np.flatnonzero(eligible), key=lambda i: -scored.surprise[i])
-    candidates = tuple(
-        replace(scored.candidate(int(i), "surprise"), explorer=command.explorer)
-        for i in ranked[: command.keep]
-    )
+    candidates = [scored.candidate(int(i), "surprise") for i in ranked[: command.keep]]
+    return _proposed(command, candidates, len(walkers))
+
+
+def _proposed(
+    command: Explore, candidates: Sequence[Candidate], scored: int
+) -> e.Explored:
+    """Return the event of another explorer than MD, which moves no walkers."""
     return e.Explored(
         round=command.round,
         batch=command.batch,
         piece=command.piece,
         walkers=(),
-        candidates=candidates,
+        candidates=tuple(replace(x, explorer=command.explorer) for x in candidates),
         controls=(),
-        scored=len(walkers),
+        scored=scored,
         explorer=command.explorer,
     )
 
@@ -163,18 +167,7 @@ def _explore_biased(
             keep=command.keep,
             biases=[bias],
         )
-    return e.Explored(
-        round=command.round,
-        batch=command.batch,
-        piece=command.piece,
-        walkers=(),
-        candidates=tuple(
-            replace(x, explorer=command.explorer) for x in exploration.candidates
-        ),
-        controls=(),
-        scored=exploration.scored,
-        explorer=command.explorer,
-    )
+    return _proposed(command, exploration.candidates, exploration.scored)
 
 
 def perform_examine(

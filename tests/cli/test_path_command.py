@@ -1,6 +1,7 @@
 """`alloop path`, on the model of a toy campaign of ammonia."""
 
 import json
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from ase.io import read, write
 
 from alloop import Campaign
 from alloop.cli.app import run_command
+from alloop.cli.path_command import path
 from alloop.jobs.path_job import energy_limits
+from alloop.md.reaction_path import PathSettings
 from tests.conftest import write_toy
 
 
@@ -138,3 +141,12 @@ def test_the_limit_of_an_energy_is_the_most_that_force_errors_can_do() -> None:
     assert np.isinf(
         energy_limits(lengths[:4], np.array([0.1, 0.1, np.inf, 0.1]))[2:]
     ).all()
+
+
+def test_the_options_have_the_defaults_of_the_settings() -> None:
+    usual = {x.name: x.default for x in signature(path).parameters.values()}
+    settings = PathSettings()
+    shared = {name: getattr(settings, name) for name in ("images", "fmax", "steps")}
+    assert {name: usual[name] for name in shared} == shared
+    assert usual["no_relax"] is not settings.relax
+    assert usual["match"] is settings.match

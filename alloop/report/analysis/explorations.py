@@ -153,7 +153,7 @@ class Explorations:
 
 @dataclass(frozen=True, slots=True)
 class ExplorerYield:
-    """What an explorer brought: frames scored, labels of those chosen, their errors.
+    """The yield of an explorer: frames scored, labels of chosen ones, their errors.
 
     errors: by fidelity, the mean absolute difference between the model's forces and the
     label's components, mean over frames, eV/Å; NaN without labels. seconds: CPU time of
