@@ -33,10 +33,8 @@ from alloop.loop.rules import (
     SeedRules,
     SplitRules,
 )
-from alloop.md.biases import MetadynamicsSettings
 from alloop.md.dynamics import DynamicsSettings
 from alloop.md.integrate import Langevin
-from alloop.md.shapes import ShapeSettings
 from alloop.models.settings import is_pretrained
 from alloop.refine.settings import TestTimeSettings
 from alloop.workers.settings import FirstFrames, ScorerSettings, WorkerSettings
@@ -134,8 +132,7 @@ def build_rules(plan: Plan, validated: bool) -> Rules:
             else build_record(SplitRules, plan.budget)
         ),
         refine=None if plan.refine is None else build_record(RefineRules, plan.refine),
-        shapes=_shape_settings(plan.explore),
-        metadynamics=_metadynamics_settings(plan.explore),
+        explorers=plan.explore.explorers,
         recheck={fidelity: plan.levels.recheck(fidelity) for fidelity in fidelities},
         doubts={fidelity: plan.levels.doubts(fidelity) for fidelity in fidelities},
     )
@@ -172,8 +169,7 @@ def worker_settings(plan: Plan, levels: Mapping[Fidelity, Level]) -> WorkerSetti
             None if plan.refine is None else build_record(TestTimeSettings, plan.refine)
         ),
         device=plan.device,
-        shapes=_shape_settings(plan.explore),
-        metadynamics=_metadynamics_settings(plan.explore),
+        explorers=plan.explore.explorers,
     )
 
 
@@ -186,14 +182,6 @@ def replay_share(plan: Plan) -> float:
     """Return the share of replayed frames in fine-tuning, 0 without."""
     replay = None if plan.training is None else plan.training.replay
     return 0.0 if replay is None else replay.share
-
-
-def _shape_settings(explore: Explore) -> ShapeSettings | None:
-    return None if explore.shapes is None else explore.shapes.build()
-
-
-def _metadynamics_settings(explore: Explore) -> MetadynamicsSettings | None:
-    return None if explore.metadynamics is None else explore.metadynamics.build()
 
 
 def compiles_forces(explore: Explore) -> bool:

@@ -178,3 +178,15 @@ class Trainer(Protocol):
     ) -> tuple["Potential", dict[str, Any]]:
         """Return the trained potential and a JSON-able history of the training."""
         ...
+
+
+class ExplorerSettings(Protocol):
+    """The settings of an explorer beside MD, as far as the loop knows them."""
+
+    @property
+    def share(self) -> float:
+        """The share of a round's labels of flagged frames."""
+
+    @property
+    def steps(self) -> int:
+        """The MD steps on each walker of a round; 0 where it moves none."""

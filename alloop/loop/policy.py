@@ -398,17 +398,16 @@ def explore_commands(state: LoopState, rules: Rules) -> tuple[Explore, ...]:
         )
         for number, batch in enumerate(batches)
     )
-    others = [(x, share) for x, share in rules.shares.items() if x != "md"]
     return commands + tuple(
         replace(
             command,
             batch=turn * len(batches) + command.batch,
-            steps=rules.explorer_steps(explorer),
-            keep=ceil(share * command.keep),
+            steps=settings.steps,
+            keep=ceil(settings.share * command.keep),
             controls=0,
             explorer=explorer,
         )
-        for turn, (explorer, share) in enumerate(others, 1)
+        for turn, (explorer, settings) in enumerate(rules.active_explorers.items(), 1)
         for command in commands
         if not all(any(walker.frame.pbc) for walker in command.walkers)
     )

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from alloop.core.doubts import Doubt
 from alloop.core.levels import Fidelity
 from alloop.core.records import Explorer
-from alloop.core.roles import Selector
+from alloop.core.roles import ExplorerSettings, Selector
 from alloop.core.settings import (
     COUNT,
     LABELS_OR_NONE,
@@ -25,12 +25,11 @@ from alloop.loop.commands import (
     moved_walkers,
     with_walkers,
 )
-from alloop.md.biases import MetadynamicsSettings
-from alloop.md.shapes import ShapeSettings
 from alloop.selection import MostSurprising, PerMolecule
 
 Protocol: TypeAlias = Literal["periodic", "naive", "non-periodic"]
 Triage: TypeAlias = Literal["bias", "surprise", "both"]
+
 
 _USUAL = PerMolecule(MostSurprising())
 
@@ -194,8 +193,8 @@ class Rules:
     recheck: by fidelity, the share of labels that is made again to measure their noise.
     split: None where the counts of the budget stand; else they only say how much money
     there is, at the recorded costs of labels.
-    refine: None where no generation is refined. shapes, metadynamics: None where none
-    of these proposes frames beside MD.
+    refine: None where no generation is refined. explorers: the settings of those that
+    propose frames beside MD.
     doubts: by fidelity, what becomes of a label with this doubt, "accept", "flag" or
     "exclude".
     """
@@ -241,8 +240,7 @@ class Rules:
         ge=1,
     )
     split: SplitRules | None = None
-    shapes: ShapeSettings | None = None
-    metadynamics: MetadynamicsSettings | None = None
+    explorers: Mapping[Explorer, ExplorerSettings] = field(default_factory=dict)
     refine: RefineRules | None = None
     recheck: Mapping[Fidelity, float] = field(default_factory=dict)
     doubts: Mapping[Fidelity, Mapping[Doubt, str]] = field(default_factory=dict)
@@ -253,19 +251,13 @@ class Rules:
 
         A control campaign with random selection has those of MD alone.
         """
-        shares: dict[Explorer, float] = {}
-        if self.selection != "random":
-            if self.shapes is not None:
-                shares["shapes"] = self.shapes.share
-            if self.metadynamics is not None:
-                shares["metadynamics"] = self.metadynamics.share
+        shares = {name: x.share for name, x in self.active_explorers.items()}
         return {**shares, "md": 1.0 - sum(shares.values())}
 
-    def explorer_steps(self, explorer: Explorer) -> int:
-        """Return the MD steps of another explorer than MD on each walker of a round."""
-        if self.metadynamics is None or explorer not in self.shares:
-            return 0
-        return self.metadynamics.steps if explorer == "metadynamics" else 0
+    @property
+    def active_explorers(self) -> Mapping[Explorer, ExplorerSettings]:
+        """The explorers beside MD; none in a control campaign."""
+        return {} if self.selection == "random" else self.explorers
 
     def barred_doubts(self, fidelity: Fidelity) -> frozenset[Doubt]:
         """Return the doubts that keep a label of the fidelity out of all learning."""

@@ -74,8 +74,8 @@ def _relaxed_shapes(molecule: Any, charge: int, spin: int) -> list[Frame]:
     marks: list[Floats] = []
     for place in np.argsort(energies, kind="stable"):
         positions = conformers[int(place)].GetPositions()
-        mark = _sorted_distances(numbers, positions)
-        if all(np.sqrt(((mark - x) ** 2).mean()) > _SAME for x in marks):
+        mark = sorted_distances(numbers, positions)
+        if not any(same_shape(mark, x) for x in marks):
             marks.append(mark)
             shapes.append(Frame(numbers, positions, charge, spin))
     return shapes
@@ -102,7 +102,12 @@ def _turned_shapes(shapes: list[Frame]) -> Iterator[Frame]:
                 yield from (turned_frame(shape, bond, angle) for angle in _TURNS)
 
 
-def _sorted_distances(numbers: Integers, positions: Floats) -> Floats:
+def same_shape(distances: Floats, other: Floats) -> bool:
+    """Return True if the sorted distances of two shapes are those of one."""
+    return bool(np.sqrt(((distances - other) ** 2).mean()) <= _SAME)
+
+
+def sorted_distances(numbers: Integers, positions: Floats) -> Floats:
     """Return all distances, sorted within each pair of elements."""
     first, second = np.triu_indices(len(numbers), 1)
     distances = np.linalg.norm(positions[first] - positions[second], axis=1)

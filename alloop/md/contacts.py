@@ -38,6 +38,13 @@ class WalkerPairs:
     place: Place = on_host
 
 
+def covalent_lengths(numbers: Integers) -> Floats:
+    """Return the summed covalent radii of all pairs of atoms (atoms, atoms), Å."""
+    radii = covalent_radii[numbers]
+    lengths: Floats = radii[:, None] + radii
+    return lengths
+
+
 def all_pairs(batch: Batch, place: Place = on_host) -> WalkerPairs:
     """Return the pairs of each frame of a batch in numpy's arrays, frame after frame.
 

@@ -270,6 +270,13 @@ def _aligned(
     return out
 
 
+def aligned_distance(frame: Frame, other: Frame) -> float:
+    """Return the root mean square distance of atoms once a frame lies on another, Å."""
+    positions = _aligned(frame.positions, other.positions)
+    moves: Floats = positions - other.positions
+    return float(np.sqrt((moves**2).sum(axis=1).mean()))
+
+
 def _require_same_atoms(first: Frame, last: Frame) -> None:
     kinds = ((first.charge, first.spin), (last.charge, last.spin))
     if kinds[0] != kinds[1]:

@@ -17,7 +17,7 @@ from alloop.core.units import Booleans, Floats
 from alloop.md.contacts import all_pairs, closest_contact, relative_distances
 
 _BONDED = 1.3  # summed covalent radii; hydrogen bonds lie above 1.6
-_CLASH = 0.7  # summed covalent radii; the shortest bonds lie at 0.85
+CLASH = 0.7  # summed covalent radii; the shortest bonds lie at 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,11 @@ class ShapeSettings:
         "largest energy that the model gives a shape above the frame it is made of, eV",
         gt=0,
     )
+
+    @property
+    def steps(self) -> int:
+        """The MD steps on each walker: none."""
+        return 0
 
     def __post_init__(self) -> None:
         if self.shortest >= self.longest:
@@ -171,7 +176,7 @@ def proposed_shapes(
     shapes = list(_turned_shapes(frame, bonds, settings, rng))
     if settings.bend:
         shapes += _bent_shapes(frame, bonds, settings, rng)
-    return [shape for shape in shapes if closest_contact(shape) >= _CLASH]
+    return [shape for shape in shapes if closest_contact(shape) >= CLASH]
 
 
 def _turned_shapes(

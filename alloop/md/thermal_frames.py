@@ -98,24 +98,68 @@ def _vibrational_basis(frame: Frame) -> Floats:
 def relax_frame(
     frame: Frame, potential: Potential, fmax: float = 0.01, steps: int = 200
 ) -> Frame:
-    """Return the frame with no force above `fmax` eV/Å, or the best one after `steps`.
+    """Return the frame relaxed as by `relax_frames`.
+
+    Raises InputError where the potential's forces are not finite.
+    """
+    (relaxed,) = relax_frames([frame], potential, fmax, steps)
+    if relaxed is None:
+        raise InputError(
+            "expected finite forces while relaxing the start, got nan or inf; "
+            "check the start structure"
+        )
+    return relaxed
+
+
+def relax_frames(
+    frames: Sequence[Frame], potential: Potential, fmax: float = 0.01, steps: int = 200
+) -> list[Frame | None]:
+    """Return each frame with no force above `fmax` eV/Å, or its best after `steps`.
 
     Quasi-Newton with the BFGS update (Nocedal & Wright, Numerical Optimization, eq.
-    6.19); steps along negative curvature are reversed. InputError where the potential's
-    forces are not finite.
+    6.19); steps along negative curvature are reversed. Each step is one call of the
+    potential for all that still move. None where forces are not finite.
     """
-    q, hessian = frame.positions, _STIFFNESS * np.eye(3 * len(frame))
-    force = _forces_at(frame, q, potential)
-    best = (_largest_norm(force), q)
-    for _ in range(steps):
-        if best[0] < fmax:
+    relaxations = [_Relaxation(frame) for frame in frames]
+    moving = relaxations
+    for _ in range(steps + 1):
+        if not moving:
             break
-        step = _newton_step(hessian, force)
-        after = _forces_at(frame, q + step, potential)
-        hessian = _bfgs_update(hessian, step.ravel(), (force - after).ravel())
-        q, force = q + step, after
-        best = min(best, (_largest_norm(force), q), key=lambda pair: pair[0])
-    return replace(frame, positions=best[1])
+        batch = pack_frames([x.proposal for x in moving])
+        forces = potential.predict(batch).forces
+        parts = np.split(np.asarray(forces), batch.offsets[1:-1])
+        for relaxation, force in zip(moving, parts, strict=True):
+            relaxation.take(force)
+        moving = [x for x in moving if x.residual >= fmax]
+    return [x.best for x in relaxations]
+
+
+class _Relaxation:
+    """A frame on its way to a minimum."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.best: Frame | None = frame
+        self.residual = np.inf  # the largest force at `best`; 0 where it stops
+        self.proposal = frame
+        self._positions = frame.positions  # of the proposal before it is rounded
+        self._hessian = _STIFFNESS * np.eye(3 * len(frame))
+        self._force: Floats | None = None
+        self._step = np.zeros((len(frame), 3))
+
+    def take(self, force: Floats) -> None:
+        """Take in the force (atoms, 3) at the proposal, and propose the next frame."""
+        if not np.isfinite(force).all():
+            self.best, self.residual = None, 0.0
+            return
+        if self._force is not None:
+            change = (self._force - force).ravel()
+            self._hessian = _bfgs_update(self._hessian, self._step.ravel(), change)
+        if _largest_norm(force) < self.residual:
+            self.best, self.residual = self.proposal, _largest_norm(force)
+        self._force = force
+        self._step = _newton_step(self._hessian, force)
+        self._positions = self._positions + self._step
+        self.proposal = replace(self.proposal, positions=self._positions)
 
 
 def _newton_step(hessian: Floats, force: Floats) -> Floats:
@@ -133,18 +177,6 @@ def _bfgs_update(hessian: Floats, s: Floats, y: Floats) -> Floats:
     if abs(y @ s) < 1e-12 or abs(s @ hs) < 1e-12:
         return hessian
     return hessian + np.outer(y, y) / (y @ s) - np.outer(hs, hs) / (s @ hs)
-
-
-def _forces_at(frame: Frame, positions: Floats, potential: Potential) -> Floats:
-    forces = potential.predict(
-        pack_frames([replace(frame, positions=positions)])
-    ).forces
-    if not np.isfinite(forces).all():
-        raise InputError(
-            "expected finite forces while relaxing the start, got nan or inf; "
-            "check the start structure"
-        )
-    return forces
 
 
 def _largest_norm(vectors: Floats) -> float:

@@ -177,7 +177,7 @@ def _work_sentences(setup: Setup, prices: WorkPrices) -> Iterator[str]:
     moves = (
         f"{plural(explore.walkers, 'walker')} at {kelvin} K over {explore.steps} steps"
     )
-    if biased := setup.rules.explorer_steps("metadynamics"):
+    if biased := sum(x.steps for x in setup.rules.active_explorers.values()):
         moves += f" and {biased} biased ones"
     yield _work_sentence(
         "training",

@@ -158,7 +158,7 @@ def _time_md(setup: Setup, potential: Potential) -> float:
     for _ in range(_CALLS):
         potential.predict(batch)
     call = (time.process_time() - began) / _CALLS
-    biased = setup.rules.explorer_steps("metadynamics")
+    biased = sum(x.steps for x in setup.rules.active_explorers.values())
     return call * (explore.steps + biased) * ceil(explore.walkers / size)
 
 

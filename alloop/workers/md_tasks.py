@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from alloop.core.records import Candidate, Walker
 from alloop.core.roles import DevicePotential, Labeller, Potential
 from alloop.core.seeds import random_stream
 from alloop.core.splits import EXAMINATION
+from alloop.core.units import Booleans
 from alloop.generation import Generation, from_bytes
 from alloop.loop import events as e
 from alloop.loop.commands import (
@@ -26,6 +28,7 @@ from alloop.md.collective_variables import CollectiveVariable
 from alloop.md.dynamics import Exploration, run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import proton_transfers, transfer_note
+from alloop.md.path_explorer import PathExplorerSettings, path_frames
 from alloop.md.shapes import ShapeSettings, proposed_shapes
 from alloop.md.thermal_frames import (
     NormalModes,
@@ -48,10 +51,8 @@ def perform_explore(
 ) -> e.Explored:
     """Run a piece of MD; return its event without timing."""
     generation = _load_generation(task_data, settings)
-    if command.explorer == "shapes":
-        return _propose_shapes(command, generation, settings)
-    if command.explorer == "metadynamics":
-        return _explore_biased(command, generation, settings)
+    if command.explorer != "md":
+        return _explore_beside(command, generation, settings)
     rngs = [
         random_stream(
             settings.seed, f"explore/{command.round}/{command.piece}/{walker.index}"
@@ -85,15 +86,31 @@ def perform_explore(
     )
 
 
-def _propose_shapes(
+def _explore_beside(
     command: Explore, generation: Generation, settings: WorkerSettings
+) -> e.Explored:
+    """Propose frames as an explorer beside MD; none if it was turned off meanwhile."""
+    match settings.explorers.get(command.explorer):
+        case ShapeSettings() as shapes:
+            return _propose_shapes(command, generation, settings, shapes)
+        case MetadynamicsSettings() as metadynamics:
+            return _explore_biased(command, generation, settings, metadynamics)
+        case PathExplorerSettings() as paths:
+            return _propose_paths(command, generation, settings, paths)
+    return _proposed(command, (), 0)
+
+
+def _propose_shapes(
+    command: Explore,
+    generation: Generation,
+    settings: WorkerSettings,
+    shapes: ShapeSettings,
 ) -> e.Explored:
     """Make shapes of the walkers as they are; return the most surprising ones.
 
     Those that the model puts too high above the frames that they are made of are left
     out: labels of atoms torn apart teach little, and cost as much.
     """
-    shapes = settings.shapes or ShapeSettings()
     walkers, parents = [], []
     for parent, walker in enumerate(command.walkers):
         rng = random_stream(settings.seed, f"{command.name}/{walker.index}")
@@ -106,9 +123,41 @@ def _propose_shapes(
     eligible = scored.eligible & np.isfinite(energies)
     eligible[:count] = False
     eligible[count:] &= energies[count:] - before <= shapes.energy
-    ranked = sorted(np.flatnonzero(eligible), key=lambda i: -scored.surprise[i])
-    candidates = [scored.candidate(int(i), "surprise") for i in ranked[: command.keep]]
+    candidates = _most_surprising(scored, eligible, command.keep)
     return _proposed(command, candidates, len(walkers))
+
+
+def _propose_paths(
+    command: Explore,
+    generation: Generation,
+    settings: WorkerSettings,
+    paths: PathExplorerSettings,
+) -> e.Explored:
+    """Find paths away from the walkers; return their most surprising structures."""
+    walkers = []
+    for molecule, group in groupby(
+        sorted(command.walkers, key=lambda x: x.molecule), lambda x: x.molecule
+    ):
+        parents = [x for x in group if not any(x.frame.pbc)]
+        frames = path_frames(
+            [x.frame for x in parents],
+            generation.potential,
+            paths,
+            random_stream(settings.seed, f"{command.name}/{molecule}"),
+        )
+        walkers += [replace(parents[0], frame=frame) for frame in frames]
+    if not walkers:
+        return _proposed(command, (), 0)
+    scored = _scored_frames(generation, walkers)
+    candidates = _most_surprising(scored, scored.eligible, command.keep)
+    return _proposed(command, candidates, len(walkers))
+
+
+def _most_surprising(
+    frames: ScoredFrames, eligible: Booleans, count: int
+) -> list[Candidate]:
+    ranked = sorted(np.flatnonzero(eligible), key=lambda i: -frames.surprise[i])
+    return [frames.candidate(int(i), "surprise") for i in ranked[:count]]
 
 
 def _proposed(
@@ -128,13 +177,15 @@ def _proposed(
 
 
 def _explore_biased(
-    command: Explore, generation: Generation, settings: WorkerSettings
+    command: Explore,
+    generation: Generation,
+    settings: WorkerSettings,
+    metadynamics: MetadynamicsSettings,
 ) -> e.Explored:
     """Move copies of the walkers by metadynamics; return the most surprising frames.
 
     The hills are those of this task alone. Walkers without a variable stay out.
     """
-    metadynamics = settings.metadynamics or MetadynamicsSettings()
     variables: dict[int, tuple[CollectiveVariable, ...]] = {}
     for walker in command.walkers:
         if walker.molecule not in variables:

@@ -9,15 +9,13 @@ from alloop.acceptance import AcceptanceSettings
 from alloop.core.batch import Batch
 from alloop.core.frame import Frame
 from alloop.core.levels import Fidelity, Level
-from alloop.core.records import Label, LabelSet, TrainingData
-from alloop.core.roles import Trainer
+from alloop.core.records import Explorer, Label, LabelSet, TrainingData
+from alloop.core.roles import ExplorerSettings, Trainer
 from alloop.core.settings import setting
 from alloop.evaluation import TrainedMember
 from alloop.labels.child.labeller import Limits
 from alloop.loop.events import Timing
-from alloop.md.biases import MetadynamicsSettings
 from alloop.md.dynamics import DynamicsSettings
-from alloop.md.shapes import ShapeSettings
 from alloop.models.checkpoint import Checkpoint, Storable
 from alloop.potentials.devices import Device, on_device
 from alloop.potentials.restore import restore_potential
@@ -94,8 +92,7 @@ class WorkerSettings:
     replay: float = 0.0  # share of replayed frames in the loss of fine-tuning
     refine: TestTimeSettings | None = None  # its seed is the command's
     device: Device = "cpu"
-    shapes: ShapeSettings | None = None  # None where no shapes are proposed
-    metadynamics: MetadynamicsSettings | None = None  # None where none proposes frames
+    explorers: Mapping[Explorer, ExplorerSettings] = field(default_factory=dict)
 
     @property
     def trainer(self) -> Trainer:

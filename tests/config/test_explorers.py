@@ -25,10 +25,10 @@ def plan(explore: str) -> Plan:
 
 
 def test_metadynamics_is_off_by_default() -> None:
-    assert build_rules(plan(""), validated=False).metadynamics is None
+    assert set(build_rules(plan(""), validated=False).explorers) == {"shapes"}
     text = "explore: {shapes: null, metadynamics: {}}"
     rules = build_rules(plan(text), validated=False)
-    assert rules.metadynamics == MetadynamicsSettings()
+    assert rules.explorers == {"metadynamics": MetadynamicsSettings()}
     assert rules.shares == {"metadynamics": 0.3, "md": 0.7}
 
 
@@ -50,6 +50,10 @@ def test_something_is_left_to_md() -> None:
     (problem,) = section_conflicts(plan(both.format(0.5)), set())
     assert problem.path == "explore.metadynamics.share"
     assert "0.5, got 0.5" in problem.text
+    three = "explore: {metadynamics: {share: 0.4}, paths: {share: 0.3}}"
+    (problem,) = section_conflicts(plan(three), set())
+    assert problem.path == "explore.paths.share"
+    assert "`shapes` with 0.3, `metadynamics` with 0.4, got 0.3" in problem.text
 
 
 def test_something_can_be_biased() -> None:

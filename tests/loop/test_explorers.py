@@ -30,8 +30,8 @@ def proposing(world):
 @pytest.fixture
 def rules(world):
     budget = replace(world.RULES.budget, cheap=46, expensive=23)
-    shapes = ShapeSettings(share=0.4)
-    return replace(world.RULES, every=10, budget=budget, shapes=shapes)
+    explorers = {"shapes": ShapeSettings(share=0.4)}
+    return replace(world.RULES, every=10, budget=budget, explorers=explorers)
 
 
 def played(world, rules):
@@ -92,7 +92,7 @@ def test_md_takes_what_shapes_leave(world, rules):
 
     game = world.game(rules, reply=reply).to("bias", generation=1)
     flagged = [x for x in game.state.labels.entries() if x.purpose == "flagged"]
-    alone = world.game(replace(rules, shapes=None)).to("bias", generation=1)
+    alone = world.game(replace(rules, explorers={})).to("bias", generation=1)
     others = [x for x in alone.state.labels.entries() if x.purpose == "flagged"]
     assert len(flagged) == len(others) > 2
 

@@ -36,8 +36,10 @@ def rules(world):
         world.RULES,
         every=10,
         budget=budget,
-        shapes=ShapeSettings(share=0.4),
-        metadynamics=MetadynamicsSettings(share=0.3, steps=70),
+        explorers={
+            "shapes": ShapeSettings(share=0.4),
+            "metadynamics": MetadynamicsSettings(share=0.3, steps=70),
+        },
     )
 
 
@@ -88,6 +90,5 @@ def test_a_random_control_campaign_is_not_biased(world, rules):
     random = replace(rules, selection="random")
     game = world.game(random, reply=reply_of(world)).to("train", generation=1)
     assert {x.explorer for x in game.asked(Explore)} == {"md"}
-    assert random.explorer_steps("metadynamics") == 0
-    assert rules.explorer_steps("metadynamics") == 70
-    assert rules.explorer_steps("shapes") == 0
+    assert not random.active_explorers
+    assert set(rules.active_explorers) == {"shapes", "metadynamics"}

@@ -99,8 +99,8 @@ def test_a_store_may_move(store: Path, tmp_path: Path) -> None:
 
 def test_a_campaign_that_began_without_shapes_goes_on_without(store: Path) -> None:
     setup = Campaign.from_store(store).setup
-    assert setup.rules.shapes is None
-    assert setup.worker_settings.shapes is None
-    assert parse_campaign(TOY, store.parent).rules.shapes is None
+    assert not setup.rules.explorers
+    assert not setup.worker_settings.explorers
+    assert parse_campaign(TOY, store.parent).rules.explorers == {}
     usual = TOY.replace(",\n  shapes: null", "")
-    assert parse_campaign(usual, store.parent).rules.shapes is not None
+    assert parse_campaign(usual, store.parent).rules.explorers

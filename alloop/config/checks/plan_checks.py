@@ -74,17 +74,16 @@ def too_few_per_molecule(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem
 
 def _share_problems(plan: Plan) -> Iterator[Problem]:
     """Yield a problem if nothing is left for the frames of MD."""
-    shapes, metadynamics = plan.explore.shapes, plan.explore.metadynamics
-    if shapes is None or metadynamics is None:
+    shares = {name: x.share for name, x in plan.explore.explorers.items()}
+    if sum(shares.values()) < 1.0:
         return
-    before, share = shapes.build().share, metadynamics.build().share
-    if before + share < 1.0:
-        return
+    *others, last = shares
+    before = ", ".join(f"`{name}` with {shares[name]:g}" for name in others)
     text = (
-        "expected a `share` that leaves some labels to MD beside `shapes` with "
-        f"{before:g}, got {share:g}"
+        f"expected a `share` that leaves some labels to MD beside {before}, got "
+        f"{shares[last]:g}"
     )
-    yield Problem("explore.metadynamics.share", text)
+    yield Problem(f"explore.{last}.share", text)
 
 
 def pressure_problems(

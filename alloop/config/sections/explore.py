@@ -17,6 +17,8 @@ from alloop.config.sections.base import (
     union_tag,
 )
 from alloop.core.errors import InputError
+from alloop.core.records import Explorer
+from alloop.core.roles import ExplorerSettings
 from alloop.core.units import GIGAPASCAL
 from alloop.loop.rules import ExploreRules, Protocol
 from alloop.md.barostat import Barostat as CellBarostat
@@ -25,7 +27,11 @@ from alloop.md.dynamics import DynamicsSettings
 from alloop.md.guards import Guards as WalkerGuards
 from alloop.md.integrate import Integrator, VelocityVerlet
 from alloop.md.integrate import Langevin as LangevinIntegrator
+from alloop.md.path_explorer import PathExplorerSettings
 from alloop.md.shapes import ShapeSettings
+
+# The explorers that have keys in the section of MD, in the order in which they are run.
+BESIDE: tuple[Explorer, ...] = ("shapes", "metadynamics", "paths")
 
 Temperatures: TypeAlias = Annotated[
     Annotated[Kelvin, union_tag("one")]
@@ -48,6 +54,10 @@ class Shapes(RecordSection[ShapeSettings]):
 
 class Metadynamics(RecordSection[MetadynamicsSettings]):
     """Copies of the walkers that hills drive over barriers, beside MD."""
+
+
+class Paths(RecordSection[PathExplorerSettings]):
+    """Reaction paths between minima that shapes lead to, beside MD."""
 
 
 class Moves(Section):
@@ -78,12 +88,23 @@ class Moves(Section):
         None,
         description="biased MD that proposes frames beside those of MD, or null",
     )
+    paths: Paths | None = Field(
+        None,
+        description="paths between minima that propose frames beside those of MD, or "
+        "null",
+    )
 
     @property
     def temperatures(self) -> tuple[float, ...]:
         """The temperatures of the walkers, K."""
         kelvin = self.temperature
         return kelvin if isinstance(kelvin, tuple) else (kelvin,)
+
+    @property
+    def explorers(self) -> Mapping[Explorer, ExplorerSettings]:
+        """The settings of the explorers beside MD."""
+        sections = {name: getattr(self, name) for name in BESIDE}
+        return {name: x.build() for name, x in sections.items() if x is not None}
 
     @abstractmethod
     def integrator(self) -> Integrator:
@@ -129,9 +150,6 @@ class Verlet(Moves):
         return VelocityVerlet()
 
 
-_BESIDE = ("shapes", "metadynamics")  # explorers that have keys in the section of MD
-
-
 def explorer_section(value: list[Any]) -> dict[str, Any]:
     """Return a list of explorers as the section of MD, with the others as its keys.
 
@@ -140,15 +158,15 @@ def explorer_section(value: list[Any]) -> dict[str, Any]:
     if not all(isinstance(item, Mapping) for item in value):
         raise InputError("expected explorers, each a mapping with its `kind`")
     kinds = [str(item.get("kind", "langevin")) for item in value]
-    if len(set(kinds)) < len(kinds) or sum(x not in _BESIDE for x in kinds) > 1:
+    if len(set(kinds)) < len(kinds) or sum(x not in BESIDE for x in kinds) > 1:
         raise InputError(
-            f"expected MD once and each of {', '.join(_BESIDE)} once at most, got "
+            f"expected MD once and each of {', '.join(BESIDE)} once at most, got "
             f"{', '.join(kinds)}"
         )
-    section: dict[str, Any] = dict.fromkeys(_BESIDE)
+    section: dict[str, Any] = dict.fromkeys(BESIDE)
     for kind, item in zip(kinds, value, strict=True):
         rest = {key: x for key, x in item.items() if key != "kind"}
-        section |= {kind: rest} if kind in _BESIDE else dict(item)
+        section |= {kind: rest} if kind in BESIDE else dict(item)
     return section
 
 

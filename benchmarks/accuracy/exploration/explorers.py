@@ -10,11 +10,11 @@ the `random` ones choose without looking. Candidates cost no labels. Errors are 
 absolute force components and the 95th percentile of a frame's largest atomic error,
 meV/Å, at GFN2-xTB on frames that no campaign sees and that were declared before: MD at
 that level at 300, 500 and 1000 K, rigid scans of torsions and of bonds from its
-minimum, torsions relaxed at fixed angles, and the path between the two lowest
-conformers that RDKit finds. What a chemist reads: the largest error of the energies of
-conformers, of relaxed torsions (both above the lowest of them) and of the path's top,
-meV. Survival is the share of 500 MD steps at 1000 K (0.5 fs, 16 walkers on the last
-model) before a guard rail stops a walker.
+minimum, torsions relaxed at fixed angles, the path between the two lowest
+conformers that RDKit finds, and that to an isomer that one hydrogen's move makes. What
+a chemist reads: the largest error of the energies of conformers, of relaxed torsions
+(both above the lowest of them) and of paths, meV. Survival is the share of 500 MD steps
+at 1000 K (0.5 fs, 16 walkers on the last model) before a guard rail stops a walker.
 
 A row (one arm, one seed) is a line in FOLDER/exploration.jsonl, written when it is
 done: what is there is skipped. The table shows medians over seeds with their range, and
@@ -66,7 +66,7 @@ from benchmarks.common import Row, Rows, make_parser, make_table, median_range, 
 _TESTS = 16_100  # the seed of the test frames, for all arms
 _TEST_FRAMES, _SPACING = 10, 25  # frames of a test walker, MD steps of 1 fs between two
 _STEPS = 500  # of a surviving walker
-PROFILES = ("relaxed torsions", "conformers", "path")  # judged by energies
+PROFILES = ("relaxed torsions", "conformers", "path", "isomer")  # judged by energies
 TESTS = ("300 K", "500 K", "1000 K", "torsions", "stretches", *PROFILES)
 SMILES: Mapping[str, str] = {
     "ethanol": "CCO",
@@ -75,6 +75,12 @@ SMILES: Mapping[str, str] = {
     "butane": "CCCC",
     "formamide": "NC=O",
     "hydrogen peroxide": "OO",
+    "hydrogen cyanide": "C#N",
+}
+# A hydrogen and the atom that it goes to: formimidic acid, hydrogen isocyanide.
+ISOMERS: Mapping[str, tuple[int, int]] = {
+    "formamide": (3, 2),
+    "hydrogen cyanide": (2, 1),
 }
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "md": {},
@@ -87,6 +93,66 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "shapes and half random": {
         "explore": {"temperature": [500, 1000], "shapes": {}},
         "flag": {"random": 0.5},
+    },
+    "shapes and random MD": {
+        "explore": {"temperature": [500, 1000], "shapes": {}},
+        "flag": {"random": 1.0},
+    },
+    "shapes and clusters": {
+        "explore": {"temperature": [500, 1000], "shapes": {}},
+        "flag": {"selection": "clusters"},
+    },
+    "shapes and paths": {
+        "explore": {
+            "temperature": [500, 1000],
+            "shapes": {},
+            "paths": {"isomers": True},
+        }
+    },
+    "shapes, paths and random MD": {
+        "explore": {
+            "temperature": [500, 1000],
+            "shapes": {},
+            "paths": {"isomers": True},
+        },
+        "flag": {"random": 1.0},
+    },
+    "shapes and paths, 4 rounds": {
+        "explore": {
+            "temperature": [500, 1000],
+            "shapes": {},
+            "paths": {"isomers": True},
+        },
+        "training": {"every": 10},
+    },
+    "shapes and low paths, 4 rounds": {
+        "explore": {
+            "temperature": [500, 1000],
+            "shapes": {},
+            "paths": {
+                "isomers": True,
+                "energy": 3.0,
+                "copies": 1,
+                "rattle": 0.03,
+            },
+        },
+        "training": {"every": 10},
+    },
+    "shapes, 4 rounds": {
+        "explore": {"temperature": [500, 1000], "shapes": {}},
+        "training": {"every": 10},
+    },
+    "bent shapes, 500+1000 K": {
+        "explore": {"temperature": [500, 1000], "shapes": {"bend": 180}}
+    },
+    "shapes, 300+600 K": {"explore": {"temperature": [300, 600], "shapes": {}}},
+    "half random, shapes, 300+600 K": {
+        "explore": {"temperature": [300, 600], "shapes": {}},
+        "flag": {"random": 0.5},
+    },
+    "random, 300+600 K": {
+        "explore": {"temperature": [300, 600]},
+        "flag": {"selection": "random"},
     },
     "metadynamics, 500+1000 K": {
         "explore": {"temperature": [500, 1000], "metadynamics": {}}
@@ -249,6 +315,7 @@ def _test_frames(
         **scan_frames(minimum),
         "relaxed torsions": relaxed_torsions(options, minimum),
         **conformer_frames(options),
+        "isomer": isomer_frames(options, minimum),
     }
     return {name: frames for name, frames in sets.items() if frames}
 
@@ -316,6 +383,24 @@ def conformer_frames(options: Namespace) -> dict[str, list[Frame]]:
     except (InputError, LabelFailed):  # two that relaxed to one; atoms too close
         return {"conformers": frames}
     return {"conformers": frames, "path": list(path.batch.frames())}
+
+
+def isomer_frames(options: Namespace, minimum: Frame) -> list[Frame]:
+    """Return the path to the isomer that a hydrogen's transfer makes, at GFN2-xTB."""
+    if options.molecule not in ISOMERS:
+        return []
+    hydrogen, atom = ISOMERS[options.molecule]
+    positions = np.array(minimum.positions)
+    arm = positions[hydrogen] - positions[atom]
+    away = positions[atom] - positions[np.argmax(minimum.numbers == 6)]
+    # On the far side where the hydrogen would meet the carbon on its way.
+    arm = (
+        away if arm @ away < -0.9 * np.linalg.norm(arm) * np.linalg.norm(away) else arm
+    )
+    positions[hydrogen] = positions[atom] + arm / np.linalg.norm(arm)
+    isomer = replace(minimum, positions=positions)
+    path = find_path(minimum, isomer, _oracle(options), PathSettings())
+    return list(path.batch.frames())
 
 
 def _md_frames(

@@ -1,0 +1,93 @@
+"""Paths found from one molecule alone, at a level that knows the others."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+
+from alloop.config.load import parse_level
+from alloop.core.atoms import from_atoms
+from alloop.core.batch import pack_frames
+from alloop.core.seeds import random_stream
+from alloop.labels.direct import DirectLabeller
+from alloop.md.path_explorer import (
+    PathExplorerSettings,
+    low_minima,
+    path_frames,
+    transferred_frames,
+)
+from alloop.md.reaction_path import PathSettings, find_path
+from alloop.md.shapes import bonded_atoms
+from alloop.md.thermal_frames import relax_frame
+from alloop.potentials.labeller_potential import LabellerPotential
+from tests.conftest import skip_without
+from tests.md.test_reaction_path import DoubleWell, pair
+
+CYANIDE = from_atoms(Atoms("HCN", [[0, 0, -1.07], [0, 0, 0], [0, 0, 1.15]]))
+ISOCYANIDE = from_atoms(Atoms("HCN", [[0, 0, 2.15], [0, 0, 0], [0, 0, 1.15]]))
+
+
+@pytest.fixture(scope="module")
+def surface() -> LabellerPotential:
+    skip_without("tblite")
+    return LabellerPotential(DirectLabeller(parse_level("gfn2-xtb")))
+
+
+def test_the_barrier_of_hydrogen_cyanide_is_found_from_one_side(
+    surface: LabellerPotential,
+) -> None:
+    settings = PathExplorerSettings(images=5, copies=1, proposals=8, isomers=True)
+    frames = path_frames([CYANIDE], surface, settings, random_stream(0, "paths"))
+    energies = surface.predict(pack_frames(frames)).energies.reshape(-1, 2)
+    band = energies[:, 0] - energies[0, 0]
+    ends = [relax_frame(x, surface) for x in (CYANIDE, ISOCYANIDE)]
+    path = find_path(*ends, surface, PathSettings(images=5, relax=False))
+    assert band.max() == pytest.approx(path.energies.max(), abs=0.02)
+    bonds = [bonded_atoms(x)[0] for x in frames]
+    assert any(x[2] and not x[1] for x in bonds)  # the hydrogen at the nitrogen
+    assert np.all(energies[[0, -1], 1] > energies[[0, -1], 0])  # rattled minima
+
+
+def test_the_same_stream_gives_the_same_frames(surface: LabellerPotential) -> None:
+    settings = PathExplorerSettings(
+        images=3, copies=1, proposals=4, effort=20, isomers=True
+    )
+    first, second = (
+        path_frames([CYANIDE], surface, settings, random_stream(0, "paths"))
+        for _ in range(2)
+    )
+    assert [x.id for x in first] == [x.id for x in second] != []
+
+
+def test_bonds_stay_as_they_are_unless_isomers_are_wanted(
+    surface: LabellerPotential,
+) -> None:
+    ethanol = relax_frame(from_atoms(molecule("CH3CH2OH")), surface)
+    settings = PathExplorerSettings(images=3, copies=1, proposals=4, effort=40)
+    frames = path_frames([ethanol], surface, settings, random_stream(0, "paths"))
+    bonds = bonded_atoms(ethanol)
+    assert frames  # to the other rotamer
+    assert all(np.array_equal(bonded_atoms(x), bonds) for x in frames)
+
+
+def test_a_hydrogen_is_moved_to_the_other_oxygen_of_an_acid() -> None:
+    acid = from_atoms(molecule("HCOOH"))
+    bonded = bonded_atoms(acid)
+    oxygens = np.flatnonzero(acid.numbers == 8)
+    carbonyl = next(x for x in oxygens if bonded[x].sum() == 1)
+    moved = list(transferred_frames(acid, 3.0, random_stream(0, "moves")))
+    partners = [bonded_atoms(x)[carbonyl] & (x.numbers == 1) for x in moved]
+    assert sum(x.any() for x in partners) == 2  # from the oxygen, and from carbon
+    assert not list(transferred_frames(acid, 0.5, random_stream(0, "moves")))
+
+
+def test_minima_that_are_one_are_counted_once() -> None:
+    settings = PathExplorerSettings()
+    frames = [pair(x) for x in (2.0, 2.2, 4.0)]
+    turned = replace(pair(4.1), positions=np.array([[5, 0, 0], [5, 4.1, 0]]))
+    minima = low_minima([*frames, turned], DoubleWell(), settings)
+    lengths = [float(np.ptp(x.positions, axis=0).max()) for x in minima]
+    assert sorted(lengths) == pytest.approx([2.1, 3.9], abs=1e-2)
+    assert path_frames([pair(2.1)], DoubleWell(), settings, random_stream(0, "")) == []
