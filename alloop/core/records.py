@@ -18,7 +18,7 @@ from alloop.core.stress import stack_stress
 from alloop.core.units import Floats
 
 Detail: TypeAlias = str | float | int | bool | None
-Explorer: TypeAlias = Literal["md", "shapes", "metadynamics", "paths"]  # of frames
+Explorer: TypeAlias = Literal["md", "shapes", "metadynamics", "uncertainty", "paths"]
 
 
 class Failure(StrEnum):

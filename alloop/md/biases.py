@@ -102,6 +102,28 @@ class MetadynamicsSettings:
         return widths.get(unit, self.coordination_width)
 
 
+@dataclass(frozen=True, slots=True)
+class UncertaintySettings:
+    """Uncertainty-driven dynamics, as it moves copies of the walkers of a round."""
+
+    share: float = setting(
+        0.3, "share of a round's labels of flagged frames for these", gt=0, lt=1
+    )
+    steps: int = setting(500, "biased MD steps of each walker in a round", **COUNT)
+    strength: float = setting(1.0, "depth of the bias, eV", gt=0, le=100)
+    width: float = setting(
+        2.0,
+        "surprise, as a multiple of the threshold, at which two thirds of the depth "
+        "are reached",
+        gt=0,
+    )
+    force: float = setting(
+        5.0,
+        "largest force of the bias on an atom, eV/Å; a larger one is scaled down",
+        gt=0,
+    )
+
+
 def chosen_variables(
     frame: Frame, settings: MetadynamicsSettings, turn: int = 0
 ) -> tuple[CollectiveVariable, ...]:

@@ -51,8 +51,8 @@ class PathExplorerSettings:
     )
     isomers: bool = setting(
         False,
-        "whether paths may lead to other bonds, by bends of 180° and by moved "
-        "hydrogens, or to other conformers only",
+        "whether paths may lead to bonds that no walker has, by bends of 180° and by "
+        "moved hydrogens",
     )
     reach: float = setting(
         3.0, "largest distance of a hydrogen from the atom it is moved to, Å", gt=0
@@ -81,7 +81,7 @@ def path_frames(
     relax to, up to `settings.energy` above the lowest. Empty with one minimum.
     """
     seeds = [seed for frame in frames for seed in _seeds(frame, settings, rng)]
-    minima = low_minima([*frames, *seeds], potential, settings)
+    minima = low_minima(frames, seeds, potential, settings)
     out: list[Frame] = []
     for last in minima[1 : settings.minima + 1]:
         for image in _images(minima[0], last, potential, settings):
@@ -117,19 +117,23 @@ def transferred_frames(
 
 
 def low_minima(
-    frames: Sequence[Frame], potential: Potential, settings: PathExplorerSettings
+    walkers: Sequence[Frame],
+    seeds: Sequence[Frame],
+    potential: Potential,
+    settings: PathExplorerSettings,
 ) -> list[Frame]:
-    """Return the different minima that frames relax to, the lowest first.
+    """Return the different minima that walkers and seeds relax to, the lowest first.
 
     Two are one if their distances are, up to equal atoms and mirrors; of these the one
     that lies nearest to the lowest minimum is taken, since a path to it turns fewest
     bonds.
     """
+    frames = [*walkers, *seeds]
     relaxed = relax_frames(frames, potential, _RELAXED, settings.effort)
     sound = [x for x in relaxed if x is not None and closest_contact(x) >= CLASH]
     if not settings.isomers:
-        bonds = bonded_atoms(frames[0])
-        sound = [x for x in sound if np.array_equal(bonded_atoms(x), bonds)]
+        kinds = {bonded_atoms(frame).tobytes() for frame in walkers}
+        sound = [x for x in sound if bonded_atoms(x).tobytes() in kinds]
     if not sound:
         return []
     energies = potential.predict(pack_frames(sound)).energies

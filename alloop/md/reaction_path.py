@@ -33,6 +33,7 @@ _SPRING = 1.0  # eV/Å²; stiff, so that images also stand on slopes
 _INERTIA = 0.1  # weight of an image's own orientation beside that of the one before
 _ROUNDS = 4  # of numbering like atoms
 _MOST_LIKE = 4  # atoms whose orders are all tried
+_TORN = 1e4  # eV/Å; atoms on top of each other, or a model that knows nothing there
 _KINK = 0.05  # Å, the standard deviation by which the first images are displaced
 _SAME = 0.05  # Å, the root mean square distance of atoms below which ends are one
 
@@ -241,9 +242,16 @@ class _Band(NEB):  # type: ignore[misc]
     def _predict(self) -> None:
         predictions = self.potential.predict(self.batch())
         forces = predictions.forces.reshape(len(self.images), -1, 3)
-        for image, energy, force in zip(
-            self.images, predictions.energies, forces, strict=True
-        ):
+        if np.abs(forces).max(initial=0.0) < _TORN:
+            self._set_results(predictions.energies, forces)
+            return
+        raise InputError(
+            "expected a path on which atoms stay apart, forces along it have grown "
+            f"beyond {_TORN:g} eV/Å; begin with structures that are more alike"
+        )
+
+    def _set_results(self, energies: Floats, forces: Floats) -> None:
+        for image, energy, force in zip(self.images, energies, forces, strict=True):
             image.calc = SinglePointCalculator(image, energy=energy, forces=force)
 
 

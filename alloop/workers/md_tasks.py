@@ -1,12 +1,12 @@
 """Tasks that run MD: exploration, examination, and the first frames of a campaign."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
 
-from alloop.core.arrays import on_host
+from alloop.core.arrays import Place, on_host
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Candidate, Walker
@@ -23,9 +23,14 @@ from alloop.loop.commands import (
     Prepare,
     Sample,
 )
-from alloop.md.biases import Metadynamics, MetadynamicsSettings, chosen_variables
+from alloop.md.biases import (
+    Metadynamics,
+    MetadynamicsSettings,
+    UncertaintySettings,
+    chosen_variables,
+)
 from alloop.md.collective_variables import CollectiveVariable
-from alloop.md.dynamics import Exploration, run_dynamics
+from alloop.md.dynamics import run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import proton_transfers, transfer_note
 from alloop.md.path_explorer import PathExplorerSettings, path_frames
@@ -41,6 +46,7 @@ from alloop.md.thermal_frames import (
     thermal_walkers,
 )
 from alloop.potentials.labeller_potential import LabelFailed, LabellerPotential
+from alloop.scores.qresidual import QResidual
 from alloop.workers.settings import TaskData, WorkerSettings
 
 _models: dict[bytes, Generation] = {}  # cache of the worker's last generation
@@ -95,6 +101,8 @@ def _explore_beside(
             return _propose_shapes(command, generation, settings, shapes)
         case MetadynamicsSettings() as metadynamics:
             return _explore_biased(command, generation, settings, metadynamics)
+        case UncertaintySettings() as uncertainty:
+            return _explore_uncertain(command, generation, settings, uncertainty)
         case PathExplorerSettings() as paths:
             return _propose_paths(command, generation, settings, paths)
     return _proposed(command, (), 0)
@@ -193,31 +201,76 @@ def _explore_biased(
                 walker.frame, metadynamics, turn=command.round - 1
             )
     walkers = [walker for walker in command.walkers if variables[walker.molecule]]
-    exploration = Exploration((), (), (), 0, 0.0)
-    if walkers:
-        potential, _ = _exploring_potential(walkers, generation, settings)
-        place = potential.place if isinstance(potential, DevicePotential) else on_host
-        bias = Metadynamics.of(
+
+    def bias(place: Place) -> Potential:
+        return Metadynamics.of(
             walkers,
             variables,
             metadynamics,
             temperature=settings.dynamics.temperature,
             place=place,
         )
-        exploration = run_dynamics(
-            walkers,
-            potential,
-            settings.dynamics,
-            command.steps,
-            [
-                random_stream(settings.seed, f"{command.name}/{walker.index}")
-                for walker in walkers
-            ],
-            scorer=generation.scorer,
-            threshold=generation.threshold,
-            keep=command.keep,
-            biases=[bias],
-        )
+
+    return _biased_frames(command, generation, settings, walkers, bias)
+
+
+def _explore_uncertain(
+    command: Explore,
+    generation: Generation,
+    settings: WorkerSettings,
+    uncertainty: UncertaintySettings,
+) -> e.Explored:
+    """Move copies of the walkers to what surprises; return the most surprising frames.
+
+    None without a threshold, before the first frames were held out.
+    """
+    from alloop.potentials.learned import LearnedPotential
+    from alloop.workers.surprise_bias import SurpriseBias
+
+    potential, scorer = generation.potential, generation.scorer
+    threshold = generation.threshold or 0.0
+    if not isinstance(potential, LearnedPotential) or threshold <= 0.0:
+        return _proposed(command, (), 0)
+    if not isinstance(scorer, QResidual):
+        return _proposed(command, (), 0)
+    return _biased_frames(
+        command,
+        generation,
+        settings,
+        command.walkers,
+        lambda place: SurpriseBias(potential, scorer, threshold, uncertainty, place),
+    )
+
+
+def _biased_frames(
+    command: Explore,
+    generation: Generation,
+    settings: WorkerSettings,
+    walkers: Sequence[Walker],
+    bias: Callable[[Place], Potential],
+) -> e.Explored:
+    """Move walkers with a bias; return the most surprising frames.
+
+    bias: makes it, for arrays that are kept at a place.
+    """
+    if not walkers:
+        return _proposed(command, (), 0)
+    potential, _ = _exploring_potential(walkers, generation, settings)
+    place = potential.place if isinstance(potential, DevicePotential) else on_host
+    exploration = run_dynamics(
+        walkers,
+        potential,
+        settings.dynamics,
+        command.steps,
+        [
+            random_stream(settings.seed, f"{command.name}/{walker.index}")
+            for walker in walkers
+        ],
+        scorer=generation.scorer,
+        threshold=generation.threshold,
+        keep=command.keep,
+        biases=[bias(place)],
+    )
     return _proposed(command, exploration.candidates, exploration.scored)
 
 

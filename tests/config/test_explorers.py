@@ -73,6 +73,15 @@ def test_something_can_be_biased() -> None:
     assert not list(variable_problems(plan(""), [water]))
 
 
+def test_walkers_are_driven_by_surprise_that_has_a_gradient() -> None:
+    text = "explore: {uncertainty: {}}\nflag: "
+    assert not list(section_conflicts(plan(text + "{kind: q-residual}"), set()))
+    for flag, kind in (("{descriptors: soap}", "soap"), ("connectivity", "connectivi")):
+        (problem,) = section_conflicts(plan(text + flag), set())
+        assert problem.path == "explore.uncertainty"
+        assert kind in problem.text
+
+
 def test_explorers_may_be_a_list() -> None:
     several = """explore:
   - {kind: langevin, walkers: 4, temperature: 300}

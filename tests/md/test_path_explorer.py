@@ -87,7 +87,7 @@ def test_minima_that_are_one_are_counted_once() -> None:
     settings = PathExplorerSettings()
     frames = [pair(x) for x in (2.0, 2.2, 4.0)]
     turned = replace(pair(4.1), positions=np.array([[5, 0, 0], [5, 4.1, 0]]))
-    minima = low_minima([*frames, turned], DoubleWell(), settings)
+    minima = low_minima(frames, [turned], DoubleWell(), settings)
     lengths = [float(np.ptp(x.positions, axis=0).max()) for x in minima]
     assert sorted(lengths) == pytest.approx([2.1, 3.9], abs=1e-2)
     assert path_frames([pair(2.1)], DoubleWell(), settings, random_stream(0, "")) == []

@@ -121,6 +121,18 @@ def test_structures_without_a_path_are_refused(last: Frame, message: str) -> Non
         find_path(pair(2.05), last, DoubleWell(), PathSettings())
 
 
+@pytest.mark.parametrize("factor", [1e9, np.nan])
+def test_a_surface_that_ends_is_told(factor: float) -> None:
+    class Ended(DoubleWell):
+        def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
+            inside = super().predict(batch, descriptors=descriptors)
+            beyond = factor if self.calls > 3 else 1.0
+            return Predictions(inside.energies, beyond * inside.forces)
+
+    with pytest.raises(InputError, match="forces along it have grown"):
+        find_path(pair(2.0), pair(4.1), Ended(), PathSettings(relax=False))
+
+
 @pytest.mark.parametrize("name", ["CH3CH2OH", "C3H8", "CH3COOH"])
 def test_like_atoms_are_numbered_as_in_the_first_structure(name: str) -> None:
     first = from_atoms(molecule(name))

@@ -17,6 +17,7 @@ from alloop.config.checks.training_checks import (
     training_problems,
 )
 from alloop.config.sections.data import Sampled
+from alloop.config.sections.flag import DescriptorFlag
 from alloop.config.sections.plan import Plan
 from alloop.config.yaml_text import Problem
 from alloop.core.atoms import hill_formula
@@ -52,6 +53,7 @@ def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
         (_stopping_problems, {"stop", "validation"}),
         (_limit_problems, {"flag", "validation"}),
         (_share_problems, {"explore"}),
+        (_uncertainty_problems, {"explore", "flag"}),
     )
     for check, sections in checks:
         if not sections & broken:
@@ -84,6 +86,18 @@ def _share_problems(plan: Plan) -> Iterator[Problem]:
         f"{shares[last]:g}"
     )
     yield Problem(f"explore.{last}.share", text)
+
+
+def _uncertainty_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield a problem if the surprise that is to drive walkers has no gradient."""
+    flag = plan.flag
+    if plan.explore.uncertainty is None or (
+        isinstance(flag, DescriptorFlag) and flag.descriptors == "model"
+    ):
+        return
+    text = "expected surprise by the model's descriptors, `flag: {kind: leverage}`, got"
+    given = "soap" if isinstance(flag, DescriptorFlag) else flag.kind
+    yield Problem("explore.uncertainty", f"{text} {given}")
 
 
 def pressure_problems(

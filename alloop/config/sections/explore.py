@@ -22,7 +22,7 @@ from alloop.core.roles import ExplorerSettings
 from alloop.core.units import GIGAPASCAL
 from alloop.loop.rules import ExploreRules, Protocol
 from alloop.md.barostat import Barostat as CellBarostat
-from alloop.md.biases import MetadynamicsSettings
+from alloop.md.biases import MetadynamicsSettings, UncertaintySettings
 from alloop.md.dynamics import DynamicsSettings
 from alloop.md.guards import Guards as WalkerGuards
 from alloop.md.integrate import Integrator, VelocityVerlet
@@ -31,7 +31,7 @@ from alloop.md.path_explorer import PathExplorerSettings
 from alloop.md.shapes import ShapeSettings
 
 # The explorers that have keys in the section of MD, in the order in which they are run.
-BESIDE: tuple[Explorer, ...] = ("shapes", "metadynamics", "paths")
+BESIDE: tuple[Explorer, ...] = ("shapes", "metadynamics", "uncertainty", "paths")
 
 Temperatures: TypeAlias = Annotated[
     Annotated[Kelvin, union_tag("one")]
@@ -54,6 +54,10 @@ class Shapes(RecordSection[ShapeSettings]):
 
 class Metadynamics(RecordSection[MetadynamicsSettings]):
     """Copies of the walkers that hills drive over barriers, beside MD."""
+
+
+class Uncertainty(RecordSection[UncertaintySettings]):
+    """Copies of the walkers that surprise drives, beside MD."""
 
 
 class Paths(RecordSection[PathExplorerSettings]):
@@ -87,6 +91,11 @@ class Moves(Section):
     metadynamics: Metadynamics | None = Field(
         None,
         description="biased MD that proposes frames beside those of MD, or null",
+    )
+    uncertainty: Uncertainty | None = Field(
+        None,
+        description="MD driven to surprise that proposes frames beside those of MD, or "
+        "null",
     )
     paths: Paths | None = Field(
         None,

@@ -71,6 +71,7 @@ EXPLORERS: Mapping[Explorer, str] = {  # in words
     "md": "MD",
     "shapes": "turned and stretched bonds",
     "metadynamics": "metadynamics",
+    "uncertainty": "uncertainty-driven MD",
     "paths": "reaction paths",
 }
 _OTHERS = ("surprise", "control")  # origins of frames whose walker continued

@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 from ase.constraints import FixInternals
+from ase.io import write
 from ase.optimize import BFGS
 
 from alloop import Campaign
@@ -82,6 +83,7 @@ ISOMERS: Mapping[str, tuple[int, int]] = {
     "formamide": (3, 2),
     "hydrogen cyanide": (2, 1),
 }
+BOTH = " and isomer"  # behind a molecule's name: campaigns begin with both isomers
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "md": {},
     "random": {"flag": {"selection": "random"}},
@@ -116,6 +118,16 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
             "paths": {"isomers": True},
         },
         "flag": {"random": 1.0},
+    },
+    "bent shapes and paths": {
+        "explore": {
+            "temperature": [500, 1000],
+            "shapes": {"bend": 180},
+            "paths": {},
+        }
+    },
+    "shapes and paths, same bonds": {
+        "explore": {"temperature": [500, 1000], "shapes": {}, "paths": {}}
     },
     "shapes and paths, 4 rounds": {
         "explore": {
@@ -154,6 +166,16 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
         "explore": {"temperature": [300, 600]},
         "flag": {"selection": "random"},
     },
+    "uncertainty, 500+1000 K": {
+        "explore": {"temperature": [500, 1000], "uncertainty": {}}
+    },
+    "shapes and uncertainty": {
+        "explore": {
+            "temperature": [500, 1000],
+            "shapes": {},
+            "uncertainty": {"share": 0.2},
+        }
+    },
     "metadynamics, 500+1000 K": {
         "explore": {"temperature": [500, 1000], "metadynamics": {}}
     },
@@ -181,7 +203,7 @@ def campaign_tree(
     tree: dict[str, Any] = {
         "name": "exploration",
         "seed": seed,
-        "start": [start_item(options.molecule)],
+        "start": [start_item(options)],
         "levels": {"cheap": "gfn1-xtb", "expensive": "gfn2-xtb"},
         "potential": {"kind": "painn"},  # of all rows
         "seeds": first,
@@ -241,8 +263,11 @@ def make_row(options: Namespace, arm: str, seed: int) -> Row:
     return row
 
 
-def start_item(molecule: str) -> dict[str, Any]:
-    """Return the start of a molecule: by its name, or its lowest conformer."""
+def start_item(options: Namespace) -> dict[str, Any]:
+    """Return the start: a molecule's name, its lowest conformer, or two isomers."""
+    molecule = options.molecule
+    if molecule.endswith(BOTH):
+        return {"file": str(isomer_file(options)), "conformers": True}
     if molecule in SMILES and molecule not in NAMES:
         return {"smiles": SMILES[molecule], "conformers": 1}
     return {"molecule": molecule}
@@ -385,11 +410,25 @@ def conformer_frames(options: Namespace) -> dict[str, list[Frame]]:
     return {"conformers": frames, "path": list(path.batch.frames())}
 
 
+def isomer_file(options: Namespace) -> Path:
+    """Return the file of a molecule and its isomer, relaxed at GFN2-xTB."""
+    path: Path = options.out.absolute() / f"{options.molecule}.xyz"
+    if not path.exists():
+        alone = Namespace(**vars(options))
+        alone.molecule = options.molecule.removesuffix(BOTH)
+        minimum, _ = reference_minimum(alone)
+        path_frames = isomer_frames(alone, minimum)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, [to_atoms(path_frames[place]) for place in (0, -1)])
+    return path
+
+
 def isomer_frames(options: Namespace, minimum: Frame) -> list[Frame]:
     """Return the path to the isomer that a hydrogen's transfer makes, at GFN2-xTB."""
-    if options.molecule not in ISOMERS:
+    molecule = options.molecule.removesuffix(BOTH)
+    if molecule not in ISOMERS:
         return []
-    hydrogen, atom = ISOMERS[options.molecule]
+    hydrogen, atom = ISOMERS[molecule]
     positions = np.array(minimum.positions)
     arm = positions[hydrogen] - positions[atom]
     away = positions[atom] - positions[np.argmax(minimum.numbers == 6)]
