@@ -15,7 +15,7 @@ molecule; it is no gradient then. What goes wrong all the same ends at the guard
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -44,7 +44,7 @@ from alloop.md.collective_variables import (
     walker_variables,
 )
 
-VariableChoice: TypeAlias = Literal["torsions", "transfers", "both"]
+VariableChoice: TypeAlias = Literal["torsions", "transfers", "both", "shape"]
 
 
 @runtime_checkable
@@ -72,7 +72,7 @@ class MetadynamicsSettings:
     variables: VariableChoice = setting(
         "torsions",
         "what is biased: torsions of bonds that turn, hydrogens between a donor and an "
-        "acceptor, or both in turn",
+        "acceptor, both in turn, or the shape: the distance from those visited before",
     )
     dimensions: int = setting(
         2, "collective variables of a molecule that are biased together", ge=1, le=3
@@ -86,6 +86,12 @@ class MetadynamicsSettings:
         0.3, "width of hills in angles and torsions, rad", gt=0, le=3
     )
     length_width: float = setting(0.1, "width of hills in distances, Å", gt=0, le=10)
+    shape_width: float = setting(
+        0.3,
+        "width of hills in shapes: root mean square distance of heavy atoms, Å",
+        gt=0,
+        le=10,
+    )
     reach: float = setting(
         3.0, "largest distance of a hydrogen from its acceptor, Å", gt=0, le=10
     )
@@ -300,6 +306,117 @@ class Metadynamics:
 
     def _evaluate(self, values: Floats) -> tuple[Floats, Floats]:
         return self.hills.evaluate(values, self.molecules, self.variables.periods)
+
+
+@dataclass(slots=True, eq=False)
+class ShapeMetadynamics:
+    """Metadynamics on the distance from shapes visited before; an AdaptiveBias.
+
+    V = Σ h exp(-d²/2σ²), d the root mean square distance of heavy atoms once one shape
+    lies on the other (Grimme, J. Chem. Theory Comput. 15, 2847 (2019), eq. 1): no
+    variable needs to be chosen. Heights, sharing and repeats are as in `Metadynamics`.
+    weights (atoms,): 1 for heavy atoms, else 0; all 1 in a molecule with fewer than
+    three. shapes: arrays (atoms of the molecule, 3) by molecule, with heights in eV.
+    """
+
+    batch: Batch
+    settings: MetadynamicsSettings
+    temperatures: tuple[float, ...]
+    molecules: tuple[int, ...]
+    weights: tuple[Floats, ...]
+    shapes: dict[int, list[tuple[float, Floats]]] = field(default_factory=dict)
+    place: Place = on_host
+
+    @classmethod
+    def of(
+        cls,
+        walkers: Sequence[Walker],
+        settings: MetadynamicsSettings,
+        *,
+        temperature: float,
+        place: Place = on_host,
+    ) -> "ShapeMetadynamics":
+        """Return the bias of walkers; the other arguments as in `Metadynamics.of`.
+
+        Raises InputError for a temperature of 0, and for walkers with a cell.
+        """
+        kelvin = [
+            temperature if x.temperature is None else x.temperature for x in walkers
+        ]
+        if not min(kelvin) > 0.0:
+            raise InputError(
+                "expected a temperature above 0 for well-tempered metadynamics, got 0"
+            )
+        batch = pack_frames([walker.frame for walker in walkers])
+        if batch.pbc.any():
+            raise InputError("expected molecules without a cell to bias, got a cell")
+        heavy = [walker.frame.numbers > 1 for walker in walkers]
+        weights = tuple(
+            np.where(x, 1.0, 0.0) if x.sum() > 2 else np.ones(len(x)) for x in heavy
+        )
+        molecules = tuple(walker.molecule for walker in walkers)
+        return cls(batch, settings, tuple(kelvin), molecules, weights, {}, place)
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:  # noqa: ARG002
+        """Return the bias (walkers,) in eV and its forces (atoms, 3) in eV/Å."""
+        terms = [self._of_walker(x, i) for i, x in enumerate(self._parts(batch))]
+        forces = np.concatenate([force for _, force in terms])
+        squares = np.maximum.reduceat((forces**2).sum(1), self.batch.offsets[:-1])
+        largest = np.sqrt(squares).clip(self.settings.force)
+        forces *= (self.settings.force / largest)[self.batch.frame_index, None]
+        energies = np.array([energy for energy, _ in terms])
+        return Predictions(self.place(energies), self.place(forces))
+
+    def adapt(self, step: int, batch: Batch, moving: Booleans) -> None:
+        """Make a hill at each moving walker, every `settings.pace` steps."""
+        if step % self.settings.pace:
+            return
+        hills = []
+        for index, x in enumerate(self._parts(batch)):
+            scale = BOLTZMANN * (self.settings.factor - 1.0) * self.temperatures[index]
+            energy, _ = self._of_walker(x, index)
+            height = self.settings.height * float(np.exp(-energy / scale))
+            hills.append((self.molecules[index], height, np.array(x)))
+        for (molecule, height, x), moves in zip(hills, moving, strict=True):
+            if moves:
+                self.shapes.setdefault(molecule, []).append((height, x))
+
+    def _parts(self, batch: Batch) -> list[Floats]:
+        return np.split(to_numpy(batch.positions), self.batch.offsets[1:-1])
+
+    def _of_walker(self, positions: Floats, index: int) -> tuple[float, Floats]:
+        """Return V and -dV/dx (atoms, 3) of one walker."""
+        hills = self.shapes.get(self.molecules[index], [])
+        if not hills:
+            return 0.0, np.zeros_like(positions)
+        w = self.weights[index]
+        heights = np.array([height for height, _ in hills])
+        shapes = np.stack([shape for _, shape in hills])
+        off = superposed(positions, shapes, w)  # x - R y, (hills, atoms, 3)
+        variance = self.settings.shape_width**2
+        squares = (w[:, None] * off**2).sum(axis=(1, 2)) / w.sum()
+        terms = heights * np.exp(-0.5 * squares / variance)
+        # The rotation is the best one: to first order it does not change d².
+        slopes = np.einsum("h,hai->ai", terms, off) * w[:, None] / w.sum() / variance
+        return float(terms.sum()), slopes
+
+
+def superposed(positions: Floats, shapes: Floats, weights: Floats) -> Floats:
+    """Return x - R y (shapes, atoms, 3) of positions x, and shapes y turned onto them.
+
+    positions (atoms, 3), shapes (shapes, atoms, 3) in Å; both are moved to their
+    centres, and turned so that the weighted squares are least (Kabsch, 1976).
+    """
+    mean = weights / weights.sum()
+    x = positions - mean @ positions
+    y = shapes - np.einsum("a,sai->si", mean, shapes)[:, None]
+    covariance = np.einsum("a,sai,aj->sij", weights, y, x)
+    left, _, right = np.linalg.svd(covariance)
+    signs = np.ones((len(shapes), 3))
+    signs[:, 2] = np.sign(np.linalg.det(left @ right))  # no mirror images
+    rotation = (left * signs[:, None]) @ right
+    out: Floats = x - y @ rotation
+    return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)

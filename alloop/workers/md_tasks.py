@@ -26,6 +26,7 @@ from alloop.loop.commands import (
 from alloop.md.biases import (
     Metadynamics,
     MetadynamicsSettings,
+    ShapeMetadynamics,
     UncertaintySettings,
     chosen_variables,
 )
@@ -194,6 +195,16 @@ def _explore_biased(
 
     The hills are those of this task alone. Walkers without a variable stay out.
     """
+    if metadynamics.variables == "shape":
+        movable = [x for x in command.walkers if not any(x.frame.pbc)]
+        kelvin = settings.dynamics.temperature
+
+        def hills(place: Place) -> Potential:
+            return ShapeMetadynamics.of(
+                movable, metadynamics, temperature=kelvin, place=place
+            )
+
+        return _biased_frames(command, generation, settings, movable, hills)
     variables: dict[int, tuple[CollectiveVariable, ...]] = {}
     for walker in command.walkers:
         if walker.molecule not in variables:

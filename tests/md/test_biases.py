@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from ase.build import molecule
+from ase.build import bulk, molecule
+from scipy.spatial.transform import Rotation
 
 from alloop.core.arrays import to_numpy
 from alloop.core.atoms import from_atoms
@@ -22,8 +23,10 @@ from alloop.md.biases import (
     Hills,
     Metadynamics,
     MetadynamicsSettings,
+    ShapeMetadynamics,
     Walls,
     chosen_variables,
+    superposed,
 )
 from alloop.md.collective_variables import (
     CollectiveVariable,
@@ -368,3 +371,72 @@ def test_rounds_bias_the_variables_in_turn() -> None:
     (transfer,) = chosen_variables(acid, replace(one, variables="transfers"))
     assert isinstance(transfer, DistanceDifference)
     assert not chosen_variables(from_atoms(molecule("H2O")), one)
+
+
+def shape_bias() -> tuple[ShapeMetadynamics, list[Walker]]:
+    """Two walkers of ethanol and one of water, with hills at shapes near by."""
+    frames = [from_atoms(molecule(x)) for x in ("CH3CH2OH", "H2O", "CH3CH2OH")]
+    walkers = crew(frames, [0, 1, 0])
+    settings = MetadynamicsSettings(variables="shape", pace=1, height=0.3, force=1e9)
+    bias = ShapeMetadynamics.of(walkers, settings, temperature=KELVIN)
+    rng = random_stream(5, "shapes")
+    for step in (1, 2):
+        batch = pack_frames(frames)
+        moves = 0.1 * rng.standard_normal(batch.positions.shape)
+        moved = batch.with_positions(batch.positions + moves)
+        bias.adapt(step, moved, np.array([True, True, step == 1]))
+    return bias, walkers
+
+
+def test_hills_in_shapes_are_shared_and_have_a_gradient() -> None:
+    bias, walkers = shape_bias()
+    assert [len(bias.shapes[x]) for x in (0, 1)] == [3, 2]
+    batch = pack_frames([walker.frame for walker in walkers])
+    noise = random_stream(6, "x").standard_normal(batch.positions.shape)
+    batch = batch.with_positions(batch.positions + 0.05 * noise)
+    forces, step = bias.predict(batch).forces, 1e-5
+    for atom in range(len(batch.numbers)):
+        for axis in range(3):
+            ends = []
+            for sign in (1.0, -1.0):
+                moved = np.array(batch.positions)
+                moved[atom, axis] += sign * step
+                ends.append(bias.predict(batch.with_positions(moved)).energies.sum())
+            slope = (ends[0] - ends[1]) / (2 * step)
+            assert forces[atom, axis] == pytest.approx(-slope, abs=1e-7)
+    light = batch.numbers[:9] == 1
+    assert np.abs(forces[:9][light]).max() == 0.0 < np.abs(forces[9:12]).max()
+
+
+def test_hills_in_shapes_turn_no_molecule() -> None:
+    bias, walkers = shape_bias()
+    batch = pack_frames([walker.frame for walker in walkers])
+    noise = random_stream(6, "x").standard_normal(batch.positions.shape)
+    x = batch.positions + 0.05 * noise
+    turn = Rotation.from_rotvec([0.3, 1.2, -2.0]).as_matrix()
+    plain, turned = (
+        bias.predict(batch.with_positions(y)) for y in (x, x @ turn.T + 4.0)
+    )
+    assert turned.energies == pytest.approx(plain.energies, abs=1e-10)
+    assert turned.forces == pytest.approx(plain.forces @ turn.T, abs=1e-9)
+    torque = np.cross(x[:9], plain.forces[:9]).sum(axis=0)
+    assert np.abs(torque).max() < 1e-10
+    mirrored = superposed(x[:9], x[None, :9] * [1.0, 1.0, -1.0], np.ones(9))
+    assert np.abs(mirrored).max() > 0.1
+    assert superposed(x[:9], (x[None, :9] @ turn), np.ones(9)) == pytest.approx(0.0)
+
+
+def test_hills_in_shapes_shrink_where_others_stand() -> None:
+    frame = from_atoms(molecule("H2O"))
+    walkers, settings = crew([frame], [0]), MetadynamicsSettings(variables="shape")
+    bias = ShapeMetadynamics.of(walkers, settings, temperature=KELVIN)
+    for step in (settings.pace, 2 * settings.pace, 2 * settings.pace + 1):
+        bias.adapt(step, pack_frames([frame]), np.array([True]))
+    (first, _), (second, _) = bias.shapes[0]
+    scale = BOLTZMANN * (settings.factor - 1.0) * KELVIN
+    assert first == settings.height
+    assert second == pytest.approx(first * np.exp(-first / scale))
+    with pytest.raises(InputError, match="got a cell"):
+        ShapeMetadynamics.of(
+            crew([from_atoms(bulk("Ar"))], [0]), settings, temperature=KELVIN
+        )

@@ -125,6 +125,8 @@ def variable_problems(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
     if plan.explore.metadynamics is None:
         return
     settings = plan.explore.metadynamics.build()
+    if settings.variables == "shape":
+        return
     if start and not any(chosen_variables(frame, settings) for frame in start):
         words = {
             "torsions": "a bond that turns",

@@ -179,6 +179,12 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "metadynamics, 500+1000 K": {
         "explore": {"temperature": [500, 1000], "metadynamics": {}}
     },
+    "metadynamics of shapes, 500+1000 K": {
+        "explore": {
+            "temperature": [500, 1000],
+            "metadynamics": {"variables": "shape"},
+        }
+    },
     "random, 500+1000 K": {
         "explore": {"temperature": [500, 1000]},
         "flag": {"selection": "random"},
