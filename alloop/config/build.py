@@ -169,6 +169,7 @@ def worker_settings(plan: Plan, levels: Mapping[Fidelity, Level]) -> WorkerSetti
             None if plan.refine is None else build_record(TestTimeSettings, plan.refine)
         ),
         device=plan.device,
+        exchange=plan.explore.exchange,
         explorers=plan.explore.explorers,
     )
 

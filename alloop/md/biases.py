@@ -123,6 +123,18 @@ class UncertaintySettings:
         "are reached",
         gt=0,
     )
+    repulsion: float = setting(
+        0.0,
+        "height of the hills by which walkers of a molecule keep apart in the space of "
+        "descriptors, eV; 0: none",
+        ge=0,
+        le=100,
+    )
+    spacing: float = setting(
+        0.5,
+        "width of these hills, as a multiple of the spread of the training frames",
+        gt=0,
+    )
     force: float = setting(
         5.0,
         "largest force of the bias on an atom, eV/Å; a larger one is scaled down",

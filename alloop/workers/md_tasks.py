@@ -35,6 +35,7 @@ from alloop.md.dynamics import run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import proton_transfers, transfer_note
 from alloop.md.path_explorer import PathExplorerSettings, path_frames
+from alloop.md.replica_exchange import exchange_temperatures
 from alloop.md.shapes import ShapeSettings, proposed_shapes
 from alloop.md.thermal_frames import (
     NormalModes,
@@ -80,12 +81,18 @@ def perform_explore(
         controls=command.controls,
         control_rng=random_stream(settings.seed, command.name),
     )
-    transfers = transfer_note(proton_transfers(command.walkers, exploration.walkers))
+    walkers = exploration.walkers
+    transfers = transfer_note(proton_transfers(command.walkers, walkers))
+    if settings.exchange:
+        batch = pack_frames([walker.frame for walker in walkers])
+        energies = generation.predict(batch).energies
+        rng = random_stream(settings.seed, f"{command.name}/exchange")
+        walkers = exchange_temperatures(walkers, energies, rng)
     return e.Explored(
         round=command.round,
         batch=command.batch,
         piece=command.piece,
-        walkers=exploration.walkers,
+        walkers=walkers,
         candidates=exploration.candidates,
         controls=exploration.controls,
         scored=exploration.scored,

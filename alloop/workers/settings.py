@@ -92,6 +92,7 @@ class WorkerSettings:
     replay: float = 0.0  # share of replayed frames in the loss of fine-tuning
     refine: TestTimeSettings | None = None  # its seed is the command's
     device: Device = "cpu"
+    exchange: bool = False  # of temperatures between walkers, after each piece of MD
     explorers: Mapping[Explorer, ExplorerSettings] = field(default_factory=dict)
 
     @property

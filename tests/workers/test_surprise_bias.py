@@ -8,8 +8,10 @@ from ase.build import molecule
 
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
+from alloop.core.frame import Frame
 from alloop.core.records import Walker
 from alloop.core.seeds import random_stream
+from alloop.core.units import Floats
 from alloop.md.biases import UncertaintySettings
 from alloop.md.dynamics import DynamicsSettings, run_dynamics
 from alloop.md.thermal_frames import rattled_frames
@@ -42,7 +44,11 @@ def bias() -> SurpriseBias:
     return SurpriseBias(potential, scorer, threshold=1.5, settings=FREE)
 
 
-def test_forces_are_the_gradient_of_the_bias(bias: SurpriseBias) -> None:
+@pytest.mark.parametrize("repulsion", [0.0, 3.0])
+def test_forces_are_the_gradient_of_the_bias(
+    bias: SurpriseBias, repulsion: float
+) -> None:
+    bias = replace(bias, settings=replace(FREE, repulsion=repulsion))
     frames = rattled_frames(WATER, 0.02, 3, random_stream(1, "frames"))
     batch = pack_frames(frames)
     forces, step = bias.predict(batch).forces, 1e-5
@@ -64,6 +70,22 @@ def test_the_bias_is_that_of_the_surprise(bias: SurpriseBias) -> None:
     surprise = bias.scorer.score(batch, predictions) / bias.threshold
     expected = FREE.strength * (np.exp(-((surprise / FREE.width) ** 2)) - 1.0)
     assert bias.predict(batch).energies == pytest.approx(expected, abs=1e-9)
+
+
+def test_walkers_of_one_molecule_repel_each_other(bias: SurpriseBias) -> None:
+    hydroxyl = from_atoms(molecule("OH"))
+    near, far = rattled_frames(WATER, 0.01, 2, random_stream(5, "near"))
+    far = replace(far, positions=1.5 * far.positions)
+    repelled = replace(bias, settings=replace(FREE, repulsion=2.0))
+
+    def repulsion(*frames: Frame) -> Floats:
+        batch = pack_frames(frames)
+        out: Floats = repelled.predict(batch).energies - bias.predict(batch).energies
+        return out
+
+    assert repulsion(near, near) == pytest.approx([1.0, 1.0])  # half of one hill each
+    assert repulsion(near, hydroxyl, near) == pytest.approx([1.0, 0.0, 1.0])
+    assert repulsion(near, far).max() < 0.1
 
 
 def test_forces_are_scaled_down_to_the_limit(bias: SurpriseBias) -> None:

@@ -84,6 +84,11 @@ class Moves(Section):
         description="whether forces are computed by compiled code; auto: from 5000 "
         "`steps` on",
     )
+    exchange: bool = Field(
+        False,
+        description="whether walkers of a molecule exchange their temperatures after "
+        "each piece of MD (replica exchange)",
+    )
     guards: Guards = Guards()
     shapes: Shapes | None = Field(
         Shapes(), description="shapes that are proposed beside MD's frames; null: none"

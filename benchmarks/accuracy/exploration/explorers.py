@@ -169,6 +169,13 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "uncertainty, 500+1000 K": {
         "explore": {"temperature": [500, 1000], "uncertainty": {}}
     },
+    "exchange, 500+1000 K": {"explore": {"temperature": [500, 1000], "exchange": True}},
+    "repulsion, 500+1000 K": {
+        "explore": {
+            "temperature": [500, 1000],
+            "uncertainty": {"repulsion": 1.0, "strength": 0.01},
+        }
+    },
     "shapes and uncertainty": {
         "explore": {
             "temperature": [500, 1000],
