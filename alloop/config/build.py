@@ -91,21 +91,19 @@ def build_levels(plan: Plan) -> dict[Fidelity, Level]:
 
 def build_rules(plan: Plan, validated: bool) -> Rules:
     """Return the rules of the loop's decisions; validated: frames are supplied."""
-    pick, validation = plan.flag.selection, plan.validation
-    sampled = validation if isinstance(validation, Sampled) else Sampled()
-    frames = 0 if validated or validation is not sampled else sampled.frames
+    pick = plan.flag.selection
     training = plan.training or Standard(kind="standard", last=1.0)
+    fixed = plan.budget.split == "fixed"
     fidelities: list[Fidelity] = ["expensive"]
     if plan.levels.cheap:
         fidelities = ["cheap", "expensive"]
-    seeds = {"cheap": plan.seeds.cheap or 0, "expensive": plan.seeds.expensive or 0}
     return Rules(
         budget=Budget(
             cheap=plan.budget.cheap or 0,
             expensive=plan.budget.expensive,
             cpu_hours=plan.budget.cpu_hours,
         ),
-        seeding=build_record(SeedRules, sampled, **seeds, validation=frames),
+        seeding=_seed_rules(plan, validated),
         exploring=build_record(
             ExploreRules,
             plan.explore,
@@ -114,7 +112,7 @@ def build_rules(plan: Plan, validated: bool) -> Rules:
         ),
         stopping=plan.stop.build(),
         examining=build_record(
-            Examining, validation, temperatures=_validation_temperatures(plan)
+            Examining, plan.validation, temperatures=_validation_temperatures(plan)
         ),
         every=training.every,
         control=plan.flag.control,
@@ -126,15 +124,23 @@ def build_rules(plan: Plan, validated: bool) -> Rules:
         triage=plan.flag.triage,
         staleness=training.staleness,
         last=training.last,
-        split=(
-            None
-            if plan.budget.split == "fixed"
-            else build_record(SplitRules, plan.budget)
-        ),
+        split=None if fixed else build_record(SplitRules, plan.budget),
         refine=None if plan.refine is None else build_record(RefineRules, plan.refine),
         explorers=plan.explore.explorers,
         recheck={fidelity: plan.levels.recheck(fidelity) for fidelity in fidelities},
         doubts={fidelity: plan.levels.doubts(fidelity) for fidelity in fidelities},
+    )
+
+
+def _seed_rules(plan: Plan, validated: bool) -> SeedRules:
+    validation = plan.validation
+    sampled = validation if isinstance(validation, Sampled) else Sampled()
+    return build_record(
+        SeedRules,
+        sampled,
+        cheap=plan.seeds.cheap or 0,
+        expensive=plan.seeds.expensive or 0,
+        validation=0 if validated or validation is not sampled else sampled.frames,
     )
 
 

@@ -1,5 +1,6 @@
 """Conversion of YAML to a Setup or a level, or to the list of all its mistakes."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,7 +22,11 @@ from alloop.config.molecules import element_symbols
 from alloop.config.sections.plan import Plan
 from alloop.config.sections.potentials import Ready
 from alloop.config.setup import Setup
-from alloop.config.starting_data import read_starting_data, read_supplied_sets
+from alloop.config.starting_data import (
+    StartingData,
+    read_starting_data,
+    read_supplied_sets,
+)
 from alloop.config.yaml_text import (
     ConfigError,
     Problem,
@@ -31,7 +36,7 @@ from alloop.config.yaml_text import (
     read_yaml_text,
 )
 from alloop.core.errors import AlloopError, InputError
-from alloop.core.levels import Level
+from alloop.core.levels import Fidelity, Level
 
 _LEVEL = "levels.expensive"
 Model: TypeAlias = tuple[bytes, str]  # the bytes of a model and its id
@@ -114,17 +119,8 @@ def _assemble_setup(
         *supplied.problems,
         *flaws,
         *store_problems(store),
+        *_frame_problems(plan, levels, data, broken),
     ]
-    problems += level_problems(
-        levels, element_symbols(data.start), build.child_limits(plan)
-    )
-    problems += reference_problems(plan.training, element_symbols(data.start))
-    problems += coverage_problems(plan, data.start)
-    if not {"seeds", "explore", "start"} & broken and not data.problems:
-        problems += too_few_per_molecule(plan, data.start)
-        problems += pressure_problems(plan, levels, data.start)
-        problems += strain_problems(plan, data.start)
-        problems += variable_problems(plan, data.start)
     setup = Setup(
         plan=plan,
         start=tuple(data.start),
@@ -145,6 +141,21 @@ def _assemble_setup(
         is_checked=True,
     )
     return setup, problems
+
+
+def _frame_problems(
+    plan: Plan, levels: Mapping[Fidelity, Level], data: StartingData, broken: set[str]
+) -> Iterator[Problem]:
+    """Yield what the plan says that does not suit the frames to start from."""
+    elements = element_symbols(data.start)
+    yield from level_problems(levels, elements, build.child_limits(plan))
+    yield from reference_problems(plan.training, elements)
+    yield from coverage_problems(plan, data.start)
+    if not {"seeds", "explore", "start"} & broken and not data.problems:
+        yield from too_few_per_molecule(plan, data.start)
+        yield from pressure_problems(plan, levels, data.start)
+        yield from strain_problems(plan, data.start)
+        yield from variable_problems(plan, data.start)
 
 
 def own_model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Problem]]:

@@ -96,7 +96,9 @@ def read_starting_data(
     for index, item in enumerate(plan.start):
         path = f"start.{index}"
         try:
-            _add_start_item(data, item, path, folder, levels, plan.seed)
+            _add_start_item(
+                data, item, path, folder=folder, levels=levels, seed=plan.seed
+            )
         except AlloopError as error:
             data.refuse(path, str(error))
     try:
@@ -131,6 +133,7 @@ def _add_start_item(
     data: StartingData,
     item: Molecule | Smiles | File | Labels | Store,
     path: str,
+    *,
     folder: Path,
     levels: Mapping[Fidelity, Level],
     seed: int,

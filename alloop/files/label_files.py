@@ -168,20 +168,7 @@ def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
         numbers = np.broadcast_to(numbers, (len(positions), len(numbers)))
     _same_length(path, len(positions), {"atomic numbers": numbers})
     charges = _per_frame(path, arrays, _CHARGES, prefix, len(positions))
-    spins = _per_frame(path, arrays, _SPINS, prefix, len(positions))
-    if _find_key(arrays, _MULTIPLICITIES, prefix) is not None:
-        named = [
-            multiplicity - 1
-            for multiplicity in _per_frame(
-                path, arrays, _MULTIPLICITIES, prefix, len(positions)
-            )
-        ]
-        if _find_key(arrays, _SPINS, prefix) is not None and named != spins:
-            raise InputError(
-                f"expected spins (2S) and multiplicities (2S + 1) of {path} to agree, "
-                "they differ; leave one out"
-            )
-        spins = named
+    spins = _spins(path, arrays, prefix, len(positions))
     return [
         _raw_labels(
             numbers=numbers[i],
@@ -193,6 +180,21 @@ def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
         )
         for i, spin in enumerate(spins)
     ]
+
+
+def _spins(path: Path, arrays: Arrays, prefix: str, frames: int) -> list[int]:
+    """Return 2S of each frame, from spins or multiplicities."""
+    spins = _per_frame(path, arrays, _SPINS, prefix, frames)
+    if _find_key(arrays, _MULTIPLICITIES, prefix) is None:
+        return spins
+    multiplicities = _per_frame(path, arrays, _MULTIPLICITIES, prefix, frames)
+    named = [multiplicity - 1 for multiplicity in multiplicities]
+    if _find_key(arrays, _SPINS, prefix) is not None and named != spins:
+        raise InputError(
+            f"expected spins (2S) and multiplicities (2S + 1) of {path} to agree, "
+            "they differ; leave one out"
+        )
+    return named
 
 
 def _raw_labels(

@@ -127,20 +127,16 @@ def path_profile(
     """
     path = find_path(*ends, model, settings, observe)
     surprise, limits = _trust(model, path)
-    images = tuple(
-        PathImage(number, *values)
-        for number, values in enumerate(
-            zip(
-                path.lengths.tolist(),
-                path.energies.tolist(),
-                surprise.tolist(),
-                limits.tolist(),
-                energy_limits(path.lengths, limits).tolist(),
-                _references(path, check),
-                strict=True,
-            )
-        )
+    columns = (
+        path.lengths.tolist(),
+        path.energies.tolist(),
+        surprise.tolist(),
+        limits.tolist(),
+        energy_limits(path.lengths, limits).tolist(),
+        _references(path, check),
     )
+    rows = enumerate(zip(*columns, strict=True))
+    images = tuple(PathImage(number, *values) for number, values in rows)
     title = "" if check is None else check.title
     return PathProfile(path, images, model.threshold, title)
 

@@ -126,7 +126,7 @@ def flagged_frames(
             drawn = _drawn_frames(state, rules, count, taken)
             chosen += [(x, "random") for x in drawn]
             part, count = _without(part, drawn), count - len(drawn)
-        picked = _selected(selector, part, state, count, rng, threshold)
+        picked = _selected(selector, part, state, count, rng=rng, threshold=threshold)
         chosen += [(x, _selection_reason(x, threshold, selector)) for x in picked]
     return chosen
 
@@ -138,7 +138,7 @@ def _drawn_frames(
     number = round(rules.random * count)
     pool = _candidate_pool(state, controls=True, taken=taken)
     rng = random_stream(state.seed, f"flag/{state.exploration.round}/random")
-    return _selected(_RANDOM, pool, state, min(number, len(pool)), rng, None)
+    return _selected(_RANDOM, pool, state, min(number, len(pool)), rng=rng)
 
 
 def _selected(
@@ -146,8 +146,9 @@ def _selected(
     pool: Sequence[Candidate],
     state: LoopState,
     quota: int,
+    *,
     rng: np.random.Generator,
-    threshold: float | None,
+    threshold: float | None = None,
 ) -> list[Candidate]:
     landmarks = state.exploration.landmarks
     return [pool[i] for i in selector.select(pool, landmarks, quota, rng, threshold)]
@@ -201,10 +202,10 @@ def biased_frames(state: LoopState, rules: Rules, quota: int) -> Chosen:
         if explorer == "md" and not random:
             lot = [x for x in part if x.origin == "control"]
             number = min(round(rules.random * count), len(lot))
-            drawn = _selected(_RANDOM, lot, state, number, rng, None)
+            drawn = _selected(_RANDOM, lot, state, number, rng=rng)
             chosen += [(x, "random") for x in drawn]
             part, count = _without(part, drawn), count - number
-        picked = _selected(selector, part, state, count, rng, None)
+        picked = _selected(selector, part, state, count, rng=rng)
         chosen += [(x, "random" if random else _bias_reason(x, bias)) for x in picked]
     return chosen
 

@@ -283,7 +283,7 @@ class Metadynamics:
                 f"expected hills in as many variables as the walkers', {columns}, got "
                 f"{hills.centres.shape[1]}"
             )
-        widths = np.ones((len(walkers), columns))
+        widths = np.ones((len(walkers), columns))  # 1: no division by 0
         for index, row in enumerate(rows):
             widths[index, : len(row)] = [settings.width(x.unit) for x in row]
         return cls(

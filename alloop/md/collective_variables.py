@@ -6,7 +6,7 @@ of atoms in a line have no direction in which they grow: their gradients are cap
 `Angle` and `Torsion`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
@@ -252,28 +252,16 @@ def walker_variables(
     width = max((len(row) for row in variables), default=0)
     if not width:
         raise InputError("expected a walker with a collective variable, got none")
-    kinds: dict[CollectiveVariable, list[tuple[tuple[int, ...], int]]] = {}
-    periods = np.zeros((len(batch), width))
-    for walker, row in enumerate(variables):
-        start, size = int(batch.offsets[walker]), int(batch.sizes[walker])
-        for column, variable in enumerate(row):
-            _require_atoms(variable, size)
-            atoms = tuple(start + atom for atom in variable.atoms)
-            kinds.setdefault(_kind(variable), []).append(
-                (atoms, walker * width + column)
-            )
-            periods[walker, column] = variable.period
-    groups, first = [], 0
-    for kind, rows in kinds.items():
-        shape = (len(rows), len(kind.atoms))
-        groups.append((kind, slice(first, first + shape[0] * shape[1]), shape))
-        first += shape[0] * shape[1]
+    kinds = _rows_by_kind(batch, variables, width)
     entries = [entry for rows in kinds.values() for entry in rows]
     index = np.array([atom for atoms, _ in entries for atom in atoms])
     touched, counts = np.unique(index, return_counts=True)
-    used = [[1.0 * (column < len(row)) for column in range(width)] for row in variables]
+    periods, used = np.zeros((2, len(batch), width))
+    for walker, row in enumerate(variables):
+        periods[walker, : len(row)] = [variable.period for variable in row]
+        used[walker, : len(row)] = 1.0
     return WalkerVariables(
-        groups=tuple(groups),
+        groups=_groups(kinds),
         index=place(index),
         slots=place(np.array([slot for _, slot in entries])),
         of_places=place(np.array([slot for atoms, slot in entries for _ in atoms])),
@@ -281,11 +269,39 @@ def walker_variables(
         touched=place(touched),
         offsets=place(np.concatenate([[0], np.cumsum(counts)])),
         periods=place(periods),
-        used=place(np.array(used)),
+        used=place(used),
         atom_offsets=place(batch.offsets),
         owner=place(batch.frame_index),
         place=place,
     )
+
+
+def _rows_by_kind(
+    batch: Batch, variables: Sequence[Sequence[CollectiveVariable]], width: int
+) -> dict[CollectiveVariable, list[tuple[tuple[int, ...], int]]]:
+    """Return the atoms in the batch, and the slot (walker, column), of variables."""
+    kinds: dict[CollectiveVariable, list[tuple[tuple[int, ...], int]]] = {}
+    for walker, row in enumerate(variables):
+        start, size = int(batch.offsets[walker]), int(batch.sizes[walker])
+        for column, variable in enumerate(row):
+            _require_atoms(variable, size)
+            atoms = tuple(start + atom for atom in variable.atoms)
+            slot = walker * width + column
+            kinds.setdefault(_kind(variable), []).append((atoms, slot))
+    return kinds
+
+
+def _groups(
+    kinds: Mapping[CollectiveVariable, Sequence[object]],
+) -> tuple[tuple[CollectiveVariable, slice, tuple[int, int]], ...]:
+    """Return each kind with its part of the index and the part's shape."""
+    groups, first = [], 0
+    for kind, rows in kinds.items():
+        shape = (len(rows), len(kind.atoms))
+        last = first + shape[0] * shape[1]
+        groups.append((kind, slice(first, last), shape))
+        first = last
+    return tuple(groups)
 
 
 _HETERO = (7, 8, 9, 15, 16, 17, 34, 35, 53)  # elements whose hydrogens are acidic

@@ -208,7 +208,9 @@ def _first_line(error: Exception) -> str:
 
 def onednn_product(a: Tensor, b: Tensor) -> Tensor:
     """Return the product of two float32 matrices on a CPU, by oneDNN."""
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(
+        a, b.t(), None, attr="none", scalars=[], algorithm=""
+    )
     return result
 
 

@@ -140,7 +140,16 @@ class PairBasis:
         n = len(self.elements)
         couple = low * n - low * (low - 1) // 2 + high - low  # row-major upper triangle
         unit = apart[near] / r[:, None]
-        return _PairFunctions(i, column[j], couple, unit, r, *self.radial_functions(r))
+        phi, slope = self.radial_functions(r)
+        return _PairFunctions(
+            centre=i,
+            neighbour=column[j],
+            couple=couple,
+            unit=unit,
+            r=r,
+            phi=phi,
+            slope=slope,
+        )
 
 
 class PairwisePotential:

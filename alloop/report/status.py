@@ -264,8 +264,24 @@ def campaign_status(history: History) -> dict[str, Any]:
     unknown; last_commit: ISO 8601, local time with its offset; running: the process
     that runs the campaign (pid, host, since), or null.
     """
+    return {
+        **_progress_values(history),
+        "labels": {x.kind: _label_counts(history, x) for x in label_totals(history)},
+        "cpu_seconds": sum(cpu_seconds_by_part(history).values()),
+        **_generation_values(history),
+        "training": training_progress(spool_folder(history.path)),
+        "open": dict(sorted(task_kinds(history.state.open.values()).items())),
+        "excluded": len(history.state.labels.excluded),
+        "quarantined": _failure_counts(history),
+        "noise": {x.fidelity: _noise_values(x) for x in noise_floors(history)},
+        "last_commit": _last_commit(history),
+        "time_left": _finite_or_none(time_left(history)),
+        "units": _UNITS,
+    }
+
+
+def _progress_values(history: History) -> dict[str, Any]:
     state = history.state
-    newest = state.generations.summaries.get(state.generations.count)
     return {
         "name": str(history.attrs["name"]),
         "store": str(history.path),
@@ -277,16 +293,18 @@ def campaign_status(history: History) -> dict[str, Any]:
         "round": state.exploration.round,
         "generation": state.generations.count,
         "walkers": _walker_counts(history),
-        "labels": {
-            totals.kind: _label_counts(history, totals)
-            for totals in label_totals(history)
-        },
-        "cpu_seconds": sum(cpu_seconds_by_part(history).values()),
-        "errors": [_finite_or_none(error) for error in state.generations.errors],
-        "best": state.generations.best,
-        "rejected": sorted(state.generations.rejected),
-        "unaccepted": sorted(state.generations.unaccepted),
-        "acceptance": unaccepted_sentence(state),
+    }
+
+
+def _generation_values(history: History) -> dict[str, Any]:
+    generations = history.state.generations
+    newest = generations.summaries.get(generations.count)
+    return {
+        "errors": [_finite_or_none(error) for error in generations.errors],
+        "best": generations.best,
+        "rejected": sorted(generations.rejected),
+        "unaccepted": sorted(generations.unaccepted),
+        "acceptance": unaccepted_sentence(history.state),
         "sets": set_errors(history),
         "examination": _examination_values(history),
         "calibration": list(threshold_sentences(history)),
@@ -294,14 +312,6 @@ def campaign_status(history: History) -> dict[str, Any]:
         "refinements": list(refinement_sentences(history)),
         "threshold": _finite_or_none(None if newest is None else newest.threshold),
         "error_limits": _limit_values(history),
-        "training": training_progress(spool_folder(history.path)),
-        "open": dict(sorted(task_kinds(state.open.values()).items())),
-        "excluded": len(state.labels.excluded),
-        "quarantined": _failure_counts(history),
-        "noise": {x.fidelity: _noise_values(x) for x in noise_floors(history)},
-        "last_commit": _last_commit(history),
-        "time_left": _finite_or_none(time_left(history)),
-        "units": _UNITS,
     }
 
 

@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from alloop.core.errors import InputError, Interrupted
 from alloop.models.private_folder import own_folder
@@ -25,6 +26,9 @@ from alloop.workers.cluster_plan import (
     ClusterPlan,
     available_cores,
 )
+
+if TYPE_CHECKING:
+    from distributed import LocalCluster
 
 _Made = TypeVar("_Made")
 _HERE = "127.0.0.1"
@@ -124,38 +128,14 @@ def _local_cluster(plan: ClusterPlan) -> Connection:
     Its TLS keys are made for this run and stay in the memory of its processes.
     """
     import dask
-    from distributed import Client, LocalCluster, Security
+    from distributed import Client
 
     # Data that exceed memory are spilled there and unpickled again: keep it private.
     folder = own_folder(Path(tempfile.gettempdir()) / f"alloop-workers-{os.getuid()}")
 
-    def start() -> LocalCluster:
-        settings = deepcopy(dask.config.get("distributed"))
-        workers = plan.workers or available_cores()
-        cluster = LocalCluster(
-            n_workers=0 if plan.gpus else workers,
-            threads_per_worker=1,
-            processes=True,
-            host=_HERE,
-            protocol="tls://",
-            security=Security.temporary(),
-            dashboard_address=f"{_HERE}:0",
-            scheduler_kwargs={"dashboard": False},
-            worker_dashboard_address=None,
-            local_directory=str(folder),
-            config={"distributed": settings},  # for restarted workers too
-            silence_logs=logging.CRITICAL,
-        )
-        if plan.gpus:
-            cluster.worker_spec.update(
-                separate_workers(cluster.new_spec, workers, plan.gpus)
-            )
-            cluster.sync(cluster._correct_state)
-        return cluster
-
     with _quiet_dask(), _free_workers_only(), dask.config.set(DASK_SETTINGS):
         try:
-            cluster = start_in_thread(start)
+            cluster = start_in_thread(partial(_started_cluster, plan, folder))
         except (OSError, RuntimeError, TimeoutError) as error:
             raise Interrupted(
                 "a worker process ended while it was started "
@@ -164,6 +144,33 @@ def _local_cluster(plan: ClusterPlan) -> Connection:
                 "run it again"
             ) from error
     return Connection(Client(cluster, set_as_default=False), cluster)
+
+
+def _started_cluster(plan: ClusterPlan, folder: Path) -> "LocalCluster":
+    import dask
+    from distributed import LocalCluster, Security
+
+    workers = plan.workers or available_cores()
+    settings = deepcopy(dask.config.get("distributed"))
+    cluster = LocalCluster(
+        n_workers=0 if plan.gpus else workers,
+        threads_per_worker=1,
+        processes=True,
+        host=_HERE,
+        protocol="tls://",
+        security=Security.temporary(),
+        dashboard_address=f"{_HERE}:0",
+        scheduler_kwargs={"dashboard": False},
+        worker_dashboard_address=None,
+        local_directory=str(folder),
+        config={"distributed": settings},  # for restarted workers too
+        silence_logs=logging.CRITICAL,
+    )
+    if plan.gpus:
+        spec = separate_workers(cluster.new_spec, workers, plan.gpus)
+        cluster.worker_spec.update(spec)
+        cluster.sync(cluster._correct_state)
+    return cluster
 
 
 def separate_workers(

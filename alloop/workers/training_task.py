@@ -1,7 +1,7 @@
 """The training tasks: a generation with its scorer, and short trainings on parts."""
 
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -9,7 +9,13 @@ from alloop.acceptance import TrainedWith, check_model
 from alloop.core.batch import Batch, frame_means, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.prediction_errors import largest_force_errors, prediction_errors
-from alloop.core.records import LabelSet, ModelCheck, Predictions, Refinement
+from alloop.core.records import (
+    LabelSet,
+    ModelCheck,
+    Predictions,
+    Refinement,
+    TrainingData,
+)
 from alloop.core.roles import Potential, Trainer
 from alloop.core.seeds import torch_seed
 from alloop.core.units import Floats
@@ -31,6 +37,9 @@ from alloop.training.replay_trainer import replaying_trainer
 from alloop.training.state_folder import StateFolder
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.spool import training_folder
+
+if TYPE_CHECKING:
+    from alloop.refine.test_time import TestTimeLabels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -315,27 +324,17 @@ def refined_member(
     new to it.
     """
     from alloop.refine.test_time import (  # torch, which drivers do without
-        TestTimeLabels,
         require_elements,
         require_two_heads,
-        thinned_labels,
         train_at_test_time,
     )
 
     if inputs.parent is None or test is None:
         raise TypeError("a refinement needs a model and a validation set in its data")
-    cheap = inputs.data.cheap
-    chosen = set(command.refine)
-    new = np.array([frame.id in chosen for frame in cheap.batch.frames()])
-    labels = TestTimeLabels(
-        cheap=select_labels(cheap, np.flatnonzero(new)),
-        held_out=test,
-        replay=None if new.all() else thinned_labels(_others(cheap, new)),
-        expensive=inputs.data.expensive,
-    )
+    labels = _test_time_labels(command, inputs.data, test)
     try:
         potential = require_two_heads(inputs.parent)
-        require_elements(potential, cheap.batch)
+        require_elements(potential, inputs.data.cheap.batch)
     except InputError:
         return None
     seeded = replace(settings, seed=torch_seed(inputs.seed, command.name))
@@ -354,5 +353,17 @@ def refined_member(
     )
 
 
-def _others(labels: LabelSet, chosen: np.ndarray) -> LabelSet:
-    return select_labels(labels, np.flatnonzero(~chosen))
+def _test_time_labels(
+    command: Train, data: TrainingData, held_out: LabelSet
+) -> "TestTimeLabels":
+    from alloop.refine.test_time import TestTimeLabels, thinned_labels
+
+    chosen = set(command.refine)
+    new = np.array([frame.id in chosen for frame in data.cheap.batch.frames()])
+    others = select_labels(data.cheap, np.flatnonzero(~new))
+    return TestTimeLabels(
+        cheap=select_labels(data.cheap, np.flatnonzero(new)),
+        held_out=held_out,
+        replay=None if new.all() else thinned_labels(others),
+        expensive=data.expensive,
+    )

@@ -196,9 +196,8 @@ def _ccsd_t_answer(mf: Any, settings: Settings, details: Details) -> Answer:
     _refuse_unless(converged, "(T) lambda equations", details)
     restricted = ccsd_t_grad.Gradients(solver).kernel
     kernel = partial(_uccsd_t_gradient, solver) if is_unrestricted(mf) else restricted
-    return solver.e_tot + triples, _nuclear_gradient(
-        mf, kernel, t1, t2, l1, l2, eris=eris
-    )
+    amplitudes = (t1, t2, l1, l2)
+    return solver.e_tot + triples, _nuclear_gradient(mf, kernel, *amplitudes, eris=eris)
 
 
 def _uccsd_t_gradient(solver: Any, *amplitudes: Any, eris: Any) -> Floats:

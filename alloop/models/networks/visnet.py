@@ -105,7 +105,7 @@ class ViSNet(Network):
         v = x.new_zeros(x.shape[0], 3, x.shape[1])
         f = self.edges(edges, basis, x)
         for message in self.layers:
-            dx, dv, df = message(x, v, edges, r, f, units)
+            dx, dv, df = message(x, v, edges, r_ij=r, f_ij=f, d_ij=units)
             x, v = x + dx, v + dv
             f = f if df is None else f + df
         x = self.norm(x)

@@ -228,7 +228,12 @@ def read_explorations(history: History) -> Explorations:
                 _walker_energy(x) for x in proposals if x.candidate.explorer == "md"
             ]
     return Explorations(
-        origins, stopping, tuple(moments), tuple(energies), left_out, scored
+        origins=origins,
+        stopping=stopping,
+        moments=tuple(moments),
+        energies=tuple(energies),
+        left_out=left_out,
+        scored=scored,
     )
 
 

@@ -244,31 +244,30 @@ def deviation_figure(
                 ax.set_yscale("symlog", linthresh=_FAR)
             ax.set_ylabel(f"{shift}, σ")
             ax.set_xlim(-0.5, len(y) - 0.5)
-            for chosen, shape, colour in (
-                (~beyond, "small", COLOURS["preparation"]),
-                (beyond, "triangle", COLOURS["warn"]),
-            ):
-                at = np.flatnonzero(chosen & np.isfinite(y))
-                ids = [frames[i] for i in at.tolist()]
-                x = at.astype(np.float64)
-                marks.append(
-                    add_points(
-                        Marks(
-                            axes=ax,
-                            x=x,
-                            y=y[at],
-                            colour=colour,
-                            shape=shape,
-                            frames=ids,
-                        ),
-                    )
-                )
+            marks.append(_deviation_marks(ax, y, ~beyond, frames, "preparation"))
+            marks.append(_deviation_marks(ax, y, beyond, frames, "warn"))
         axes[-1].set_xlabel("frame")
         return marks
 
     about = "Deviation of each frame from the training frames, by shift"
     rows = len(shown)
     return draw_svg("deviations", about, 0.5 + 1.4 * rows, paint, rows=rows)
+
+
+def _deviation_marks(
+    axes: Axes, y: Floats, chosen: Booleans, frames: Sequence[FrameId], colour: str
+) -> Marks:
+    at = np.flatnonzero(chosen & np.isfinite(y))
+    return add_points(
+        Marks(
+            axes=axes,
+            x=at.astype(np.float64),
+            y=y[at],
+            colour=COLOURS[colour],
+            shape="triangle" if colour == "warn" else "small",
+            frames=[frames[i] for i in at.tolist()],
+        )
+    )
 
 
 def _finite(values: Floats) -> Floats:
