@@ -1,6 +1,5 @@
 """Configurations: what a minimal one means, and every mistake with its cure."""
 
-import os
 import pickle
 import subprocess
 import sys
@@ -9,16 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ase import Atoms
-from ase.build import molecule
-from ase.io import write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from alloop.acceptance import AcceptanceSettings
 from alloop.config import (
-    ConfigError,
     Setup,
     campaign_schema,
     changed_keys,
@@ -26,17 +21,12 @@ from alloop.config import (
     load_campaign,
     parse_campaign,
 )
-from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.sections.acceptance import Acceptance
-from alloop.config.sections.data import Sampled
 from alloop.config.sections.explore import Barostat, Guards
 from alloop.config.sections.plan import Stop
 from alloop.config.sections.training import Standard
-from alloop.config.yaml_text import collect_fragments, merge_trees, parse_yaml
-from alloop.core.errors import InputError
-from alloop.core.records import Label
-from alloop.history.reader import CODEC
-from alloop.labels.levels import pyscf_level, toy_level
+from alloop.config.yaml_text import parse_yaml
+from alloop.labels.levels import pyscf_level
 from alloop.loop import events as e
 from alloop.loop.rules import StopRules, walker_temperature
 from alloop.md.barostat import Barostat as CellBarostat
@@ -45,51 +35,17 @@ from alloop.md.integrate import VelocityVerlet
 from alloop.potentials.repulsion import ZBL
 from alloop.scores.calibrate import ScorerSettings, calibrate_threshold
 from alloop.scores.qresidual import QResidualScorer
-from alloop.store.archive import Archive
 from alloop.store_copies.controls import standard_interval
 from alloop.training.trainers.staged_trainer import StagedTrainer
+from tests.config.toy_campaign import TOY, problems
 from tests.conftest import skip_without
 
 ROOT = Path(__file__).parents[2]
-TOY = """
-name: toy
-start: [{molecule: H2O}]
-levels: {cheap: {kind: toy, stiffness: 0.9}, expensive: {kind: toy}}
-"""
-
-
-def problems(text: str, base: Path) -> dict[str, str]:
-    """What is wrong with a configuration, by path."""
-    with pytest.raises(ConfigError) as caught:
-        parse_campaign(text, base)
-    assert caught.value.exit_code == 2
-    return {problem.path: problem.text for problem in caught.value.problems}
 
 
 def opening(setup: Setup) -> e.Opened:
     levels = {name: level.id for name, level in setup.levels.items()}
     return e.Opened(setup.seed, levels, setup.start, setup.given, setup.model_id)
-
-
-def labelled(frames: list[Atoms], path: Path) -> Path:
-    """An extxyz file with the toy level's own labels."""
-    from alloop.core.atoms import from_atoms
-    from alloop.labels.toy import label_with_toy
-
-    for atoms in frames:
-        result = label_with_toy(from_atoms(atoms), toy_level().settings)
-        atoms.info["REF_energy"] = result.energy
-        atoms.arrays["REF_forces"] = result.forces
-    write(path, frames, format="extxyz")
-    return path
-
-
-def rattled(count: int, seed: int) -> list[Atoms]:
-    rng = np.random.default_rng(seed)
-    frames = [molecule("H2O") for _ in range(count)]
-    for atoms in frames:
-        atoms.positions += 0.05 * rng.standard_normal((3, 3))
-    return frames
 
 
 # --- what is right -------------------------------------------------------------------
@@ -309,326 +265,6 @@ def test_each_campaign_that_we_ship_is_right(path: Path) -> None:
     assert setup.store == ROOT / "runs" / f"{path.stem}.zarr"
 
 
-FRAGMENTS = [*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/potentials/*.yaml")]
-
-
-@pytest.mark.parametrize("path", sorted(FRAGMENTS), ids=str)
-def test_each_fragment_that_we_ship_can_be_extended(path: Path) -> None:
-    tree = {"extends": str(path), **parse_yaml(TOY, "toy")}
-    plan, mistakes = validate_tree(collect_fragments(tree, ROOT, "x", known_kinds()))
-    assert plan is not None
-    assert mistakes == []
-
-
-# --- extends -------------------------------------------------------------------------
-
-
-def test_later_fragments_win_and_the_campaign_wins_over_all(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("seed: 1\nexplore: {steps: 10, walkers: 2}\n")
-    (tmp_path / "b.yaml").write_text("seed: 2\nexplore: {steps: 20}\n")
-    text = "extends: [a.yaml, b.yaml]\n" + TOY + "explore: {stride: 4}"
-    setup = parse_campaign(text, tmp_path)
-    assert setup.seed == 2
-    explore = setup.plan.explore
-    assert (explore.steps, explore.walkers, explore.stride) == (20, 2, 4)
-
-
-def test_paths_in_a_fragment_are_relative_to_the_fragment(tmp_path: Path) -> None:
-    (tmp_path / "far/deep").mkdir(parents=True)
-    (tmp_path / "far/deep/x.yaml").write_text(
-        "extends: ../y.yaml\nstart: [{file: w.xyz}]\n"
-    )
-    (tmp_path / "far/y.yaml").write_text("store: s.zarr\n")
-    write(tmp_path / "far/deep/w.xyz", molecule("H2O"))
-    text = TOY.replace("start: [{molecule: H2O}]\n", "") + "extends: far/deep/x.yaml"
-    setup = parse_campaign(text, tmp_path)
-    assert setup.store == tmp_path / "far/s.zarr"
-    assert setup.molecules == ("H2O",)
-
-
-def test_another_kind_keeps_only_the_keys_that_it_knows() -> None:
-    below = {"explore": {"kind": "langevin", "friction": 0.1, "steps": 7}}
-    above = {"explore": {"kind": "verlet"}}
-    assert merge_trees(below, above, known_kinds()) == {
-        "explore": {"kind": "verlet", "steps": 7}
-    }
-
-
-@pytest.mark.parametrize("file", ["/dev/zero", "pipe", ".", "page.html", "text"])
-def test_a_foreign_file_that_is_extended_is_refused(tmp_path: Path, file: str) -> None:
-    os.mkfifo(tmp_path / "pipe")  # nobody writes: a reader would wait for ever
-    (tmp_path / "page.html").write_text("<html><body>no YAML: [</body></html>")
-    (tmp_path / "text").write_text("root:x:0:0\n")
-    (tmp_path / "x.yaml").write_text(f"extends: {file}\n" + TOY)
-    with pytest.raises(InputError, match="expected"):
-        load_campaign(tmp_path / "x.yaml")
-
-
-def test_a_circle_of_fragments_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("extends: b.yaml")
-    (tmp_path / "b.yaml").write_text("extends: a.yaml")
-    assert "extends this" in problems("extends: a.yaml\n" + TOY, tmp_path)["extends"]
-
-
-def test_a_missing_fragment_is_named(tmp_path: Path) -> None:
-    assert "`no.yaml` is not" in problems("extends: no.yaml", tmp_path)["extends"]
-    assert "list of files" in problems("extends: [3]", tmp_path)["extends"]
-
-
-# --- mistakes ------------------------------------------------------------------------
-
-
-def test_all_mistakes_are_shown_at_once_with_the_nearest_right_key(
-    tmp_path: Path,
-) -> None:
-    found = problems(
-        """
-        name: my water
-        sed: 7
-        timestep: 0.5
-        walltme: 3 h
-        start: [{molecule: H2O, spn: 1}, {molecul: CO}, {file: no.xyz}, {molecule: H2Q}]
-        validation: {frames: -3, temprature: 400}
-        levels:
-          cheap: {kind: pyscff, method: hf}
-          expensive: {kind: toy, stifness: 2}
-        explore: {kind: langevn}
-        potential: 5
-        training: {kind: standard, pretrain: 4}
-        budget: {cheap: -3, expensive: many, walkers: 4}
-        flag: {quantile: 2, selection: randm, fill: 1}
-        store: 3
-        """,
-        tmp_path,
-    )
-    right = {
-        "name": "letters, digits",
-        "sed": "did you mean `seed`?",
-        "start.0.spn": "did you mean `spin`?",
-        "start.1": "expected molecule | smiles | file | labels | store, got the keys",
-        "start.2": "expected a structure file, no.xyz is not there",
-        "start.3": "there is no element `Q` in `H2Q`",
-        "validation.frames": "at least 0 (frames",
-        "validation.temprature": "did you mean `temperature`?",
-        "levels.cheap": "there is no kind `pyscff`; did you mean `pyscf`?",
-        "levels.expensive.stifness": "did you mean `stiffness`?",
-        "explore": "there is no kind `langevn`; did you mean `langevin`?",
-        "potential": "expected keys and values",
-        "training.pretrain": "only `kind: asteroid` has it",
-        "budget.cheap": "expected a number of at least 0 (most labels",
-        "budget.expensive": "expected a whole number",
-        "budget.walkers": "it belongs under `explore:`",
-        "timestep": "no such key here; it belongs under `validation:` or `explore:`",
-        "walltme": "did you mean `walltime` under `cluster:` or `limits:`?",
-        "flag.quantile": "below 1",
-        "flag.selection": "did you mean `random`?",
-        "flag.fill": "expected true or false",
-        "store": "expected text",
-    }
-    assert found.keys() == right.keys()
-    for path, text in right.items():
-        assert text in found[path], path
-
-
-def test_a_mistake_in_one_section_does_not_hide_what_is_missing(
-    tmp_path: Path,
-) -> None:
-    found = problems("budget: {expensive: 3.5}", tmp_path)
-    assert set(found) == {"budget.expensive", "name", "start", "levels"}
-    assert found["levels"].startswith("is missing")
-
-
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        ("a: [1", "line 1, column 6"),
-        ("a: 1\na: 2", "`a` stands twice"),
-        ("[1, 2]", "expected keys such as"),
-        ("", "got nothing"),
-    ],
-)
-def test_what_is_no_yaml_is_told_with_its_line(
-    text: str, word: str, tmp_path: Path
-) -> None:
-    assert word in problems(text, tmp_path)[""]
-
-
-def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No such file"):
-        load_campaign(tmp_path / "no.yaml")
-
-
-def test_methods_basis_sets_and_levels_that_cannot_be(tmp_path: Path) -> None:
-    levels = (
-        "{cheap: {kind: pyscf, method: b3lip, basis: sto-3g},"
-        " expensive: {kind: pyscf, method: ccsd(t), basis: cc-pvdzz}}"
-    )
-    text = f"name: x\nstart: [{{molecule: OH, spin: 0}}]\nlevels: {levels}"
-    found = problems(text, tmp_path)
-    assert "B3LYP" in found["levels.cheap"].upper()
-    assert "cc-pVDZ".lower() in found["levels.expensive"].lower()
-    assert "9 electrons need an odd spin" in found["start.0"]
-
-
-def test_a_measured_split_needs_two_levels(tmp_path: Path) -> None:
-    budget = "\nbudget: {cheap: 0, expensive: 30, split: measured}\n"
-    text = TOY + budget + "seeds: {cheap: 0}\ntraining: {kind: standard}\n"
-    assert "expected two levels" in problems(text, tmp_path)["budget.split"]
-
-
-def test_two_equal_levels_are_a_mistake(tmp_path: Path) -> None:
-    text = TOY.replace("stiffness: 0.9", "stiffness: 1")
-    assert "both are toy 1/0" in problems(text, tmp_path)["levels"]
-
-
-def test_atoms_on_top_of_each_other_are_refused(tmp_path: Path) -> None:
-    write(tmp_path / "x.xyz", Atoms("OHH", [[0, 0, 0], [0, 0, 0.1], [1, 0, 0]]))
-    text = TOY.replace("{molecule: H2O}", "{file: x.xyz}")
-    found = problems(text, tmp_path)["start.0"]
-    assert "covalent radii" in found
-    assert "H2O cannot be a molecule" in found
-
-
-def test_a_single_atom_is_no_start(tmp_path: Path) -> None:
-    (tmp_path / "atom.xyz").write_text("1\n\nO 0 0 0\n")
-    text = TOY.replace("{molecule: H2O}", "{molecule: H2O}, {file: atom.xyz}")
-    found = problems(text, tmp_path)
-    assert "single O" in found["start.1"]
-    assert "start.0" not in found
-
-
-def test_an_unknown_element_in_a_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "x.xyz").write_text("1\n\nXq 0 0 0\n")
-    (tmp_path / "y.xyz").write_text("1\n\nO 0 0\n")
-    text = TOY.replace("{molecule: H2O}", "{file: x.xyz}, {file: y.xyz}")
-    found = problems(text, tmp_path)
-    assert "element `Xq`, which is none; did you mean `Xe`" in found["start.0"]
-    assert "y.xyz is not" in found["start.1"]
-
-
-def test_molecules_are_found_by_name_or_the_nearest_one_is_told(tmp_path: Path) -> None:
-    assert parse_campaign(TOY.replace("H2O", "methanol"), tmp_path).molecules == (
-        "CH4O",
-    )
-    found = problems(TOY.replace("H2O", "methanal"), tmp_path)["start.0"]
-    assert "did you mean `methanol`" in found
-
-
-@pytest.mark.parametrize("store", ["taken", "taken/x.zarr", "/proc/alloop/x.zarr"])
-def test_a_store_that_cannot_be_written_is_refused(store: str, tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("")
-    assert set(problems(f"{TOY}store: {store}\n", tmp_path)) == {"store"}
-
-
-@pytest.mark.parametrize(
-    ("lines", "path"),
-    [
-        ("seeds: {cheap: 300}", "seeds.cheap"),
-        ("seeds: {expensive: 31}", "seeds.expensive"),
-        ("training: {every: 31}", "training.every"),
-        ("training: {gamma: [1, 2], bias: plain}", "training.validation"),
-        ("training: {gamma: 1}", "training.gamma"),
-        ("explore: {walkers: 1}\nstart: [{molecule: H2O}, {molecule: CO}]", "explore"),
-        ("seeds: {expensive: 1}\nstart: [{molecule: H2O}, {molecule: CO}]", "seeds"),
-        ("validation: {frames: 0}\nstop: {target: 5}", "stop.target"),
-        ("validation: {frames: 9}\nflag: {error: 0.1}", "flag.error"),
-        ("validation: {frames: 18}\nflag: {error: 0.1, coverage: 0.95}", "flag.error"),
-        ("potential: {kind: file, path: no.model}", "potential.path"),
-        ("start: [{labels: no.xyz, level: cheap, energy_unit: eV}]", "start.0"),
-    ],
-)
-def test_sections_must_agree(lines: str, path: str, tmp_path: Path) -> None:
-    text = TOY.replace("start: [{molecule: H2O}]\n", "") if "start" in lines else TOY
-    found = problems(f"{text}{lines}\n", tmp_path)
-    assert [key for key in found if key.startswith(path)]
-
-
-def test_a_level_is_no_potential_to_train(tmp_path: Path) -> None:
-    text = f"{TOY}potential: {{kind: ase, calculator: ase.calculators.emt.EMT}}\n"
-    found = problems(text, tmp_path)["potential"]
-    assert found.startswith("a level of kind ase cannot be trained; expected a network")
-
-
-def test_what_needs_a_cheap_level_says_so(tmp_path: Path) -> None:
-    text = (
-        "name: x\nstart: [{molecule: H2O}]\nlevels: {expensive: {kind: toy}}\n"
-        "budget: {cheap: 5}\nseeds: {cheap: 3}\ntraining: {kind: asteroid}\n"
-    )
-    found = problems(text, tmp_path)
-    assert set(found) == {"budget.cheap", "seeds.cheap", "training.kind"}
-
-
-# --- data that comes along -----------------------------------------------------------
-
-UNITS = "energy_unit: eV, length_unit: angstrom"
-
-
-def test_labels_come_along_and_bring_their_molecule(tmp_path: Path) -> None:
-    labelled(rattled(6, 1), tmp_path / "old.extxyz")
-    labelled(rattled(5, 2), tmp_path / "test.extxyz")
-    text = TOY.replace("{molecule: H2O}", "{labels: old.extxyz, level: expensive, %s}")
-    text = text % UNITS + f"validation: {{file: test.extxyz, {UNITS}}}\n"
-    setup = parse_campaign(text, tmp_path)
-    train = [item for item in setup.given if not item.test]
-    assert (len(train), len(setup.given)) == (6, 11)
-    assert {item.label.level for item in setup.given} == {setup.levels["expensive"].id}
-    lowest = min(train, key=lambda item: item.label.energy)
-    assert setup.start == (lowest.frame,)
-    assert setup.rules.seeding.validation == 0
-
-
-def test_a_test_frame_that_is_trained_on_is_refused(tmp_path: Path) -> None:
-    frames = rattled(4, 1)
-    labelled(frames, tmp_path / "old.extxyz")
-    turned = frames[2].copy()
-    turned.rotate(40, "x")
-    labelled([*rattled(2, 5), turned], tmp_path / "test.extxyz")
-    text = TOY.replace("{molecule: H2O}", "{labels: old.extxyz, level: cheap, %s}")
-    text = text % UNITS + f"validation: {{file: test.extxyz, {UNITS}}}\n"
-    assert "2 (= 2 of training)" in problems(text, tmp_path)["validation"]
-
-
-def test_a_unit_that_cannot_be_right_is_warned_about(tmp_path: Path) -> None:
-    labelled(rattled(8, 1), tmp_path / "old.extxyz")
-    item = "{labels: old.extxyz, level: cheap, energy_unit: eV, length_unit: bohr}"
-    setup = parse_campaign(TOY.replace("{molecule: H2O}", item), tmp_path)
-    assert any("lengths" in warning for warning in setup.warnings)
-
-
-def test_one_frame_with_two_energies_is_refused(tmp_path: Path) -> None:
-    frames = rattled(2, 1)
-    labelled(frames, tmp_path / "a.extxyz")
-    frames[0].info["REF_energy"] += 1.0
-    write(tmp_path / "b.extxyz", frames, format="extxyz")
-    item = f"{{labels: a.extxyz, level: cheap, {UNITS}}}"
-    both = f"{item}, {item.replace('a.ext', 'b.ext')}"
-    assert (
-        "two cheap energies"
-        in problems(TOY.replace("{molecule: H2O}", both), tmp_path)["start.1"]
-    )
-
-
-def test_a_test_set_of_another_molecule_is_refused(tmp_path: Path) -> None:
-    labelled([molecule("CO")], tmp_path / "test.extxyz")
-    text = TOY + f"validation: {{file: test.extxyz, {UNITS}}}\n"
-    assert "CO is in the validation set" in problems(text, tmp_path)["validation"]
-
-
-def test_another_store_lends_labels_only_of_the_same_levels(tmp_path: Path) -> None:
-    setup = parse_campaign(TOY, tmp_path)
-    frame, level = setup.start[0], setup.levels["cheap"]
-    label = Label(frame.id, level.id, -9.0, np.zeros((3, 3)))
-    supplied = e.Given(frame, 0, "cheap", label)
-    levels = {name: level.id for name, level in setup.levels.items()}
-    opened = e.Opened(0, levels, setup.start, (supplied,))
-    attrs = {"config": setup.text, "name": "old"}
-    with Archive.create(tmp_path / "old.zarr", attrs=attrs, codec=CODEC) as archive:
-        archive.append(e.Turn(opened))
-    text = TOY.replace("{molecule: H2O}", "{store: old.zarr}")
-    other = text.replace("0.9", "0.8").replace("kind: toy}}", "kind: toy, offset: 1}}")
-    assert "a level of this campaign" in problems(other, tmp_path)["start.0"]
-
-
 # --- what a store remembers ----------------------------------------------------------
 
 
@@ -657,14 +293,6 @@ def test_the_old_name_of_the_validation_set_is_read(tmp_path: Path) -> None:
     assert old == new
     assert parse_yaml(new, "new")["validation"]["frames"] == 9
     assert changed_keys(new.replace("\nvalidation:", "\ntest:"), new) == ()
-
-
-def test_a_fragment_with_the_old_name_lies_beneath_the_new_one(tmp_path: Path) -> None:
-    (tmp_path / "below.yaml").write_text("test: {frames: 9, each: 2}\n")
-    text = TOY + "extends: below.yaml\nvalidation: {frames: 12}\n"
-    found = parse_campaign(text, tmp_path).plan.validation
-    assert isinstance(found, Sampled)
-    assert (found.frames, found.each) == (12, 2)
 
 
 def test_both_names_of_the_validation_set_are_refused(tmp_path: Path) -> None:
@@ -733,13 +361,3 @@ def test_a_store_that_is_none_is_told_by_its_place(tmp_path: Path) -> None:
     found = problems(text, tmp_path)
     assert "does not exist" in found["start.0"]
     assert "is not an alloop store" in found["start.1"]
-
-
-def test_labelled_frames_that_begin_a_campaign_are_looked_at_too(
-    tmp_path: Path,
-) -> None:
-    clash = Atoms("OHH", [[0, 0, 0], [0, 0, 0.2], [1, 0, 0]])
-    labelled([clash], tmp_path / "old.extxyz")
-    item = f"{{labels: old.extxyz, level: expensive, {UNITS}}}"
-    found = problems(TOY.replace("{molecule: H2O}", item), tmp_path)
-    assert "covalent radii" in found["start.0"]

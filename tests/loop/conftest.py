@@ -45,6 +45,10 @@ RULES = Rules(
 )
 
 
+def ids(commands: Sequence[LabelFrame]) -> list[str]:
+    return sorted(command.frame.id for command in commands)
+
+
 def cost(level: str, seconds: float) -> Cost:
     """A level whose labels all cost the same."""
     flat = Curve(seconds, 1e12, 1.0, 1.0)
