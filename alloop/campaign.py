@@ -21,8 +21,7 @@ from alloop.core.records import Label
 from alloop.core.roles import Scorer, Selector
 from alloop.core.species import Domain
 from alloop.core.text import plural
-from alloop.driver.own_parts import OwnParts
-from alloop.driver.part_checks import refuse_unfit_parts
+from alloop.driver.own_parts import OwnParts, refuse_unfit_parts
 from alloop.driver.run import CallerParts, RunObserver, open_run
 from alloop.export import (
     USUAL,
@@ -57,8 +56,13 @@ from alloop.potentials.restore import restore_potential
 from alloop.report.analysis.campaign_facts import generation_facts
 from alloop.report.analysis.outcome import measured_errors, outcome_facts
 from alloop.store.archive import Archive
-from alloop.store_copies import controls
-from alloop.store_copies.fork import fork_store
+from alloop.store_copies.fork import (
+    FinishedLabels,
+    control_stores,
+    fork_store,
+    posed_frames,
+    prepare_control,
+)
 from alloop.workers.settings import OwnPotential
 
 
@@ -269,9 +273,9 @@ class Campaign:
         the same ones.
         """
         history = self.history()
-        setup = controls.prepare_control(name, self.setup, history)
-        shared = (controls.FinishedLabels(history.label_index),)
-        posed = controls.posed_frames(history)
+        setup = prepare_control(name, self.setup, history)
+        shared = (FinishedLabels(history.label_index),)
+        posed = posed_frames(history)
         parts = replace(self._parts, caches=shared, posed=posed)
         return Campaign(setup, parts, self._trust)
 
@@ -474,12 +478,12 @@ class Campaign:
 
     def controls(self) -> dict[str, Path]:
         """Return the stores of the control campaigns by name, finished or not."""
-        return controls.control_stores(self.store)
+        return control_stores(self.store)
 
 
 def _control_histories(store: Path) -> dict[str, History]:
     """Return the histories of a campaign's controls by name."""
-    stores = controls.control_stores(store)
+    stores = control_stores(store)
     return {name: read_history(path) for name, path in stores.items()}
 
 

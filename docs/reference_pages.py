@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 
 from alloop.cli.app import app
-from alloop.cli.exit_codes import exit_codes_text
+from alloop.cli.exits import exit_codes_text
 from alloop.config.sections.base import Section, section_members
 from alloop.config.sections.plan import Plan
 from alloop.store.schema import TABLES, Column

@@ -11,8 +11,7 @@ import pytest
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, Noise, Unlabelled
-from alloop.core.seeds import random_stream
-from alloop.core.splits import held_out
+from alloop.core.seeds import held_out, random_stream
 from alloop.export import Choice, dataset, parse_doubts, write_export
 from alloop.history.reader import History, JournalEntry
 from alloop.intake import read_labels

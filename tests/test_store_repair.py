@@ -13,7 +13,7 @@ import zarr
 
 from alloop.campaign import Campaign
 from alloop.cli import main
-from alloop.cli.exit_codes import DAMAGED
+from alloop.cli.exits import DAMAGED
 from alloop.core.errors import InputError
 from alloop.core.records import Label
 from alloop.history.column_check import check_columns

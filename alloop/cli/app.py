@@ -20,7 +20,7 @@ from alloop.cli import (
     score_command,
 )
 from alloop.cli.console import output_error, prepare_streams, print_error
-from alloop.cli.exit_codes import RESUMABLE, exit_codes_text
+from alloop.cli.exits import RESUMABLE, exit_codes_text
 from alloop.core.errors import AlloopError
 
 _INTERRUPTED = 130

@@ -14,7 +14,7 @@ import typer
 from alloop import __version__
 from alloop.cli.campaign_paths import find_store, short_path
 from alloop.cli.console import AsJson, print_error, print_json, print_text
-from alloop.cli.exit_codes import DAMAGED
+from alloop.cli.exits import DAMAGED
 from alloop.core.errors import InputError
 
 

@@ -172,7 +172,7 @@ def _write_comparison(histories: Sequence["History"], out: Path | None) -> Path:
 
 def _control_histories(history: "History") -> dict[str, "History"]:
     from alloop.history.reader import read_history
-    from alloop.store_copies.controls import control_stores
+    from alloop.store_copies.fork import control_stores
 
     return {
         name: read_history(path) for name, path in control_stores(history.path).items()

@@ -11,8 +11,7 @@ import typer
 
 from alloop.cli.campaign_paths import CacheFolder, Force
 from alloop.cli.console import Quiet, print_text
-from alloop.cli.exit_codes import RESUMABLE
-from alloop.cli.interrupts import stop_event
+from alloop.cli.exits import RESUMABLE, stop_event
 from alloop.core.errors import InputError, Interrupted
 
 if TYPE_CHECKING:

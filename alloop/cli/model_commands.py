@@ -16,8 +16,7 @@ from alloop.cli.campaign_paths import (
     short_path,
 )
 from alloop.cli.console import Quiet, print_error, print_text
-from alloop.cli.exit_codes import FRUITLESS, RESUMABLE
-from alloop.cli.interrupts import stop_event
+from alloop.cli.exits import FRUITLESS, RESUMABLE, stop_event
 from alloop.core.errors import InputError, Interrupted
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from alloop.cli.console import (
     print_json,
     print_text,
 )
-from alloop.cli.exit_codes import FRUITLESS
+from alloop.cli.exits import FRUITLESS
 from alloop.core.errors import InputError
 
 if TYPE_CHECKING:

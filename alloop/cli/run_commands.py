@@ -28,8 +28,7 @@ from alloop.cli.console import (
     print_text,
     print_warning,
 )
-from alloop.cli.exit_codes import RESUMABLE
-from alloop.cli.interrupts import stop_event
+from alloop.cli.exits import RESUMABLE, stop_event
 from alloop.core.errors import InputError
 from alloop.core.text import plural
 
@@ -166,7 +165,7 @@ def _end_message(campaign: "Campaign", outcomes: "list[Outcome]", again: str) ->
 def _run_outcomes(
     campaign: "Campaign", stop: Callable[[], bool], options: _RunOptions
 ) -> Iterator["Outcome"]:
-    from alloop.store_copies.controls import NAMES
+    from alloop.store_copies.fork import NAMES
 
     with _run_observer(campaign, stop, options.quiet) as observer:
         outcome = campaign.run(observer=observer, retry=options.retry)
@@ -276,7 +275,7 @@ def stop(
 def _running_driver(store: Path) -> "tuple[Path, Holder] | None":
     """Return the store in use, the campaign's or a control's, and its user."""
     from alloop.store.lock import lock_holder
-    from alloop.store_copies.controls import control_stores
+    from alloop.store_copies.fork import control_stores
 
     holders = (
         (path, lock_holder(path)) for path in (store, *control_stores(store).values())

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alloop.config import build
-from alloop.config.checks.device_checks import device_problems
 from alloop.config.checks.plan_checks import (
+    device_problems,
     level_problems,
     plan_warnings,
     pressure_problems,

@@ -19,6 +19,8 @@ from alloop.config.sections.data import (
     Labelled,
     Labels,
     Molecule,
+    ReplayedFrames,
+    ReplayedLabels,
     Sampled,
     Smiles,
     Store,
@@ -26,7 +28,6 @@ from alloop.config.sections.data import (
 )
 from alloop.config.sections.plan import Plan
 from alloop.config.sections.potentials import Ready
-from alloop.config.sections.replay import ReplayedFrames, ReplayedLabels
 from alloop.config.yaml_text import Problem
 from alloop.core.atoms import chemical_symbol, hill_formula
 from alloop.core.batch import Batch, pack_frames

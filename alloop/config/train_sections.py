@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from alloop.config.build import resolve_defaults
-from alloop.config.checks.device_checks import device_problems
+from alloop.config.checks.plan_checks import device_problems
 from alloop.config.checks.training_checks import training_problems
 from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.load import own_model

@@ -9,7 +9,7 @@ from alloop.core.errors import InputError
 from alloop.core.frame import FrameId
 from alloop.core.levels import Fidelity, Level
 from alloop.core.records import Label, LabelSet, TrainingData, Unlabelled
-from alloop.history.label_index import LabelIndex
+from alloop.history.record_index import LabelIndex
 from alloop.loop import events as e
 from alloop.loop.commands import (
     Command,

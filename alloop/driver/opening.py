@@ -4,8 +4,7 @@ from typing import Any
 
 from alloop.config import Setup, fixed_differences
 from alloop.config.build import child_limits
-from alloop.config.checks.device_checks import device_problems
-from alloop.config.checks.plan_checks import tried_level_problems
+from alloop.config.checks.plan_checks import device_problems, tried_level_problems
 from alloop.config.molecules import element_symbols
 from alloop.config.yaml_text import ConfigError, Problem
 from alloop.core.errors import InputError

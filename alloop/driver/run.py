@@ -19,7 +19,6 @@ from alloop.driver.opening import (
     verify_models,
 )
 from alloop.driver.own_parts import OwnParts
-from alloop.driver.tolerant_cache import TolerantCache
 from alloop.history.column_labels import set_aside_labels
 from alloop.history.continuation import KeptAnswers
 from alloop.history.fold_updater import FoldUpdater
@@ -29,7 +28,7 @@ from alloop.loop import events as e
 from alloop.loop.policy import decide
 from alloop.loop.state import LoopState
 from alloop.store.archive import Archive
-from alloop.store.cache import LabelCache
+from alloop.store.cache import LabelCache, TolerantCache
 from alloop.store.lock import stop_requested, withdraw_stop
 from alloop.workers.dask_pool import open_pool
 from alloop.workers.pools import Pool

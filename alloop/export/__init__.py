@@ -7,7 +7,7 @@ Keys of a configuration (in a database: key-value pairs, and `data` for the rest
 
     REF_energy, REF_forces   for trainers; equal to ASE's energy and forces
     level (also fidelity)    "cheap" or "expensive"
-    split                    "train", "validation" or "test" (`alloop.core.splits`)
+    split                    "train", "validation" or "test" (`alloop.core.seeds`)
     config_type              the level of training labels, else the split
     charge, spin             total charge (e; in a database total_charge alone), 2S
     total_charge, total_spin the same as MACE names them: total_spin is 2S + 1

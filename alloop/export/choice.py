@@ -8,7 +8,7 @@ from alloop.core.doubts import KEY, Doubt, doubts_of_details
 from alloop.core.errors import InputError
 from alloop.core.frame import FrameId
 from alloop.core.records import Label
-from alloop.core.splits import Split, held_out, split_of
+from alloop.core.seeds import Split, held_out, split_of
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry

@@ -20,7 +20,7 @@ from alloop.core.errors import InputError
 from alloop.core.frame import FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label, Noise
-from alloop.core.splits import Split
+from alloop.core.seeds import Split
 from alloop.export.choice import (
     LEVELS,
     USUAL,

@@ -9,8 +9,7 @@ import numpy as np
 from alloop.core.errors import DamagedError
 from alloop.history.column_rows import ColumnRows
 from alloop.history.journal_codec import CODEC, checked_attributes, opening_event
-from alloop.history.journal_fold import JournalFold, explain_record
-from alloop.history.saved_fold import NAME, is_fold_forged
+from alloop.history.saved_fold import NAME, JournalFold, explain_record, is_fold_forged
 from alloop.loop.reducer import next_state
 from alloop.loop.state import LoopState
 from alloop.store import columns, root

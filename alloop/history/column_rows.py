@@ -16,7 +16,7 @@ from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import FIDELITIES
 from alloop.core.records import Candidate, Detail, Label, Noise, Unlabelled
-from alloop.core.splits import Purpose
+from alloop.core.seeds import Purpose
 from alloop.history.record_index import label_outcome
 from alloop.loop import events as e
 from alloop.loop.commands import Command, Explore, LabelFrame, Train

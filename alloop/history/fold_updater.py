@@ -12,9 +12,13 @@ import numpy as np
 from alloop.core.errors import DamagedError
 from alloop.history.column_rows import ColumnRows
 from alloop.history.journal_codec import checked_attributes, first_configuration
-from alloop.history.journal_fold import JournalFold, explain_record
 from alloop.history.reader import History, Records
-from alloop.history.saved_fold import load_saved_fold, save_fold
+from alloop.history.saved_fold import (
+    JournalFold,
+    explain_record,
+    load_saved_fold,
+    save_fold,
+)
 from alloop.loop import events as e
 from alloop.loop.reducer import next_state
 from alloop.loop.state import LoopState

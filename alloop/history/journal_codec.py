@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from alloop.core import batch, cost_curve, frame, label_cost, levels, records
-from alloop.core.error_limits import ErrorLimits
+from alloop.core.error_limits import ErrorLimits, KnownDistances
 from alloop.core.errors import DamagedError
-from alloop.core.known_distances import KnownDistances
 from alloop.loop import events as e
 from alloop.loop.commands import (
     Command,

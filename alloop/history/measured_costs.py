@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from alloop.core.atoms import hill_formula
 from alloop.core.levels import Fidelity
 from alloop.core.records import Label
-from alloop.core.splits import EXAMINATION, VALIDATION, Purpose, split_of
+from alloop.core.seeds import EXAMINATION, VALIDATION, Purpose, split_of
 from alloop.history.label_entries import label_entries, task_entries
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry

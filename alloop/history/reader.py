@@ -18,10 +18,8 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.history.journal_codec import CODEC as CODEC
 from alloop.history.journal_codec import checked_attributes, first_configuration
-from alloop.history.journal_fold import JournalFold
-from alloop.history.label_index import LabelIndex
-from alloop.history.record_index import RecordIndex
-from alloop.history.saved_fold import load_saved_fold
+from alloop.history.record_index import LabelIndex, RecordIndex
+from alloop.history.saved_fold import JournalFold, load_saved_fold
 from alloop.loop import events as e
 from alloop.loop.state import LoopState
 from alloop.store.archive import Archive

@@ -1,4 +1,4 @@
-"""Saving and loading of the fold of a journal.
+"""The fold of a journal (state, label index and record index), and its saved form.
 
 The bytes are JSON and arrays. Small parts go through the codec of the journal; what
 grows with the campaign (entries, frames, labels) is laid out in columns, so that a
@@ -9,7 +9,8 @@ that other code made (see `fold_version`) counts as absent, and the journal is r
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from itertools import pairwise, takewhile
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 
 from alloop.core import doubts
 from alloop.core.batch import Batch, pack_frames
-from alloop.core.errors import InputError
+from alloop.core.errors import AlloopError, DamagedError, InputError
 from alloop.core.records import Label, Unlabelled
 from alloop.history.journal_codec import (
     CLASSES,
@@ -29,12 +30,11 @@ from alloop.history.journal_codec import (
     first_configuration,
     opening_event,
 )
-from alloop.history.journal_fold import JournalFold
-from alloop.history.label_index import LabelIndex
 from alloop.history.record_index import (
     ExaminationRequest,
     ExplorationRequest,
     LabelEntry,
+    LabelIndex,
     OpenLabel,
     RecordIndex,
     TaskEntry,
@@ -42,6 +42,7 @@ from alloop.history.record_index import (
 )
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame
+from alloop.loop.reducer import next_state
 from alloop.loop.state import (
     CampaignLabels,
     ExaminationState,
@@ -56,6 +57,56 @@ from alloop.store import record
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec, EncodedRecord
 from alloop.store.record import Array
+
+
+@contextmanager
+def explain_record(seq: int) -> Iterator[None]:
+    """Raise DamagedError for whatever a record raises that does not fit the others.
+
+    Its checksum is right and so are its types, so a person or a bug wrote it.
+    """
+    try:
+        yield
+    except AlloopError:
+        raise
+    except Exception as error:
+        raise DamagedError(
+            f"record {seq} does not follow from those before it "
+            f"({type(error).__name__}: {str(error)[:80]}); "
+            "`alloop doctor STORE --repair OUT` makes a store without it"
+        ) from error
+
+
+@dataclass(slots=True)
+class JournalFold:
+    """The fold of a journal up to record `seq`.
+
+    config: the configuration in force (YAML), "" while it is that of the store.
+    """
+
+    seq: int = -1
+    config: str = ""
+    state: LoopState = field(default_factory=LoopState)
+    label_index: LabelIndex = field(default_factory=LabelIndex)
+    record_index: RecordIndex = field(default_factory=RecordIndex)
+
+    def add_turn(self, turn: e.Turn) -> None:
+        """Add the next turn.
+
+        Raises DamagedError if it does not follow from those before it.
+        """
+        with explain_record(self.seq + 1):
+            self.label_index.add_turn(turn)
+            state = next_state(self.state, turn.event, turn.commands)
+            self.add_indexed_turn(turn, state)
+
+    def add_indexed_turn(self, turn: e.Turn, state: LoopState) -> None:
+        """Add the next turn, which the label index has; state: the one after it."""
+        self.seq += 1
+        self.config = event_config(turn.event) or self.config
+        self.state = state
+        self.record_index.add_turn(self.seq, turn, self.label_index)
+
 
 NAME = "driver"
 _GROWING = ("blocks", "recent")  # of the labels, laid out in columns

@@ -80,7 +80,7 @@ PROGRAMS: Mapping[str, Program] = {
             kind="pyscf",
             run="alloop.labels.pyscf.label:label_with_pyscf",
             level=pyscf.pyscf_level,
-            problems="alloop.labels.pyscf.check:problems",
+            problems="alloop.labels.pyscf.label:problems",
             read_name=pyscf.settings_from_name,
             examples=("hf/sto-3g", "b3lyp-d4/def2-svp", "ccsd(t)/cc-pvdz"),
             tolerances=pyscf.tolerances,
@@ -99,15 +99,15 @@ PROGRAMS: Mapping[str, Program] = {
         ),
         Program(
             kind="table",
-            run="alloop.labels.table:label_with_table",
+            run="alloop.labels.file_levels:label_with_table",
             level=file_levels.table_level,
-            problems="alloop.labels.table:problems",
+            problems="alloop.labels.file_levels:table_problems",
         ),
         Program(
             kind="model",
-            run="alloop.labels.model:label_with_model",
+            run="alloop.labels.file_levels:label_with_model",
             level=file_levels.model_level,
-            problems="alloop.labels.model:problems",
+            problems="alloop.labels.file_levels:model_problems",
         ),
         Program(
             kind="universal",

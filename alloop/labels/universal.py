@@ -1,9 +1,9 @@
 """Labels by a universal potential as it comes, such as SO3LR: milliseconds a frame.
 
-It runs in a child process and on one thread, as `alloop.labels.model` does and for the
-same reasons. Energies are the network's own, without those of free atoms: differences
-between frames of the same atoms count. The network runs in float64, so that forces are
-the gradient to the last digits.
+It runs in a child process and on one thread, as models in `alloop.labels.file_levels`
+do and for the same reasons. Energies are the network's own, without those of free
+atoms: differences between frames of the same atoms count. The network runs in float64,
+so that forces are the gradient to the last digits.
 """
 
 import json
@@ -25,7 +25,7 @@ from alloop.labels.result import Refused, Result
 from alloop.models.checkpoint import Storable
 from alloop.models.settings import NETWORKS, network_settings, pretrained
 from alloop.models.universal.pretrained import Pretrained
-from alloop.potentials.threads import torch_threads
+from alloop.potentials.devices import torch_threads
 
 NAMES = {"so3lr": "SO3LR", "ani": "ANI-1x", "chgnet": "CHGNet"}
 COST = TypicalCost(Prior(0.03, 300, 1.5, 1.0), Prior(500, 2000, 1.0, 1.0))

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import Fidelity, LevelId
 from alloop.core.records import Explorer, Walker
-from alloop.core.splits import Purpose
+from alloop.core.seeds import Purpose
 
 ModelId: TypeAlias = str  # 32 hexadecimal digits, of the generation's content
 VALIDATION_WALKERS = 1_000_000  # indices of a molecule's, after those that explore

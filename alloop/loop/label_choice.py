@@ -14,8 +14,7 @@ from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import Fidelity
 from alloop.core.records import Candidate, Explorer
 from alloop.core.roles import Selector
-from alloop.core.seeds import random_stream
-from alloop.core.splits import Purpose
+from alloop.core.seeds import Purpose, random_stream
 from alloop.core.units import Floats
 from alloop.loop.commands import LabelFrame
 from alloop.loop.level_split import round_counts
@@ -23,13 +22,30 @@ from alloop.loop.refinement import explorations_left
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import labels_left, mean_label_cost, reserved
-from alloop.scores.bias import unexplained_bias
 from alloop.selection import (
     LargestCluster,
     MostSurprising,
     PerMolecule,
     RandomChoice,
 )
+
+
+def unexplained_bias(bias: Floats, descriptors: Floats, components: int = 3) -> Floats:
+    """Return the part of each frame's bias that its geometry does not explain.
+
+    bias and result: (frames,). Most of the bias is the difference between two levels,
+    which is smooth: a linear function of the descriptors' (frames, features) leading
+    principal components is fitted to it and subtracted. The absolute rest is due to the
+    model, not to the levels.
+    """
+    count = max(0, min(components, len(bias) - 2, descriptors.shape[1]))
+    centred = descriptors - descriptors.mean(axis=0)
+    modes, spread, _ = np.linalg.svd(centred, full_matrices=False)
+    design = np.column_stack([np.ones(len(bias)), (modes * spread)[:, :count]])
+    fitted = design @ np.linalg.lstsq(design, bias)[0]
+    left: Floats = np.abs(bias - fitted)
+    return left
+
 
 Chosen = list[tuple[Candidate, str]]
 _RANDOM = PerMolecule(RandomChoice())

@@ -27,8 +27,7 @@ from typing import Protocol, TypeAlias
 
 from alloop.core.levels import Fidelity
 from alloop.core.records import Walker
-from alloop.core.seeds import random_stream
-from alloop.core.splits import EXAMINATION
+from alloop.core.seeds import EXAMINATION, random_stream
 from alloop.loop import events as e
 from alloop.loop.commands import (
     Command,

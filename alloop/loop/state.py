@@ -15,8 +15,7 @@ from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import Cost
 from alloop.core.levels import Fidelity, LevelId
 from alloop.core.records import Candidate, Walker
-from alloop.core.seeds import name_share
-from alloop.core.splits import EXAMINATION, Purpose, split_of
+from alloop.core.seeds import EXAMINATION, Purpose, name_share, split_of
 from alloop.core.units import Floats
 from alloop.loop.commands import (
     Command,

@@ -14,7 +14,7 @@ from alloop.core.error_limits import ErrorLimits
 from alloop.core.records import Predictions
 from alloop.core.roles import AtomwisePotential, FittedScorer, Potential
 from alloop.core.species import Domain
-from alloop.potentials.threads import torch_threads
+from alloop.potentials.devices import torch_threads
 
 _STATE = ("charge", "spin")
 

@@ -16,8 +16,7 @@ from math import ceil, isfinite
 import numpy as np
 
 from alloop.core.batch import Batch
-from alloop.core.error_limits import ErrorLimits, reduced_surprise
-from alloop.core.known_distances import KnownDistances
+from alloop.core.error_limits import ErrorLimits, KnownDistances, reduced_surprise
 from alloop.core.units import Floats
 from alloop.scores.calibrate import conformal_quantile
 

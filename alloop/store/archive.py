@@ -14,10 +14,9 @@ from alloop.core.errors import DamagedError, StoreError
 from alloop.files.targets import refuse_inside_store
 from alloop.store import packs, root
 from alloop.store.codec import Codec
-from alloop.store.files import FileSystem, explain_errors
+from alloop.store.files import FileSystem, explain_errors, refuse_link, refuse_links
 from alloop.store.fold_file import read_fold, write_fold
 from alloop.store.journal import FOLDER, Journal, RawEntry
-from alloop.store.links import refuse_link, refuse_links
 from alloop.store.lock import LOCK as LOCK
 from alloop.store.lock import StoreLock
 from alloop.store.models import model_ids, read_model, write_model

@@ -7,6 +7,8 @@ file whose checksum fails counts as absent and is replaced.
 
 import contextlib
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import TypeAlias
@@ -23,9 +25,9 @@ from alloop.store.files import (
     create_file,
     explain_errors,
     make_folders,
+    refuse_link,
     replace_file,
 )
-from alloop.store.links import refuse_link
 from alloop.store.record import pack_record, unpack_record
 
 Outcome: TypeAlias = Label | Unlabelled
@@ -105,3 +107,44 @@ def _is_label(record: object) -> bool:
     if not isinstance(record, Label) or record.forces.shape[1:] != (3,):
         return False
     return isfinite(record.energy) and bool(np.isfinite(record.forces).all())
+
+
+@dataclass(slots=True)
+class TolerantCache:
+    """A label cache that is used as long as it works; `warn` is called once on failure.
+
+    After a failed write nothing more is written, after a failed read nothing more is
+    read: the labels are computed again, with the same results.
+    """
+
+    cache: LabelCache
+    warn: Callable[[str], None]
+    _reads: bool = True
+    _writes: bool = True
+    _warned: bool = False
+
+    def get(self, level: str, frame: str) -> Label | Unlabelled | None:
+        """Return the record of a frame at a level, or None."""
+        if not self._reads:
+            return None
+        try:
+            return self.cache.get(level, frame)
+        except StoreError as error:
+            self._reads = False
+            self._warn_once(error)
+            return None
+
+    def put(self, record: Label | Unlabelled) -> None:
+        """Store a record, if that is possible."""
+        if not self._writes:
+            return
+        try:
+            self.cache.put(record)
+        except StoreError as error:
+            self._writes = False
+            self._warn_once(error)
+
+    def _warn_once(self, error: StoreError) -> None:
+        if not self._warned:
+            self.warn(f"the label cache is left aside until the next run: {error}")
+        self._warned = True

@@ -14,9 +14,9 @@ from alloop.store.chunks import chunk_name, open_array
 from alloop.store.codec import Codec
 from alloop.store.column_changes import MARK, RECORD
 from alloop.store.columns import table_names
+from alloop.store.files import find_links
 from alloop.store.fold_file import FOLDS
 from alloop.store.journal import FOLDER, Journal
-from alloop.store.links import find_links
 from alloop.store.models import model_ids, read_model
 from alloop.store.packs import read_pack
 from alloop.store.record import unpack_record

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from alloop.core.doubts import Doubt
 from alloop.core.levels import FIDELITIES
 from alloop.core.records import Failure
-from alloop.core.splits import Purpose
+from alloop.core.seeds import Purpose
 from alloop.store.record import Array
 
 Table: TypeAlias = Mapping[str, Array]

@@ -1,26 +1,74 @@
-"""Forks: new stores that continue another's history from some record on.
+"""Forks, which continue another store's history from a record on, and controls.
 
 Records are copied as they are, with their times; of the last one only the event is
 copied, since the fork's own rules decide what follows it. Tasks under way in the parent
 are not waited for: the fork requests them again where it needs them. The parent may be
 running; nothing is written to it.
+
+Control campaigns are forks that spend the same label cost with a simpler strategy, from
+before the first decision that differs, so first labels and validation set are the same.
+"standard" trains on expensive labels alone, and gets as many more of them as the cheap
+labels cost, in no more generations than the campaign has. "random" selects its frames
+at random. Each is examined on the frames and labels of the campaign's own examination.
 """
 
+import contextlib
+import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from alloop import config
 from alloop.config import Setup, fixed_differences
 from alloop.core.errors import InputError
+from alloop.core.records import Label, Unlabelled
 from alloop.driver.opening import store_attributes
+from alloop.history.examination import examination_frames
 from alloop.history.journal_codec import CODEC, event_config, first_configuration
+from alloop.history.measured_costs import cheap_in_expensive
+from alloop.history.reader import History
+from alloop.history.record_index import LabelIndex
 from alloop.loop import events as e
+from alloop.loop.commands import Explore, Train
+from alloop.loop.events import Posed
 from alloop.store.archive import Archive
-from alloop.store.files import FileSystem
+from alloop.store.files import FileSystem, make_folders
 from alloop.store.journal import FOLDER, Journal
-from alloop.store_copies.new_store import new_store, refuse_target
+
+
+def refuse_target(parent: Path, out: Path) -> None:
+    """Raise InputError if `out` exists, or lies in the store `parent`."""
+    if out.exists() or out.is_symlink():
+        raise InputError(
+            f"expected a place for a new store, {out} exists already; choose another"
+        )
+    if parent.resolve() in out.resolve().parents:
+        raise InputError(
+            f"expected a place beside {parent}, {out} lies in it; choose another"
+        )
+
+
+@contextlib.contextmanager
+def new_store(out: Path, attrs: Mapping[str, Any]) -> Iterator[Path]:
+    """Make a store with these attributes; yield the folder in which to complete it.
+
+    It is moved to `out` when the block ends, and removed if the block fails. A killed
+    process leaves a folder that ends in `.partial`, which the next one removes.
+    """
+    files = FileSystem()
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    make_folders(files, out.parent)
+    Archive.create(partial, attrs=attrs, codec=CODEC).close()
+    try:
+        yield partial
+        files.replace(partial, out)
+        files.sync(out.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
 
 _NOTABLE = {"Opened", "Amended", "Forked", "Trained"}
 _Turns: TypeAlias = list[tuple[int, e.Turn]]
@@ -157,3 +205,106 @@ def _fork_setup(
             f"{'; '.join(wrong)}"
         )
     return setup
+
+
+NAMES = ("standard", "random")
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedLabels:
+    """The labels of the finished campaign, as a read-only cache."""
+
+    label_index: LabelIndex
+
+    def get(self, level: str, frame: str) -> Label | Unlabelled | None:
+        """Return the record under this key, or None."""
+        return self.label_index.get(level, frame)
+
+    def put(self, record: Label | Unlabelled) -> None:
+        """Do nothing: the finished campaign gets no more labels."""
+
+
+def control_stores(store: Path) -> dict[str, Path]:
+    """Return the existing control stores of a campaign by name."""
+    return {
+        name: _control_store(store, name)
+        for name in NAMES
+        if _control_store(store, name).exists()
+    }
+
+
+def prepare_control(name: str, setup: Setup, history: History) -> Setup:
+    """Return a control's configuration; fork its store unless that exists."""
+    changes = _control_changes(name, setup, history)
+    control = setup.with_changes(
+        changes, _control_store(setup.store, name), history.opened
+    )
+    if not control.store.exists():
+        branch_store(
+            history.path, control, _fork_record(name, history), {"control": name}
+        )
+    return control
+
+
+def _control_changes(name: str, setup: Setup, history: History) -> dict[str, Any]:
+    # The campaign has measured the noise of the levels already.
+    levels = {fidelity: {"recheck": 0.0} for fidelity in setup.levels}
+    validation = {"examination": 0}  # the campaign's own frames are posed instead
+    both = {"name": f"{setup.name}-{name}", "levels": levels, "validation": validation}
+    if name == "random":
+        return {**both, "flag": {"selection": "random"}}
+    budget = setup.rules.budget.expensive + round(cheap_in_expensive(history))
+    every = standard_interval(setup, budget)
+    return {
+        **both,
+        "budget": {"cheap": 0, "expensive": budget, "split": "fixed"},
+        "seeds": {"cheap": 0},
+        "training": {"kind": "standard", "every": every},
+        "refine": None,
+    }
+
+
+def standard_interval(setup: Setup, budget: int) -> int:
+    """Return the expensive labels between two generations of standard training.
+
+    They are the campaign's, or so many more that a budget (of expensive labels) is
+    spent in as many generations: where a cheap label costs nearly as much as an
+    expensive one there would be many more trainings, each on hardly more labels.
+    """
+    rules = setup.rules
+    rounds = ceil((rules.budget.expensive - rules.seeding.expensive) / rules.every)
+    return max(rules.every, ceil((budget - rules.seeding.expensive) / max(1, rounds)))
+
+
+def posed_frames(history: History) -> Posed | None:
+    """Return the labelled frames of the campaign's last examination, for its controls.
+
+    None without any.
+    """
+    numbers = history.record_index.examinations
+    if not numbers:
+        return None
+    level = history.state.levels["expensive"]
+    frames_by_key = {
+        x.frame.id: (x.frame, x.molecule)
+        for x in examination_frames(history)
+        if isinstance(history.label_index.get(level, x.frame.id), Label)
+    }
+    frames = [frames_by_key[key] for key in sorted(frames_by_key)]
+    if not frames:
+        return None
+    return Posed(tuple(f for f, _ in frames), tuple(m for _, m in frames))
+
+
+def _fork_record(name: str, history: History) -> int:
+    """Return the number of the record at whose event the control is forked."""
+    parting = Train if name == "standard" else Explore
+    return next(
+        entry.seq
+        for entry in history.entries
+        if any(isinstance(command, parting) for command in entry.turn.commands)
+    )
+
+
+def _control_store(store: Path, name: str) -> Path:
+    return store.with_suffix(".controls") / f"{name}.zarr"

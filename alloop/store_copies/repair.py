@@ -32,18 +32,18 @@ from alloop.history.continuation import (
 )
 from alloop.history.fold_updater import FoldUpdater
 from alloop.history.journal_codec import CODEC
-from alloop.history.journal_fold import JournalFold
+from alloop.history.saved_fold import JournalFold
 from alloop.loop import events as e
 from alloop.loop.rules import Rules
 from alloop.store import root
 from alloop.store.archive import Archive
 from alloop.store.codec import EncodedRecord
 from alloop.store.doctor import consecutive_runs
+from alloop.store.files import refuse_links
 from alloop.store.journal import FOLDER, Journal, RawEntry
-from alloop.store.links import refuse_links
 from alloop.store.models import model_ids, read_model
 from alloop.store.set_aside import set_aside_folders
-from alloop.store_copies.new_store import new_store, refuse_target
+from alloop.store_copies.fork import new_store, refuse_target
 
 Key = tuple[LevelId, FrameId]
 Turns: TypeAlias = tuple[tuple[RawEntry, e.Turn], ...]

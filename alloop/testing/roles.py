@@ -28,14 +28,14 @@ from alloop.models.checkpoint import (
 )
 from alloop.potentials.labeller_potential import LabellerPotential
 from alloop.potentials.restore import restore_potential
-from alloop.testing.comparisons import (
+from alloop.testing.potentials import (
+    check_forces,
     require,
     require_close,
     require_equal_bits,
     require_shape,
     shuffled_atoms,
 )
-from alloop.testing.potentials import check_forces
 
 
 def check_labeller(

@@ -18,10 +18,9 @@ from alloop.models.network import Network
 from alloop.training.compiled_gradients import compile_gradients, record_gradients
 from alloop.training.graph_pool import GraphPool
 from alloop.training.losses import GradientFunction, eager_gradients
-from alloop.training.progress import TrainingProgress
 from alloop.training.stage_state import PLAIN, StageState, StageTask
 from alloop.training.stages import Stage, bounded_steps, worth_compiling
-from alloop.training.state_folder import StateKeeper
+from alloop.training.state_folder import StateKeeper, TrainingProgress
 
 Progress: TypeAlias = Callable[[str, int, int, float], None]  # stage, step, steps, loss
 

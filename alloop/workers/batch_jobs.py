@@ -25,7 +25,7 @@ from distributed.core import Status
 from distributed.deploy.spec import SpecCluster
 
 from alloop.core.errors import InputError
-from alloop.store.links import refuse_link, refuse_links
+from alloop.store.files import refuse_link, refuse_links
 from alloop.workers import spool
 from alloop.workers.batch_systems import BATCH_SYSTEMS, listing_command
 from alloop.workers.cluster_plan import DASK_SETTINGS, BatchPlan, TlsFiles

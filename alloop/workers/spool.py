@@ -22,8 +22,8 @@ from pathlib import Path
 from alloop.core.errors import StoreError
 from alloop.core.records import Label, Unlabelled
 from alloop.store.cache import LabelCache
-from alloop.store.links import refuse_link, refuse_links
-from alloop.training.progress import read_progress
+from alloop.store.files import refuse_link, refuse_links
+from alloop.training.state_folder import read_progress
 
 _hand = threading.Event()  # set during a label; a worker has one task thread
 

@@ -9,7 +9,7 @@ from alloop.core.frame import Frame
 from alloop.core.label_cost import Cost
 from alloop.core.levels import Level, LevelId
 from alloop.core.records import Label
-from alloop.history.label_index import LabelIndex
+from alloop.history.record_index import LabelIndex
 from alloop.labels.programs import level_cost
 from alloop.loop import events as e
 from alloop.loop.commands import (

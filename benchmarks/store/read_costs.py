@@ -20,10 +20,9 @@ import zarr
 from alloop.export import Choice
 from alloop.export import write_export as export
 from alloop.history.fold_updater import FoldUpdater
-from alloop.history.journal_fold import JournalFold
 from alloop.history.label_entries import lost_labels
 from alloop.history.reader import CODEC, read_history
-from alloop.history.saved_fold import campaign_beginning
+from alloop.history.saved_fold import JournalFold, campaign_beginning
 from alloop.report.sections import page
 from alloop.report.status import campaign_status
 from alloop.report.text.event_log import log_lines

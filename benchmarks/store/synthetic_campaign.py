@@ -14,7 +14,7 @@ import numpy as np
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import Fidelity, Level, make_level
 from alloop.core.records import Candidate, Detail, Failure, Label, Unlabelled, Walker
-from alloop.core.splits import Purpose
+from alloop.core.seeds import Purpose
 from alloop.loop import events as e
 from alloop.loop.commands import Command, Explore, LabelFrame, Train
 

@@ -17,12 +17,12 @@ import pytest
 
 import alloop
 from alloop.cli import main
-from alloop.cli.exit_codes import DAMAGED, MISTAKE, exit_codes_text
+from alloop.cli.exits import DAMAGED, MISTAKE, exit_codes_text
 from alloop.config import load_campaign
 from alloop.core.records import Label
-from alloop.planning.work_measurement import work_prices
+from alloop.planning.measurements import work_prices
 from alloop.store.cache import LabelCache
-from alloop.training.progress import TrainingProgress, write_progress
+from alloop.training.state_folder import TrainingProgress, write_progress
 from alloop.workers.spool import training_folder
 from tests.conftest import write_toy
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from alloop.cli import main
-from alloop.cli.exit_codes import DAMAGED, DONE, MISTAKE
+from alloop.cli.exits import DAMAGED, DONE, MISTAKE
 from tests.conftest import write_toy
 
 Capture = pytest.CaptureFixture[str]

@@ -22,7 +22,7 @@ from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.records import Label
-from alloop.core.splits import held_out
+from alloop.core.seeds import held_out
 from alloop.jobs.train_job import TrainJob, prepare_training
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.toy import toy_level

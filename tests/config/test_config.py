@@ -21,9 +21,8 @@ from alloop.config import (
     load_campaign,
     parse_campaign,
 )
-from alloop.config.sections.acceptance import Acceptance
 from alloop.config.sections.explore import Barostat, Guards
-from alloop.config.sections.plan import Stop
+from alloop.config.sections.plan import Acceptance, Stop
 from alloop.config.sections.training import Standard
 from alloop.config.yaml_text import parse_yaml
 from alloop.labels.levels import pyscf_level
@@ -35,7 +34,7 @@ from alloop.md.integrate import VelocityVerlet
 from alloop.potentials.repulsion import ZBL
 from alloop.scores.calibrate import ScorerSettings, calibrate_threshold
 from alloop.scores.qresidual import QResidualScorer
-from alloop.store_copies.controls import standard_interval
+from alloop.store_copies.fork import standard_interval
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from tests.config.toy_campaign import TOY, problems
 from tests.conftest import skip_without

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from alloop.config import parse_campaign
-from alloop.config.checks import device_checks
-from alloop.config.checks.device_checks import card_count
+from alloop.config.checks import plan_checks
+from alloop.config.checks.plan_checks import card_count
 from alloop.core.errors import InputError
 from alloop.potentials.devices import on_device, torch_device
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
@@ -29,7 +29,7 @@ def with_lines(**lines: Any) -> str:
 def cards(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A machine whose number of cards a test sets."""
     machine = SimpleNamespace(count=0)
-    monkeypatch.setattr(device_checks, "card_count", lambda: machine.count)
+    monkeypatch.setattr(plan_checks, "card_count", lambda: machine.count)
     return machine
 
 

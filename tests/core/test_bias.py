@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alloop.core.bias import best_scale, frame_bias, scaled_bias
+from alloop.core.prediction_errors import best_scale, frame_bias, scaled_bias
 from alloop.core.seeds import random_stream
 
 OFFSETS = np.array([0, 2, 3])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alloop.core.splits import split_of
+from alloop.core.seeds import split_of
 from alloop.store.schema import PURPOSES
 
 

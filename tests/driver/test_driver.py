@@ -9,7 +9,7 @@ from alloop.core.frame import Frame
 from alloop.core.levels import make_level
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.driver.driver import Driver
-from alloop.history.label_index import LabelIndex
+from alloop.history.record_index import LabelIndex
 from alloop.labels.programs import level_cost
 from alloop.loop import events as e
 from alloop.loop.commands import Explore, LabelFrame, Price, Recheck, Train

@@ -10,7 +10,7 @@ from ase.data import atomic_masses
 from alloop.campaign import Campaign
 from alloop.cli import main
 from alloop.core.records import Label
-from alloop.core.splits import split_of
+from alloop.core.seeds import split_of
 from alloop.export import Choice
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History, read_history
@@ -21,7 +21,7 @@ from alloop.report.analysis.examination import (
 )
 from alloop.report.analysis.outcome import compare_controls
 from alloop.report.status import detail_lines
-from alloop.store_copies import controls
+from alloop.store_copies import fork
 from benchmarks.durability.comparison import store_contents
 from tests.conftest import write_toy
 
@@ -120,7 +120,7 @@ def test_controls_are_judged_on_the_same_frames_without_new_labels(
     campaign: Campaign,
 ) -> None:
     frames = examined_labels(campaign.history())
-    for name in controls.NAMES:
+    for name in fork.NAMES:
         own = campaign.control(name)
         assert own.run().exit_code == 0
         history = own.history()

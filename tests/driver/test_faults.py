@@ -12,7 +12,7 @@ import pytest
 
 from alloop.campaign import Campaign
 from alloop.cli import main
-from alloop.cli.exit_codes import DAMAGED
+from alloop.cli.exits import DAMAGED
 from alloop.core.cost_curve import Curve
 from alloop.core.label_cost import Cost
 from alloop.core.levels import Level

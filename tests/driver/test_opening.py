@@ -10,7 +10,7 @@ import torch
 
 from alloop.campaign import Campaign
 from alloop.cli import main
-from alloop.config.checks import device_checks
+from alloop.config.checks import plan_checks
 from alloop.driver.run import RunObserver
 from alloop.generation import Generation, to_bytes
 from alloop.history.reader import read_history
@@ -58,7 +58,7 @@ def test_a_device_that_is_missing_costs_no_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine = SimpleNamespace(cards=1)
-    monkeypatch.setattr(device_checks, "card_count", lambda: machine.cards)
+    monkeypatch.setattr(plan_checks, "card_count", lambda: machine.cards)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: machine.cards > 0)
     store = begun(tmp_path, device="cuda")
     machine.cards = 0

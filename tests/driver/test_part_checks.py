@@ -10,8 +10,7 @@ import yaml
 
 from alloop.campaign import Campaign
 from alloop.core.errors import InputError
-from alloop.driver.own_parts import OwnParts
-from alloop.driver.part_checks import refuse_unfit_parts
+from alloop.driver.own_parts import OwnParts, refuse_unfit_parts
 from alloop.loop.events import Opened
 from alloop.scores.committee import CommitteeScorer
 from alloop.scores.leverage import LeverageScorer

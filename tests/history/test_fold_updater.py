@@ -9,8 +9,8 @@ import zarr
 from alloop.history import fold_updater
 from alloop.history.column_rows import ColumnRows
 from alloop.history.fold_updater import ColumnFiller, FoldUpdater
-from alloop.history.journal_fold import JournalFold
 from alloop.history.reader import CODEC
+from alloop.history.saved_fold import JournalFold
 from alloop.loop import events as e
 from alloop.loop.reducer import ATTEMPTS
 from alloop.store import columns

@@ -13,8 +13,8 @@ from alloop.history import saved_fold
 from alloop.history.column_check import check_columns
 from alloop.history.column_labels import read_labels
 from alloop.history.fold_updater import FoldUpdater
-from alloop.history.journal_fold import JournalFold
 from alloop.history.reader import CODEC, read_history
+from alloop.history.saved_fold import JournalFold
 from alloop.loop import events as e
 from alloop.loop.reducer import ATTEMPTS
 from alloop.loop.rules import SplitRules

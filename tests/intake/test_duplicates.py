@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alloop.core.frame import Frame
-from alloop.intake import duplicate_frames, read_labels
-from alloop.intake.label_checks import kabsch_rotation, largest_shift
+from alloop.intake import duplicate_frames, kabsch_rotation, largest_shift, read_labels
 
 ETHANOL = Path(__file__).parents[3] / "shared" / "data" / "md17_ccsd" / "ethanol.npz"
 

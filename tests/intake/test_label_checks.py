@@ -11,8 +11,7 @@ from alloop.core.units import (
     HARTREE,
     KCAL_PER_MOL,
 )
-from alloop.intake import read_labels
-from alloop.intake.label_checks import energy_work_ratio
+from alloop.intake import energy_work_ratio, read_labels
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 ETHANOL = DATA / "md17_ccsd" / "ethanol.npz"

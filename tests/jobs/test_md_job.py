@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from alloop.cli.app import run_command as alloop
-from alloop.cli.exit_codes import FRUITLESS, MISTAKE
+from alloop.cli.exits import FRUITLESS, MISTAKE
 from alloop.cli.model_commands import md
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames

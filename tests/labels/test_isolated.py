@@ -16,9 +16,9 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level, make_level
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.core.roles import Labeller
-from alloop.labels.child.exit_cause import ChildEnded, ChildRemains, exit_cause
 from alloop.labels.child.labeller import IsolatedLabeller, LabelChild, Limits
 from alloop.labels.child.messages import label_request
+from alloop.labels.child.process import ChildEnded, ChildRemains, exit_cause
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.levels import pyscf_level
 from alloop.labels.toy import toy_level

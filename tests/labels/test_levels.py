@@ -146,7 +146,7 @@ def test_describing_and_opening_levels_imports_neither_pyscf_nor_torch() -> None
     script = (
         "import sys, alloop.labels.levels, alloop.labels.direct, "
         "alloop.labels.child.server;"
-        "import alloop.labels.xtb, alloop.labels.table, alloop.labels.model;"
+        "import alloop.labels.xtb, alloop.labels.file_levels;"
         "assert not {'pyscf', 'torch', 'tblite'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -13,9 +13,8 @@ from alloop.core.atoms import from_atoms
 from alloop.core.errors import InputError
 from alloop.core.levels import Level
 from alloop.labels.levels import pyscf_level
-from alloop.labels.pyscf import card, label, scf
-from alloop.labels.pyscf.check import problems
-from alloop.labels.pyscf.label import label_with_pyscf
+from alloop.labels.pyscf import label, scf
+from alloop.labels.pyscf.label import label_with_pyscf, problems
 from alloop.labels.result import Refused
 
 WATER = from_atoms(molecule("H2O"))
@@ -37,8 +36,8 @@ def test_only_levels_on_a_card_differ_from_what_they_were() -> None:
 
 def test_without_the_package_one_sentence_tells_how_to_get_it() -> None:
     found = problems(level("pbe").settings, ["H", "O"])
-    assert found == [card.MISSING]
-    assert "pip install gpu4pyscf-cuda12x" in card.MISSING
+    assert found == [scf.NO_CARD]
+    assert "pip install gpu4pyscf-cuda12x" in scf.NO_CARD
     with pytest.raises(Refused, match="gpu4pyscf, which is not installed"):
         label_with_pyscf(WATER, level("pbe").settings)
 
@@ -92,8 +91,7 @@ def test_a_label_on_a_card_is_that_of_the_level(
 ) -> None:
     """SCF and gradient are asked of the card; their result goes through all checks."""
     monkeypatch.setattr(OnCard, "sent", 0)
-    for module in (card, scf):
-        monkeypatch.setattr(module, "to_card", OnCard)
+    monkeypatch.setattr(scf, "to_card", OnCard)
     monkeypatch.setattr(label, "card_problem", lambda _settings: None)
     monkeypatch.setattr(label, "card_version", lambda: "gpu4pyscf 1.4")
     plain = label_with_pyscf(WATER, level(method, None).settings)

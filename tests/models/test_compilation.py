@@ -13,7 +13,7 @@ from alloop.models.compilation import (
     onednn_product,
     use_onednn,
 )
-from alloop.potentials.threads import torch_threads
+from alloop.potentials.devices import torch_threads
 
 
 def gather(rows: Tensor, others: Tensor, index: Tensor, weight: Tensor) -> Tensor:

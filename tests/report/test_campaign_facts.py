@@ -11,8 +11,8 @@ from alloop.core.cost_curve import Curve
 from alloop.core.frame import Frame
 from alloop.core.label_cost import Cost
 from alloop.core.records import Failure
-from alloop.history.journal_fold import JournalFold
 from alloop.history.reader import History
+from alloop.history.saved_fold import JournalFold
 from alloop.loop import events as e
 from alloop.loop.commands import Train
 from alloop.loop.level_gains import PARTS

@@ -15,7 +15,7 @@ from alloop.loop.state import LoopState
 from alloop.report.status import campaign_status, end_table
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.live_display import LabelCounter, LiveDisplay
-from alloop.training.progress import TrainingProgress, write_progress
+from alloop.training.state_folder import TrainingProgress, write_progress
 from alloop.workers.spool import training_folder, training_progress
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alloop.core.seeds import random_stream
-from alloop.scores.bias import unexplained_bias
+from alloop.loop.label_choice import unexplained_bias
 
 
 def test_bias_that_geometry_explains_is_taken_away() -> None:

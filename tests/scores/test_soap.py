@@ -10,10 +10,10 @@ from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.core.roles import Potential
+from alloop.generation import restore_scorer, scorer_name
 from alloop.scores.leverage import LeverageScorer
 from alloop.scores.qresidual import UNSEEN, QResidualScorer
 from alloop.scores.soap import SoapDescriptors, SoapScorer, SoapSurprise
-from alloop.scores.stored import restore_scorer, scorer_name
 
 pytest.importorskip("dscribe", reason="dscribe is not installed: alloop[soap]")
 

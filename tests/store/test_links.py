@@ -14,7 +14,7 @@ from alloop.core.errors import StoreError
 from alloop.core.records import Label
 from alloop.history.reader import CODEC
 from alloop.report.text.event_log import LogFile
-from alloop.store import links as module
+from alloop.store import files as module
 from alloop.store.archive import Archive
 from alloop.store.cache import LabelCache
 from alloop.store.doctor import verify_store

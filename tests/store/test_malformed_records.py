@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alloop.cli.app import run_command
-from alloop.cli.exit_codes import DAMAGED, MISTAKE
+from alloop.cli.exits import DAMAGED, MISTAKE
 from alloop.store.journal import FOLDER, Journal, RawEntry
 from alloop.store.packs import frame_record
 from alloop.store.record import pack_record

@@ -12,10 +12,9 @@ import torch
 
 from alloop.models.checkpoint import Checkpoint
 from alloop.training.fit import LossCurve, fit_stage
-from alloop.training.progress import TrainingProgress, read_progress
 from alloop.training.stage_state import StageTask
 from alloop.training.stages import Compile
-from alloop.training.state_folder import StateFolder
+from alloop.training.state_folder import StateFolder, TrainingProgress, read_progress
 from tests.training.springs import bits, network, pool, stage
 
 

@@ -14,8 +14,8 @@ from alloop.campaign import Campaign
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Label
-from alloop.history.label_index import LabelIndex
 from alloop.history.reader import read_history
+from alloop.history.record_index import LabelIndex
 from alloop.labels.programs import level_cost
 from alloop.labels.toy import toy_level
 from alloop.loop import events as e

@@ -1,10 +1,13 @@
 """Checks that the sections of a plan agree, and that this machine can run it.
 
-The checks create nothing.
+The checks create nothing, and import no torch in this process.
 """
 
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from re import search
 from shutil import which
@@ -16,6 +19,7 @@ from alloop.config.checks.training_checks import (
     score_problems,
     training_problems,
 )
+from alloop.config.sections.clusters import BatchSystem, Local
 from alloop.config.sections.data import Sampled
 from alloop.config.sections.flag import DescriptorFlag
 from alloop.config.sections.plan import Plan
@@ -24,6 +28,7 @@ from alloop.core.atoms import hill_formula
 from alloop.core.frame import Frame
 from alloop.core.label_cost import UNKNOWN_COST
 from alloop.core.levels import Fidelity, Level
+from alloop.core.text import plural
 from alloop.labels.child.labeller import IsolatedLabeller, Limits
 from alloop.labels.levels import check_level
 from alloop.labels.named_code import code_folder, path_problems
@@ -311,3 +316,50 @@ def _limit_problems(plan: Plan) -> Iterator[Problem]:
             f"{plan.flag.coverage:g}, got {plan.validation.frames}"
         )
         yield Problem("flag.error", text)
+
+
+_COUNT = "import torch; print(torch.cuda.device_count())"
+_PATIENCE = 120.0  # s: importing torch from a slow disk
+
+
+def device_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield problems with `device`, and with the cards that `cluster` has for it.
+
+    This machine is asked only if its own processes do the work.
+    """
+    cluster, needs_cuda = plan.cluster, plan.device == "cuda"
+    if isinstance(cluster, BatchSystem):
+        if needs_cuda and not (cluster.learning or cluster.labels).gpus:
+            text = "the jobs for training and MD have no card; set their `gpus: 1`"
+            yield Problem("device", text)
+        return
+    needed = cluster.gpus if isinstance(cluster, Local) else 0
+    if needed and plan.device == "cpu":
+        text = "cards are of no use with `device: cpu`; set `device: cuda`, or leave it"
+        yield Problem("cluster.gpus", f"{text} out")
+        return
+    if cluster.kind == "address" or not (needs_cuda or needed):
+        return
+    count = card_count()
+    if not count:
+        text = "expected a CUDA device, torch sees none on this machine; set `cpu`, or"
+        yield Problem("device", f"{text} install a torch that is built for it")
+    elif needed > count:
+        text = f"expected at most {plural(count, 'card')}, which this machine has"
+        yield Problem("cluster.gpus", f"{text}, got {needed}")
+
+
+@cache
+def card_count() -> int:
+    """Return the number of CUDA devices that torch sees on this machine."""
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-c", _COUNT],
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=True,
+        )
+        return int(answer.stdout.split()[-1])
+    except (subprocess.SubprocessError, ValueError, IndexError):
+        return 0

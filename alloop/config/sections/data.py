@@ -1,4 +1,4 @@
-"""The `start:` and `validation:` sections: molecules, and data that the user brings."""
+"""The `start:`, `validation:` and `replay:` sections: molecules and supplied data."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
@@ -204,4 +204,32 @@ Validation: TypeAlias = Annotated[
     | Annotated[Labelled, union_tag("file")]
     | Annotated[Shared, union_tag("store")],
     by_key("file", "store", otherwise="sampled"),
+]
+
+
+_Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
+_SHARE = Field(
+    0.3, description="share of the replayed frames in the loss of each stage"
+)
+
+
+class ReplayedLabels(Units):
+    """Labelled frames, such as a part of what the potential was trained on."""
+
+    labels: str = Field(
+        description="path of the labelled frames, relative to this YAML file"
+    )
+    share: _Share = _SHARE
+
+
+class ReplayedFrames(File):
+    """Frames without labels, which the potential labels itself before fine-tuning."""
+
+    share: _Share = _SHARE
+
+
+Replay: TypeAlias = Annotated[
+    Annotated[ReplayedLabels, union_tag("labels")]
+    | Annotated[ReplayedFrames, union_tag("file")],
+    by_key("labels", "file"),
 ]

@@ -1,10 +1,10 @@
 """A whole configuration as frozen, checked sections."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from alloop.config.sections.acceptance import Acceptance
+from alloop.acceptance import AcceptanceSettings, SetLimits
 from alloop.config.sections.base import (
     Duration,
     LabelCount,
@@ -13,10 +13,11 @@ from alloop.config.sections.base import (
     RecordSection,
     Section,
     Whole,
+    build_record,
     setting_key,
 )
 from alloop.config.sections.clusters import Cluster, Local
-from alloop.config.sections.data import Sampled, Start, Validation
+from alloop.config.sections.data import Sampled, Start, Units, Validation
 from alloop.config.sections.explore import Explore, Langevin
 from alloop.config.sections.flag import Flag, LeverageFlag
 from alloop.config.sections.levels import Levels
@@ -27,6 +28,38 @@ from alloop.loop.rules import Budget as SpendingRules
 from alloop.loop.rules import RefineRules, SplitRules, StopRules
 from alloop.refine.settings import TestTimeSettings
 from alloop.workers.settings import FirstFrames
+
+
+class CheckedSet(Units):
+    """A set of labelled frames that is never trained on, and the limits of its error.
+
+    Labels may be of any level: that of a forgetting set is what the universal model
+    learned.
+    """
+
+    labels: str = Field(
+        description="path of the labelled frames, relative to this YAML file"
+    )
+    error: float | None = setting_key(SetLimits, "error")
+    most: float | None = setting_key(SetLimits, "most")
+
+
+class Acceptance(RecordSection[AcceptanceSettings]):
+    """The checks that a generation must pass before MD runs on it.
+
+    One that fails is kept, with its labels, and the last one that passed goes on.
+    """
+
+    sets: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], CheckedSet] = Field(
+        {},
+        description="labelled frames of your own, by a name of your choice, such as "
+        "`independent` or `forgetting`",
+    )
+
+    def build(self, **others: Any) -> AcceptanceSettings:
+        """Return the limits of all checks."""
+        sets = [build_record(SetLimits, x, name=name) for name, x in self.sets.items()]
+        return super().build(sets=tuple(sets), **others)
 
 
 class Seeds(Section):

@@ -1,8 +1,10 @@
-"""The `training:` section: the training of a generation."""
+"""The `training:` section: the training of a generation, and its reference energies."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from ase.data import atomic_numbers
+from pydantic import BeforeValidator, Field
 
 from alloop.config.sections.base import (
     Count,
@@ -13,8 +15,8 @@ from alloop.config.sections.base import (
     setting_key,
     union_tag,
 )
-from alloop.config.sections.references import References
-from alloop.config.sections.replay import Replay
+from alloop.config.sections.data import Replay
+from alloop.config.yaml_text import shown_value
 from alloop.core.settings import settings_of
 from alloop.loop.rules import Rules
 from alloop.training.stages import (
@@ -29,6 +31,46 @@ from alloop.training.stages import (
     Weights,
 )
 from alloop.training.stages import Start as StageStart
+
+
+def _reference_energies(value: Any) -> Any:
+    """Return reference energies unchanged; raise ValueError if they are invalid."""
+    if value == "fitted":
+        return value
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(
+            "expected `fitted`, or an energy in eV for each element such as "
+            f"{{H: -13.6}}, got {shown_value(value)}"
+        )
+    for element, energy in value.items():
+        if not atomic_numbers.get(element):  # ASE knows X, with number 0
+            raise ValueError(
+                f"there is no element `{element}`; expected chemical symbols"
+            )
+        if isinstance(energy, bool) or not isinstance(energy, int | float):
+            raise ValueError(
+                f"expected the energy of {element} in eV, got {shown_value(energy)}"
+            )
+    return value
+
+
+Energies: TypeAlias = Annotated[
+    Literal["fitted"] | dict[str, float], BeforeValidator(_reference_energies)
+]
+
+
+class References(Section):
+    """The reference energy of each element at each level, given or fitted."""
+
+    cheap: Energies = Field(
+        "fitted",
+        description="energy of each element at the cheap level, eV, or `fitted`",
+    )
+    expensive: Energies = Field(
+        "fitted",
+        description="energy of each element at the expensive level, eV, or `fitted`",
+    )
+
 
 Start: TypeAlias = Annotated[
     Literal["parent", "scratch"],

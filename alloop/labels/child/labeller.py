@@ -23,14 +23,13 @@ from alloop.core.errors import Interrupted
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
-from alloop.labels.child.exit_cause import ChildEnded
 from alloop.labels.child.messages import (
     GarbledMessage,
     Message,
     label_request,
     parse_outcome,
 )
-from alloop.labels.child.process import ChildProcess
+from alloop.labels.child.process import ChildEnded, ChildProcess
 from alloop.labels.child.process import Limits as Limits
 
 _WORN = 0.5  # of the memory limit, resident between labels, above which to replace it

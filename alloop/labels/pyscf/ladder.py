@@ -21,9 +21,14 @@ from pyscf.data.elements import charge
 from alloop.core.records import Detail, Failure
 from alloop.core.units import BOHR, HARTREE, Floats
 from alloop.labels.pyscf import stability
-from alloop.labels.pyscf.card import run_scf
 from alloop.labels.pyscf.doubts import SIGNS, internal_doubtful, narrow
-from alloop.labels.pyscf.scf import Settings, homo_lumo_gap, mean_field, scf_gradient
+from alloop.labels.pyscf.scf import (
+    Settings,
+    homo_lumo_gap,
+    mean_field,
+    run_scf,
+    scf_gradient,
+)
 from alloop.labels.pyscf.spelling import RUNGS
 from alloop.labels.result import Refused
 

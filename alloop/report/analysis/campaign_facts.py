@@ -18,7 +18,7 @@ import yaml
 from alloop.config.yaml_text import rename_test_section
 from alloop.core.levels import Fidelity
 from alloop.core.records import Refinement
-from alloop.core.splits import VALIDATION
+from alloop.core.seeds import VALIDATION
 from alloop.history.label_entries import label_entries
 from alloop.history.measured_costs import is_learned
 from alloop.history.reader import History

@@ -18,7 +18,7 @@ from alloop.core.frame import FrameId
 from alloop.core.label_cost import molecule_key
 from alloop.core.levels import Fidelity
 from alloop.core.records import Detail, Failure, Label, Noise, Unlabelled
-from alloop.core.splits import EXAMINATION, Purpose, split_of
+from alloop.core.seeds import EXAMINATION, Purpose, split_of
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry

@@ -11,7 +11,7 @@ from alloop.core.batch import frame_means, pack_frames
 from alloop.core.errors import AlloopError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.roles import Potential
-from alloop.core.splits import EXAMINATION, VALIDATION
+from alloop.core.seeds import EXAMINATION, VALIDATION
 from alloop.core.units import Floats
 from alloop.generation import potential_from_bytes
 from alloop.history.journal_codec import CODEC

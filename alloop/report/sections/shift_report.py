@@ -17,7 +17,7 @@ from alloop.core.atoms import chemical_symbol
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import molecule_key
-from alloop.core.splits import EXAMINATION, VALIDATION
+from alloop.core.seeds import EXAMINATION, VALIDATION
 from alloop.core.units import Booleans, Floats
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from alloop.core.bias import frame_bias
 from alloop.core.errors import InputError
+from alloop.core.prediction_errors import frame_bias
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
 from alloop.core.stress import virial_per_atom

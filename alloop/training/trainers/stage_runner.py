@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alloop.core.bias import best_scale, frame_bias, scaled_bias
+from alloop.core.prediction_errors import best_scale, frame_bias, scaled_bias
 from alloop.core.records import LabelSet, Predictions
 from alloop.core.seeds import torch_seed
 from alloop.core.units import Floats

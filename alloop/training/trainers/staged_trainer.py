@@ -20,7 +20,7 @@ import numpy as np
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
-from alloop.core.splits import held_out
+from alloop.core.seeds import held_out
 from alloop.models.heads import free_only, head_names
 from alloop.potentials.devices import Device, torch_device
 from alloop.potentials.learned import LearnedPotential

@@ -31,7 +31,7 @@ from alloop.driver.driver import Driver
 from alloop.driver.opening import campaign_opening
 from alloop.driver.own_parts import OwnParts
 from alloop.generation import from_bytes
-from alloop.history.label_index import LabelIndex
+from alloop.history.record_index import LabelIndex
 from alloop.loop import events as e
 from alloop.loop.commands import (
     Command,

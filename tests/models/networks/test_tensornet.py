@@ -9,7 +9,7 @@ from alloop.models.networks.tensornet import (
     squared_norms,
     tensor_square,
 )
-from alloop.testing.comparisons import fixed_rotation
+from alloop.testing.potentials import fixed_rotation
 
 
 def skew(v: Tensor) -> Tensor:

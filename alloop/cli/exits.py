@@ -1,10 +1,12 @@
-"""Ctrl-C and other signals: commands end cleanly and can be resumed."""
+"""The ends of commands: exit codes, and signals after which they can be resumed."""
 
 import contextlib
 import signal
 from collections.abc import Iterator
 from threading import Event
 from typing import Any
+
+from alloop.core.errors import AlloopError, Interrupted
 
 
 class StopEvent(Event):
@@ -39,3 +41,24 @@ def stop_event() -> Iterator[Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+DONE = 0
+FRUITLESS = 1
+MISTAKE = AlloopError.exit_code
+RESUMABLE = Interrupted.exit_code
+DAMAGED = 4
+
+MEANINGS = {
+    DONE: "done",
+    FRUITLESS: "nothing to show (`md`: all walkers stopped early)",
+    MISTAKE: "a mistake of the user's, in one sentence",
+    RESUMABLE: "stopped early, the same command continues",
+    DAMAGED: "a damaged store (`doctor`)",
+}
+
+
+def exit_codes_text() -> str:
+    """Return one line with every exit code and its meaning."""
+    codes = [f"{code} {meaning}" for code, meaning in sorted(MEANINGS.items())]
+    return f"Exit codes: {'; '.join(codes)}."

@@ -1,4 +1,10 @@
-"""Checks of labelled frames that a user brings: of their units, and for duplicates.
+"""Labelled frames that a user brings: reading, conversion, unit checks, duplicates.
+
+For example:
+
+    intake = read_labels("water.npz", energy_unit="kcal/mol")
+    print(intake.warnings)
+    duplicate_frames(test.frames, intake.frames)
 
 Magnitudes that cannot be right are told with the unit that would explain them. No such
 check is certain, so nothing is refused: each gives a warning of one sentence.
@@ -12,13 +18,20 @@ Duplicates are recognised in any orientation, by superposition (Kabsch).
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import log
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from ase.data import covalent_radii
 
+from alloop.core.atoms import unpaired_electrons
 from alloop.core.batch import evenly_thinned
+from alloop.core.errors import InputError
 from alloop.core.frame import Frame
+from alloop.core.levels import Fidelity
+from alloop.core.records import Label
 from alloop.core.units import (
     ENERGY_UNITS,
     HARTREE,
@@ -27,7 +40,23 @@ from alloop.core.units import (
     Floats,
     Integers,
 )
-from alloop.files.labelled_frames import FORCE_UNITS, LabelledFrames
+from alloop.files.label_files import convert_labels, listed_frames, read_file
+from alloop.files.labelled_frames import (
+    FORCE_UNITS,
+    FileUnits,
+    LabelKeys,
+    LabelledFrames,
+    RawLabel,
+)
+from alloop.history.reader import History, read_history
+
+__all__ = [
+    "FileUnits",
+    "LabelledFrames",
+    "duplicate_frames",
+    "read_labels",
+    "unit_warnings",
+]
 
 _SAMPLE = 100  # frames that are checked
 _BONDS = (0.7, 1.5)  # nearest neighbours, in sums of covalent radii
@@ -42,6 +71,141 @@ _MIN_PAIRS = 5  # with fewer pairs, there is no result
 _SCATTER = 0.3  # of energy differences about the line; above it, there is no result
 _SAME = 1e-4  # Å: frames nearer than this are copies
 _Key = tuple[bytes, int, int]
+
+
+def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot say
+    path: str | Path,
+    *,
+    energy_unit: str = "eV",
+    length_unit: str = "angstrom",
+    force_unit: str | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    charge: int | None = None,
+    spin: int | None = None,
+    multiplicity: int | None = None,
+    fidelity: Fidelity | Literal["test"] | None = None,
+    energies_alone: bool = False,
+) -> LabelledFrames:
+    """Read labelled frames from extxyz, an ASE database, npz, or an alloop store.
+
+    Parameters
+    ----------
+    path
+        `.npz` as MD17's, an ASE database (`.db`), a store's folder, or any file that
+        `ase.io.read` reads.
+    energy_unit, length_unit, force_unit
+        Units of the file's numbers; forces default to energy/length.
+    energy_key, forces_key
+        Names in the file. In an npz, a prefix such as `cc_` of `cc_E` is also tried for
+        the positions and atomic numbers.
+    charge, spin, multiplicity
+        Total charge (e) and 2S, or 2S + 1 in its place, of every frame; default to what
+        the file says, then to a neutral singlet.
+    fidelity
+        Of a store only: "cheap" or "expensive" for the labels that it trains on, "test"
+        for its test set.
+    energies_alone
+        Accept frames that have no forces, whose forces are then NaN.
+
+    Raises:
+    ------
+    InputError
+        The file, its labels or a unit cannot be used.
+    """
+    path, spin = Path(path), unpaired_electrons(spin, multiplicity)
+    units = FileUnits(energy_unit, length_unit, force_unit or "")
+    if not path.exists():
+        raise InputError(f"expected a file of labelled frames at {path}, found nothing")
+    if path.is_dir():
+        raw_labels = _read_store(path, fidelity, units)
+    else:
+        keys = LabelKeys(energy_key, forces_key, energies_alone, charge, spin)
+        raw_labels = read_file(path, keys)
+    raw_labels = [_with_charge_and_spin(raw, charge, spin) for raw in raw_labels]
+    intake = convert_labels(path, raw_labels, units)
+    doubts = (*_odd_electrons(path, intake.frames), *unit_warnings(intake))
+    return replace(intake, warnings=doubts)
+
+
+def _with_charge_and_spin(
+    raw: RawLabel, charge: int | None, spin: int | None
+) -> RawLabel:
+    return replace(
+        raw,
+        charge=raw.charge if charge is None else charge,
+        spin=raw.spin if spin is None else spin,
+    )
+
+
+def _odd_electrons(path: Path, frames: Sequence[Frame]) -> tuple[str, ...]:
+    odd = [
+        index
+        for index, frame in enumerate(frames)
+        if not any(frame.pbc)
+        and (int(frame.numbers.sum()) - frame.charge - frame.spin) % 2
+    ]
+    if not odd:
+        return ()
+    frame = frames[odd[0]]
+    return (
+        f"charge {frame.charge} and spin {frame.spin} (2S, the number of unpaired "
+        f"electrons) do not fit the electrons of {listed_frames(odd)} in {path}; give "
+        "`charge` and `multiplicity`",
+    )
+
+
+def _read_store(
+    path: Path, fidelity: Fidelity | Literal["test"] | None, units: FileUnits
+) -> list[RawLabel]:
+    """Read the labels that a store trains on at a fidelity, or its test set ("test").
+
+    Labels that were excluded there are left out. Raises InputError for an unknown
+    fidelity, and for units that are not a store's.
+    """
+    if units != FileUnits():
+        raise InputError(
+            f"{path} is a folder, so it is read as an alloop store, which is in eV "
+            "and Å; leave the units out"
+        )
+    history = read_history(path)
+    levels = history.opened.levels
+    if fidelity == "test":
+        return _raw_labels(
+            history, levels["expensive"], history.state.labels.validation_frames()
+        )
+    if fidelity is None or fidelity not in levels:
+        raise InputError(
+            f"expected `fidelity` to be one of {', '.join((*levels, 'test'))} for the "
+            f"store {path}, got {fidelity}"
+        )
+    return _raw_labels(
+        history, levels[fidelity], history.state.labels.trained_on(fidelity)
+    )
+
+
+def _raw_labels(
+    history: History, level: str, frames: tuple[str, ...]
+) -> list[RawLabel]:
+    out = []
+    for frame_id in frames:
+        frame = history.label_index.frames[frame_id]
+        label = history.label_index.labels[level, frame_id]
+        if isinstance(label, Label):
+            out.append(
+                RawLabel(
+                    numbers=frame.numbers,
+                    positions=frame.positions,
+                    energy=label.energy,
+                    forces=label.forces,
+                    charge=frame.charge,
+                    spin=frame.spin,
+                    cell=frame.cell,
+                    pbc=frame.pbc,
+                    stress=label.stress,
+                )
+            )
+    return out
 
 
 def unit_warnings(intake: LabelledFrames) -> tuple[str, ...]:
