@@ -29,17 +29,7 @@ from alloop.models.network import build_network, energy_and_forces
 from alloop.models.settings import pretrained
 from alloop.models.universal.ani import ANI
 from alloop.potentials.learned import LearnedPotential
-from alloop.testing.potentials import (
-    check_batching,
-    check_cutoff,
-    check_far_molecules,
-    check_permutation,
-    check_predictions,
-    check_reflection,
-    check_rotation,
-    check_stored,
-    check_translation,
-)
+from tests.models.universal.shared import check_laws, shaken_atoms
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("torchani") is None, reason="torchani is not installed"
@@ -69,10 +59,7 @@ KNOWN = dict.fromkeys((1, 6, 7, 8), -1.0)
 
 
 def shaken(name: str) -> Frame:
-    atoms = molecule(name)
-    noise = np.random.default_rng(3).normal(0.0, 0.05, atoms.positions.shape)
-    atoms.positions = np.round(atoms.positions + noise, 8)
-    return from_atoms(atoms)
+    return from_atoms(shaken_atoms(molecule(name)))
 
 
 @needs_package
@@ -95,21 +82,7 @@ def test_energies_of_each_member_are_torchani_s() -> None:
 @needs_package
 def test_the_laws_hold_in_float64_and_in_its_own_float32() -> None:
     frames = [shaken(x) for x in ("H2O", "HCN", "CH3CONH2")]
-    for dtype, tolerance in ((torch.float64, 1e-7), (torch.float32, 1e-3)):
-        potential = LearnedPotential(build_network("ani", dtype=dtype), KNOWN)
-        check_predictions(potential, frames)
-        check_stored(potential, frames)
-        for cutoff in (3.5, 5.2):
-            check_cutoff(potential, frames, cutoff=cutoff, tolerance=tolerance)
-        for law in (
-            check_translation,
-            check_rotation,
-            check_reflection,
-            check_permutation,
-            check_batching,
-            check_far_molecules,
-        ):
-            law(potential, frames, tolerance=tolerance)
+    check_laws("ani", KNOWN, frames, cutoffs=(3.5, 5.2), tolerances=(1e-7, 1e-3))
 
 
 @needs_package

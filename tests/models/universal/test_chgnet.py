@@ -23,27 +23,11 @@ from alloop.models.network import build_network, energy_and_forces
 from alloop.models.settings import CHGNetSettings
 from alloop.models.universal.chgnet import CHGNet, MLPPart, gated_mlp, require_package
 from alloop.potentials.learned import LearnedPotential
-from alloop.testing.potentials import (
-    check_batching,
-    check_cutoff,
-    check_far_molecules,
-    check_permutation,
-    check_predictions,
-    check_reflection,
-    check_rotation,
-    check_stored,
-    check_translation,
-    strained_copies,
-)
+from alloop.testing.potentials import strained_copies
+from tests.models.universal.shared import check_laws
+from tests.models.universal.shared import shaken_atoms as shaken
 
 pytest.importorskip("chgnet")
-
-
-def shaken(atoms: Atoms, seed: int = 3) -> Atoms:
-    atoms = atoms.copy()
-    noise = np.random.default_rng(seed).normal(0.0, 0.05, atoms.positions.shape)
-    atoms.positions = np.round(atoms.positions + noise, 8)
-    return atoms
 
 
 @pytest.fixture(scope="module")
@@ -91,20 +75,7 @@ def test_energies_and_forces_are_the_package_s_own(theirs: Any, atoms: Atoms) ->
 def test_the_laws_hold_in_float64_and_in_its_own_float32() -> None:
     frames = [from_atoms(shaken(molecule(x))) for x in ("H2O", "CH4", "CO2")]
     known = dict.fromkeys(range(1, 19), -1.0)
-    for dtype, tolerance in ((torch.float64, 1e-8), (torch.float32, 1e-4)):
-        potential = LearnedPotential(build_network("chgnet", dtype=dtype), known)
-        check_predictions(potential, frames)
-        check_stored(potential, frames)
-        check_cutoff(potential, frames, cutoff=6.0, tolerance=tolerance)
-        for law in (
-            check_translation,
-            check_rotation,
-            check_reflection,
-            check_permutation,
-            check_batching,
-            check_far_molecules,
-        ):
-            law(potential, frames, tolerance=tolerance)
+    check_laws("chgnet", known, frames, cutoffs=(6.0,), tolerances=(1e-8, 1e-4))
 
 
 def test_forces_are_minus_the_gradient_in_the_limit() -> None:

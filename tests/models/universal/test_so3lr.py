@@ -23,23 +23,13 @@ from alloop.models.network import build_network, energy_and_forces
 from alloop.models.universal.pretrained_files import package_file, pickled_tensors
 from alloop.models.universal.so3lr import DEGREES, Harmonics
 from alloop.potentials.learned import LearnedPotential
-from alloop.testing.potentials import (
-    check_batching,
-    check_cutoff,
-    check_far_molecules,
-    check_forces,
-    check_permutation,
-    check_predictions,
-    check_reflection,
-    check_rotation,
-    check_stored,
-    check_translation,
-)
+from alloop.testing.potentials import check_forces, check_stored
 from alloop.training.label_changes import select_labels
 from alloop.training.optimisers import free_weights, parameter_groups
 from alloop.training.stages import Schedule, standard_stages
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer
+from tests.models.universal.shared import LAWS, check_laws, shaken_atoms
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("so3krates_torch") is None,
@@ -50,10 +40,7 @@ KNOWN = dict.fromkeys((1, 6, 7, 8, 9, 15, 16, 17), -1.0)
 
 
 def shaken(name: str, charge: int = 0, spin: int = 0) -> Frame:
-    atoms = molecule(name)
-    noise = np.random.default_rng(3).normal(0.0, 0.05, atoms.positions.shape)
-    atoms.positions = np.round(atoms.positions + noise, 8)
-    return from_atoms(atoms, charge, spin)
+    return from_atoms(shaken_atoms(molecule(name)), charge, spin)
 
 
 @needs_package
@@ -103,22 +90,15 @@ def reference(calculator: Any, name: str, charge: int, spin: int) -> Any:
 @needs_package
 def test_the_laws_hold_in_float64_and_in_its_own_float32() -> None:
     frames = [shaken("H2O"), shaken("CO2"), shaken("CH3O", -1), shaken("CH3O", 0, 1)]
-    for dtype, tolerance in ((torch.float64, 1e-7), (torch.float32, 1e-3)):
-        potential = LearnedPotential(build_network("so3lr", dtype=dtype), KNOWN)
-        check_predictions(potential, frames)
-        check_stored(potential, frames)
-        for cutoff in (4.5, potential.cutoff):
-            check_cutoff(potential, frames, cutoff=cutoff, tolerance=tolerance)
-        for law in (
-            check_forces,
-            check_translation,
-            check_rotation,
-            check_reflection,
-            check_permutation,
-            check_batching,
-        ):
-            law(potential, frames, tolerance=tolerance)
-        check_far_molecules(potential, frames, tolerance=1e-3)  # dipoles at 60 Å
+    check_laws(
+        "so3lr",
+        KNOWN,
+        frames,
+        cutoffs=(4.5, build_network("so3lr").cutoff),
+        tolerances=(1e-7, 1e-3),
+        far=1e-3,  # dipoles at 60 Å
+        laws=(*LAWS, check_forces),
+    )
 
 
 @needs_package
