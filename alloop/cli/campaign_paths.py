@@ -48,6 +48,18 @@ TrainingFrames: TypeAlias = Annotated[
     ),
 ]
 
+StoreOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="use the best model of this store or campaign file"),
+]
+
+ModelOption: TypeAlias = Annotated[Path | None, typer.Option(help="model file to use")]
+
+Workers: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="processes for labels  [default: one per core]"),
+]
+
 CacheFolder: TypeAlias = Annotated[
     Path | None, typer.Option(help="label cache, a folder that commands share")
 ]

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from alloop.cli.campaign_paths import CacheFolder, Force
+from alloop.cli.campaign_paths import (
+    CacheFolder,
+    Force,
+    Workers,
+)
 from alloop.cli.console import Quiet, print_text
 from alloop.cli.exits import RESUMABLE, stop_event
 from alloop.core.errors import InputError, Interrupted
@@ -32,10 +36,6 @@ LevelText: TypeAlias = Annotated[
 ]
 LabelFile: TypeAlias = Annotated[
     Path, typer.Option(help="file to write: .extxyz, .xyz or .db (ASE)")
-]
-Workers: TypeAlias = Annotated[
-    int | None,
-    typer.Option(min=1, help="number of processes  [default: one per core]"),
 ]
 TimeLimit: TypeAlias = Annotated[
     float, typer.Option(min=1e-3, help="wall seconds for one label")

@@ -7,6 +7,8 @@ import typer
 
 from alloop.cli.campaign_paths import (
     Force,
+    ModelOption,
+    StoreOption,
     load_generation,
     load_model_or_level,
     one_place,
@@ -35,11 +37,6 @@ _HEAD = ("image", "path, Å", "energy, eV", "surprise", "limit, eV/Å", "check, 
 End: TypeAlias = Annotated[
     str, typer.Argument(help="structure that ASE reads; `file.xyz@3` reads frame 3")
 ]
-StoreOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(help="use the best model of this store or campaign file"),
-]
-ModelOption: TypeAlias = Annotated[Path | None, typer.Option(help="model file to use")]
 PathFile: TypeAlias = Annotated[
     Path | None, typer.Option(help="extxyz file to write: the images")
 ]

@@ -13,6 +13,7 @@ from alloop.cli.campaign_paths import (
     ModelPath,
     Seed,
     TrainingFrames,
+    Workers,
     open_campaign,
     setting_option,
     short_path,
@@ -91,10 +92,6 @@ Worse: TypeAlias = Annotated[
     ),
 ]
 Steps: TypeAlias = Annotated[int, setting_option(TestTimeSettings, "steps")]
-Workers: TypeAlias = Annotated[
-    int | None,
-    typer.Option(min=1, help="processes for labels  [default: one per core]"),
-]
 
 
 def refine(  # noqa: PLR0913 - one for each option

@@ -12,6 +12,8 @@ import typer
 from alloop.cli.campaign_paths import (
     Force,
     FramesFile,
+    ModelOption,
+    StoreOption,
     load_generation,
     one_place,
     short_path,
@@ -36,13 +38,6 @@ _ROW = "{:>7} {:<14} {:>14} {:>10} {:>11}  {}"
 _BUSY = 100  # frames between two changes of the progress line
 
 
-StoreOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(help="score with the best model of this store or campaign file"),
-]
-ModelOption: TypeAlias = Annotated[
-    Path | None, typer.Option(help="score with this model file")
-]
 ErrorLimit: TypeAlias = Annotated[
     float | None,
     typer.Option(
