@@ -130,10 +130,13 @@ def _gauss_newton(
     for _ in range(_STEPS):
         values, slope = _model_and_derivatives(theta, where)
         off = logs - values
+        # Student's t: the farther off a point, the less it counts.
         weight = (_TAIL + 1) / (_TAIL * variance + off**2)
         normal = slope.T @ (weight[:, None] * slope) + trust
         push = slope.T @ (weight * off) - trust @ (theta - mean)
         step = np.linalg.solve(normal, push)
+        # Not the base's step: values are linear in its logarithm, and it may be far
+        # off.
         step *= min(1.0, 0.5 / (np.abs(step[1:]).max() + 1e-12))
         bound = loss(theta) + _ROUNDING
         while loss(theta + step) > bound and np.abs(step).max() > _STILL:
@@ -157,6 +160,7 @@ def _model_and_derivatives(theta: Floats, where: Floats) -> tuple[Floats, Floats
     """Return logarithms of the curve (points,) and their derivatives (points, 4)."""
     base, crossing, log_power, open_shell = theta
     power = np.exp(log_power)
+    # log(1 + (size / crossing)^power) is logaddexp(0, height).
     height = power * (where[:, 0] - crossing)
     share = 1 / (1 + np.exp(-height))  # of the part that grows
     ones = np.ones_like(height)
@@ -174,6 +178,7 @@ def _robust_scatter(off: Floats) -> float:
 
     With few points it stays close to `_MOLECULES`.
     """
+    # As if `_BELIEF` molecules of the usual scatter had been measured before.
     seen = np.minimum(off**2, (3 * _MOLECULES) ** 2).sum()
     return float(np.sqrt((_BELIEF * _MOLECULES**2 + seen) / (_BELIEF + len(off))))
 

@@ -62,6 +62,7 @@ class KnownDistances:
     def hold(self, batch: Batch) -> Booleans:
         """Return True for frames all of whose distances are known (frames,)."""
         elements, frames, distances = _near_pairs(batch)
+        # Pairs of elements that none of the frames had stay strange.
         strange = np.ones(len(distances), dtype=np.bool_)
         for pair, edges in zip(self.pairs, self.intervals, strict=True):
             pairs = (elements == pair).all(axis=1)
@@ -86,6 +87,8 @@ def _near_pairs(batch: Batch) -> tuple[Integers, Integers, Floats]:
     frames = batch.frame_index[i]
     d = batch.positions[i] - batch.positions[j]
     if batch.pbc.any():
+        # The pseudo-inverse, since vectors without a period may be 0. In a strongly
+        # skewed cell rounding misses nearer images, and a distance comes out too long.
         inverse = np.linalg.pinv(batch.cells) * batch.pbc[:, None, :]
         shifts = np.round(np.einsum("pi,pij->pj", d, inverse[frames]))
         d = d - np.einsum("pi,pij->pj", shifts, batch.cells[frames])

@@ -52,6 +52,7 @@ def confirm_slope(
     share, seed = level_tolerances(level).slope, _slope_seed(level, frame)
     if len(frame) == 1:
         return result  # moving a single atom only changes grid noise
+    # The seed is uniform below 2^64: a share of all frames lies below this.
     if seed >= share * 2.0**64:
         return _tried(run, level, frame, result) if _on_trial(level) else result
     ahead = _displaced_frame(frame, result, seed)
@@ -129,9 +130,11 @@ def _slope_error(
     frame: Frame, result: Result, ahead: Frame, there: Result
 ) -> tuple[float, float]:
     """Return the slope error and the magnitude of the slope, both in eV/Å."""
-    step: Floats = ahead.positions - frame.positions  # as rounded
+    # The step that was made, not the one that was asked for: positions are rounded.
+    step: Floats = ahead.positions - frame.positions
     h = float(np.linalg.norm(step))
     slope = float((step * (result.forces + there.forces)).sum()) / (2 * h)
+    # Energies fall along forces: for true gradients the two terms cancel.
     return abs((there.energy - result.energy) / h + slope), abs(slope)
 
 

@@ -138,6 +138,8 @@ def internal_pressure(now: CellPoint, bodies: BodyConstants) -> Floats:
         )
     v = now.phase.velocities
     flow = KINETIC * bodies.masses[:, :, None] * v[:, :, None] * v[:, None, :]
+    # Stress is positive under tension, as in ASE, pressure under compression: hence
+    # the minus below.
     total = np.add.reduceat(flow, bodies.offsets[:-1], axis=0)
     out: Floats = total / _volumes(now.cells)[:, None, None] - tensor_of_voigt(stress)
     return out
@@ -165,13 +167,18 @@ def change_cells(  # noqa: PLR0913 - a step with all that it depends on
     strain = np.where(possible[:, None, None], strain, 0.0)
     there = _strained(now, bodies, strain, evaluate)
     back, narrow = _proposal(barostat, there, bodies, kT, duration)
+    # At 0 K nothing is tested; the 1 only stands where 0 would be divided by.
     heat = np.where(kT > 0.0, kT, 1.0)
     growth = np.log(_volumes(there.cells) / _volumes(now.cells))
     work = _enthalpy(barostat, there, bodies) - _enthalpy(barostat, now, bodies)
     forward = _squares(strain - mean) / (2.0 * np.where(kT > 0.0, width, 1.0) ** 2)
+    # The way back takes -X from the mean strain there.
     backward = _squares(strain + back) / (2.0 * np.where(kT > 0.0, narrow, 1.0) ** 2)
+    # 1: uniform in the volume is not uniform in its logarithm, in which steps are. The
+    # rest is the ratio of the proposals' norms, since s² ~ 1/V.
     chance = (1.0 + _FREE[barostat.shape] / 2.0) * growth - work / heat
     with np.errstate(invalid="ignore", over="ignore"):
+        # 1 - uniform is in (0, 1], whose logarithm is finite.
         passes = np.log1p(-draws.uniform) <= chance + forward - backward
     accepted = possible & np.isfinite(there.phase.driving_energies)
     return _either(accepted & (passes | (kT == 0.0)), there, now, bodies)
@@ -194,6 +201,8 @@ def _proposal(
 def _projected(barostat: Barostat, normal: Floats) -> Floats:
     """Return standard normal strains from nine normal numbers a walker."""
     if barostat.shape == "isotropic":
+        # The unit matrix over √3 has the norm 1, so that its factor is standard
+        # normal.
         along: Floats = normal[:, :1, :1] * np.eye(3) / np.sqrt(3.0)
         return along
     return _allowed(barostat, normal)
@@ -205,6 +214,8 @@ def _allowed(barostat: Barostat, tensor: Floats) -> Floats:
         mean = np.trace(tensor, axis1=1, axis2=2) / 3.0
         out: Floats = mean[:, None, None] * np.eye(3)
     else:
+        # The antisymmetric part would only turn the cell. Components off the diagonal
+        # stand twice in the norm, and so get half the variance.
         out = 0.5 * (tensor + tensor.transpose(0, 2, 1))
     return out
 
@@ -225,6 +236,8 @@ def _strained(
     owner, phase = bodies.owner, now.phase
     cells = now.cells @ grow
     positions = np.einsum("ai,aij->aj", phase.positions, grow[owner])
+    # As positions grow momenta shrink: the volume in phase space stays, and no
+    # Jacobian of the atoms enters the test.
     velocities = np.einsum("ai,aij->aj", phase.velocities, shrink[owner])
     return CellPoint(cells, evaluate(positions, velocities, cells))
 

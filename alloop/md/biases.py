@@ -220,6 +220,7 @@ class Hills:
             off = nearest_difference(off, periods[:, None, d])
             reduced.append(off / self.widths[:, d])
         squares = sum(z * z for z in reduced)
+        # A factor and no selection: shapes stay those of all walkers, on a device too.
         shared = molecules[:, None] == self.molecules
         terms = self.heights * functions.exp(-0.5 * squares) * shared
         slopes = [
@@ -283,7 +284,8 @@ class Metadynamics:
                 f"expected hills in as many variables as the walkers', {columns}, got "
                 f"{hills.centres.shape[1]}"
             )
-        widths = np.ones((len(walkers), columns))  # 1: no division by 0
+        # 1 for a variable that a walker lacks, since hills are divided by widths.
+        widths = np.ones((len(walkers), columns))
         for index, row in enumerate(rows):
             widths[index, : len(row)] = [settings.width(x.unit) for x in row]
         return cls(
@@ -310,8 +312,10 @@ class Metadynamics:
             return
         values, _ = self.variables.evaluate(batch.positions)
         energies, _ = self._evaluate(values)
+        # The bias factor is γ = (T + ΔT)/T.
         scale = BOLTZMANN * (self.settings.factor - 1.0) * self.temperatures  # k_B ΔT
         heights = self.settings.height * library(values).exp(-energies / scale)
+        # Who has no first variable has none, and no place to put a hill.
         makers = self.variables.place(moving) & (self.variables.used[:, 0] > 0.0)
         hills = Hills(values, heights, self.widths, self.molecules)
         self.hills = self.hills.joined(hills.moved(lambda array: array[makers]))
@@ -503,6 +507,8 @@ def capped_forces(
     if largest is None:
         return forces
     functions = library(forces)
+    # One factor for a walker: its net force and torque stay zero, as those of a
+    # function of internal coordinates are.
     squares = segment_maxima((forces * forces).sum(-1), variables.atom_offsets)
     lengths = functions.sqrt(functions.clip(squares, largest**2, None))
     out: Floats = forces * (largest / lengths)[variables.owner][:, None]

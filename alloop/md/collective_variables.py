@@ -132,6 +132,7 @@ class Torsion:
         sine = -length * _dot(normals[:, 1], arms[:, 0])
         value = functions.arctan2(sine, _dot(normals[:, 0], normals[:, 1]))
         squares = _dot(normals, normals)
+        # |A|² = |F|² |G|² sin²θ at the middle atom, and |B|² likewise with H.
         largest = functions.clip(_dot(arms, arms) * length[:, None] ** 2, _TINY, None)
         sines = squares / largest / SMALLEST_SINE**2
         scale = length * functions.clip(
@@ -163,7 +164,8 @@ class Coordination:
         functions = library(x)
         d = x[:, 1:] - x[:, :1]
         reduced = (d * d).sum(-1) / self.radius**2
-        terms = 1.0 / (1.0 + reduced**3)  # the ratio of polynomials, simplified
+        # The ratio of polynomials, simplified: no 0/0 at the radius.
+        terms = 1.0 / (1.0 + reduced**3)
         slopes = -6.0 * terms**2 * reduced**2 / self.radius**2
         near = slopes[:, :, None] * d
         gradients = functions.concatenate([-near.sum(1)[:, None], near], 1)
@@ -229,6 +231,8 @@ class WalkerVariables:
 def nearest_difference(difference: Floats, periods: Floats) -> Floats:
     """Return differences brought to within half a period; period 0: as they are."""
     functions = library(difference)
+    # A product with the inverse, 0 where there is no period: `where` computes both of
+    # its branches, and would divide by 0.
     inverse = functions.where(periods > 0.0, 1.0, 0.0)
     inverse = inverse / functions.where(periods > 0.0, periods, 1.0)
     out: Floats = difference - periods * functions.round(difference * inverse)
@@ -397,6 +401,7 @@ def _kind(variable: Any) -> CollectiveVariable:
 def _lengths(d: Floats) -> tuple[Floats, Floats]:
     """Return lengths (rows,) and unit vectors (rows, 3)."""
     functions = library(d)
+    # Atoms in one place have no direction: their gradient is 0 then, not NaN.
     r = functions.sqrt(functions.clip(_dot(d, d), _TINY**2, None))
     return r, d / r[:, None]
 

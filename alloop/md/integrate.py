@@ -157,6 +157,8 @@ class VelocityVerlet:
         q = drift_positions(phase.positions, v, h)
         after = evaluate(q, v)
         v = kick_velocities(v, after.driving_forces, m, h / 2)
+        # A network's forces sum to zero within rounding only, which millions of steps
+        # would add up.
         return replace(after, velocities=without_drift(v, bodies))
 
 
@@ -195,6 +197,8 @@ class Langevin:
         h, m = conditions.timestep, bodies.masses
         v = kick_velocities(phase.velocities, phase.driving_forces, m, h / 2)  # B
         q = drift_positions(phase.positions, v, h / 2)  # A
+        # O between the drifts: positions of a harmonic well are then distributed
+        # exactly, whatever the timestep.
         v = without_drift(self._thermostat(v, noise, m, conditions), bodies)  # O
         q = drift_positions(q, v, h / 2)  # A
         after = evaluate(q, v)
@@ -207,6 +211,7 @@ class Langevin:
         """Apply the exact Ornstein-Uhlenbeck step: friction and noise over h fs."""
         decay = np.exp(-self.friction * conditions.timestep)
         variance = _thermal_variance(mass, conditions.temperature)
+        # What friction takes from the variance, noise gives back: k_B T/m stays.
         share = float(1.0 - decay**2)
         spread = library(mass).sqrt(share * variance)  # (atoms, 1) Å/fs
         out: Floats = float(decay) * v + spread * noise
@@ -230,6 +235,8 @@ def draw_noise(
         return
     for start in range(0, steps, _BLOCK):
         count = min(_BLOCK, steps - start)
+        # A walker's numbers are its own stream's, step after step: they depend neither
+        # on the other walkers nor on the size of a block.
         drawn = [
             rng.standard_normal((count, size, 3))
             for rng, size in zip(rngs, sizes, strict=True)
@@ -285,6 +292,8 @@ def without_rotation(positions: Floats, velocities: Floats, mass: Floats) -> Flo
     angular = (mass * np.cross(r, velocities)).sum(axis=0)  # L, amu Å²/fs
     squares = (mass * r**2).sum() * np.eye(3)
     inertia = squares - (mass * r).T @ r  # I = Σ m (r² 1 - r rᵀ), amu Å²
+    # About the axis of a linear molecule the inertia is rounding error, whose inverse
+    # would be huge.
     omega = np.linalg.pinv(inertia, rcond=1e-10) @ angular  # 1/fs
     out: Floats = velocities - np.cross(omega, r)
     return out
@@ -301,6 +310,8 @@ def maxwell_boltzmann(
     m = frame_masses(frame.numbers)[:, None]
     drawn = rng.standard_normal((len(frame), 3))
     v = np.sqrt(_thermal_variance(m, temperature)) * drawn
+    # Projected and not rescaled: the other momenta keep their thermal variance, and
+    # the temperature is right on average.
     v = v - (m * v).sum(axis=0) / m.sum()
     return v if rotation else without_rotation(frame.positions, v, m)
 
@@ -315,6 +326,7 @@ def kinetic_energy(velocities: Floats, bodies: BodyConstants) -> Floats:
 def velocity_temperature(velocities: Floats, bodies: BodyConstants) -> Floats:
     """Return 2 E_kin / (f k_B) of each walker (walkers,) in K; 0 where f is 0."""
     functions = library(velocities)
+    # A single atom with its centre held has no freedom, and 0/0 no temperature.
     f = functions.clip(bodies.freedom, 1.0, None)
     kelvin = 2.0 * kinetic_energy(velocities, bodies) / (f * BOLTZMANN)
     out: Floats = functions.where(bodies.freedom > 0.0, kelvin, 0.0)

@@ -128,6 +128,7 @@ class BesselBasis(nn.Module):
 
     def forward(self, r: Tensor) -> Tensor:
         """Return the functions at r (edges,) in Å: (edges, radial)."""
+        # An edge joins two atoms or images, so that r is never 0.
         column = r.unsqueeze(-1)  # (edges, 1) Å
         return self.norm * torch.sin(self.wave * self.n * column) / column
 

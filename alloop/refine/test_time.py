@@ -257,6 +257,8 @@ def train_at_test_time(
     moved = _moved_network(potential, labels.learned, settings, keeper, progress)
     before = _error(potential.cheap(), cheap), _error(potential, held_out)
     limit = (1.0 + settings.worse) * before[1]
+    # The largest share that the held-out labels bear; smaller ones are tried only
+    # then.
     for share in SHARES:
         refined = potential.with_network(_blended(potential, moved, share))
         if labels.expensive is not None:

@@ -61,6 +61,7 @@ def fit_error_limits(
         return None
     centre, width = _centre_and_width(surprise)
     x = reduced_surprise(surprise, centre, width)
+    # Errors scatter by factors around their trend, so that the margin is one.
     y = np.log(np.maximum(errors, _TINY))
     line = _fit_line(x, y)
     margin = conformal_quantile(_left_out_residuals(x, y), coverage)
@@ -105,6 +106,8 @@ class _Line:
 
 def _left_out_residuals(x: Floats, y: Floats) -> Floats:
     """Return the residual (frames,) of each frame from a line fitted without it."""
+    # A line that has seen a frame comes too close to it: its residuals would promise
+    # more than they hold for new frames.
     fold = np.arange(len(x)) % _FOLDS
     out = np.empty(len(x))
     for number in range(_FOLDS):
@@ -127,6 +130,7 @@ def _fit_line(x: Floats, y: Floats) -> _Line:
         return _Line(knots, np.full(1, y.mean()), 0.0)
     low, high = knots[:-1], knots[1:]
     inside = np.clip(x[:, None], low, high) - low  # (frames, pieces)
+    # Rises must not be negative, the offset may: to nnls it is a difference of two.
     ones = np.ones((len(x), 1))
     (up, down, *slopes), _ = nnls(np.hstack([ones, -ones, inside]), y)
     rises = np.concatenate([[0.0], np.cumsum(slopes * (high - low))])

@@ -88,6 +88,7 @@ class QResidual:
                 f"expected the {features} descriptors that the scorer was fitted to, "
                 f"got {descriptors.shape[1]}; export the model again"
             )
+        # Atoms of elements that were not in training keep this.
         z = array_like(np.full(len(batch.numbers), UNSEEN), descriptors)
         for index, element in enumerate(self.elements):
             atoms = array_like(np.flatnonzero(batch.numbers == element), descriptors)

@@ -90,6 +90,8 @@ def ridge_space(descriptors: Floats, ridge: float, typical: float = 1.0) -> Subs
     variances = singular**2 / len(descriptors)
     total = float(variances.sum()) or typical
     rank = int((variances > _TINY * total).sum())
+    # Added to each direction, seen or not: outside, where C is 0, T² + Q/σ² has σ² =
+    # λ.
     floor = ridge * total
     return Subspace(mean, axes[:rank], variances[:rank] + floor, floor, total)
 

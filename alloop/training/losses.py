@@ -176,9 +176,11 @@ def virial_loss(predicted: Tensor, target: Targets) -> Tensor:
         return predicted.new_zeros(())
     ones = torch.ones_like(target.owner, dtype=predicted.dtype)
     sizes = predicted.new_zeros(len(reference)).index_add(0, target.owner, ones)
+    # Virials grow with the cell; per atom large cells do not outweigh small ones.
     per_atom = voigt_components(predicted) / sizes.unsqueeze(1)
     finite = torch.isfinite(reference)
     off = torch.where(finite, per_atom - torch.nan_to_num(reference), 0.0).abs()
+    # Batches without any stress: 0/1 and not 0/0.
     frames = finite[:, 0].to(predicted.dtype).sum().clamp(min=1.0)
     return (target.weights * off.mean(dim=1)).sum() / frames
 
@@ -279,6 +281,7 @@ def score_loss(energy: Energy, positions: Tensor, kT: float, along: Tensor) -> T
     (gradient,) = torch.autograd.grad(energy(x).sum(), x, create_graph=True)
     forces = -gradient
     squares = 0.5 * (forces * forces).sum()
+    # The mean of v·∇(F·v) over random v is the trace of ∇F (Hutchinson).
     divergences = [kT * _directional_divergence(forces, x, v) for v in along]
     return (squares + torch.stack(divergences).mean()) / len(x)
 

@@ -50,8 +50,10 @@ class Muon(torch.optim.Optimizer):
         means = [self._mean(weight) for weight in weights]
         gradients = [_weight_gradient(weight) for weight in weights]
         torch._foreach_lerp_(means, gradients, 1.0 - group["momentum"])
+        # Nesterov's: the step looks ahead along the mean by one more averaging.
         ahead = torch._foreach_lerp(gradients, means, group["momentum"])
         steps = orthogonalised(torch.stack(list(ahead)))
+        # Elements of an orthogonal matrix have a root mean square of 1/√(longer side).
         rate = group["lr"] * _SIZE * math.sqrt(max(steps.shape[1:]))
         if group["weight_decay"]:
             torch._foreach_mul_(weights, 1.0 - group["lr"] * group["weight_decay"])
@@ -73,6 +75,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     """
     rows, columns = matrices.shape[1:]
     X = matrices.mT if rows > columns else matrices
+    # With this norm no singular value is above 1; from larger ones iterations diverge.
     X = X / (X.norm(dim=(1, 2), keepdim=True) + _EPSILON)
     wide = X.shape[2] >= _WIDE * X.shape[1]
     X = _iterated_by_factors(X) if wide else _iterated(X)
@@ -164,6 +167,7 @@ def parameter_groups(
         if name not in names:
             continue
         factor = schedule.layer_decay ** (top - depths[name])
+        # Biases and scales are not drawn to 0, which is no better a value for them.
         decay = schedule.weight_decay if weight.ndim > 1 else 0.0
         groups.setdefault((factor, decay), []).append(weight)
     return [

@@ -149,6 +149,7 @@ def _split_channels(x: Tensor) -> Tensor:
 
 
 def _normalised_tensor(x: Tensor) -> Tensor:
+    # Products of tensors would grow as powers of their norms from layer to layer.
     return x / (squared_norms(x).sum(dim=1, keepdim=True) + 1.0)
 
 
@@ -228,6 +229,7 @@ def _orthonormal_basis() -> Tensor:
     pairs = [(0, 1), (1, 2), (2, 0)]
     outer = [torch.outer(e[i], e[j]) for i, j in pairs]
     turns = [(m.T - m) / math.sqrt(2.0) for m in (outer[1], outer[2], outer[0])]
+    # Orthonormal by Tr(AᵀB), so that squares of the numbers sum to |X|².
     mixed = [(m + m.T) / math.sqrt(2.0) for m in outer]
     planar = torch.diag(e[0] - e[1]) / math.sqrt(2.0)
     axial = torch.diag(2.0 * e[2] - e[0] - e[1]) / math.sqrt(6.0)
