@@ -135,7 +135,7 @@ def _gauss_newton(
         normal = slope.T @ (weight[:, None] * slope) + trust
         push = slope.T @ (weight * off) - trust @ (theta - mean)
         step = np.linalg.solve(normal, push)
-        # Not the base's step: values are linear in its logarithm, and it may be far
+        # The base sets no limit: logarithms are linear in its own, and it may be far
         # off.
         step *= min(1.0, 0.5 / (np.abs(step[1:]).max() + 1e-12))
         bound = loss(theta) + _ROUNDING
