@@ -75,7 +75,7 @@ class Records(Sequence[JournalEntry]):
                 yield JournalEntry(seq, time, turn)
 
 
-class Generation(NamedTuple):
+class GenerationRecord(NamedTuple):
     """A trained generation and the number of its record."""
 
     seq: int
@@ -155,19 +155,19 @@ class History:
         return (self.entries[number] for number in numbers)
 
     @cached_property
-    def generations(self) -> tuple[Generation, ...]:
+    def generations(self) -> tuple[GenerationRecord, ...]:
         """The generations in order, with the numbers of their records.
 
         Without landmarks and the training history, which grow with the labels: see
         `trained`.
         """
         return tuple(
-            Generation(entry.seq, replace(event, landmarks=_NONE, history={}))
+            GenerationRecord(entry.seq, replace(event, landmarks=_NONE, history={}))
             for entry, event in self.of_kind(e.Trained)
         )
 
     @property
-    def best(self) -> tuple[Generation, ...]:
+    def best(self) -> tuple[GenerationRecord, ...]:
         """The generation that is used by default, see `LoopState.best`.
 
         Empty before the first.

@@ -29,7 +29,7 @@ _RELAXING = 30  # force calls to relax a molecule, roughly
 
 
 @dataclass(frozen=True, slots=True)
-class LabelCount:
+class PlannedLabels:
     """The number of labels of one purpose at one level, by molecule."""
 
     purpose: str
@@ -55,7 +55,7 @@ class LabelCount:
         return tuple(totals)
 
 
-def label_counts(setup: Setup) -> list[LabelCount]:
+def label_counts(setup: Setup) -> list[PlannedLabels]:
     """Return the labels that the campaign will request.
 
     Molecules share them evenly.
@@ -81,11 +81,11 @@ def label_counts(setup: Setup) -> list[LabelCount]:
     ]
     modes = tuple(float(_RELAXING + 6 * len(frame)) for frame in setup.start)
     rows = [
-        LabelCount(p, f, (n / molecules,) * molecules)
+        PlannedLabels(p, f, (n / molecules,) * molecules)
         for p, f, n in (*even, *again)
         if n
     ]
-    return [*rows, LabelCount("first frames", cheap, modes)]
+    return [*rows, PlannedLabels("first frames", cheap, modes)]
 
 
 def worker_count(setup: Setup) -> int:
@@ -149,7 +149,7 @@ def plan_facts(setup: Setup, measure: bool) -> dict[str, Any]:
     }
 
 
-def _label_fact(setup: Setup, row: LabelCount, cost: Cost | None) -> dict[str, Any]:
+def _label_fact(setup: Setup, row: PlannedLabels, cost: Cost | None) -> dict[str, Any]:
     seconds = (None,) * 3 if cost is None else row.seconds(cost, setup.start)
     named = zip(("least", "likely", "most"), seconds, strict=True)
     return {
@@ -161,7 +161,7 @@ def _label_fact(setup: Setup, row: LabelCount, cost: Cost | None) -> dict[str, A
     }
 
 
-def _label_table(setup: Setup, rows: list[LabelCount], labels: LabelPrices) -> Table:
+def _label_table(setup: Setup, rows: list[PlannedLabels], labels: LabelPrices) -> Table:
     heads = ("labels for", "level", "labels", "CPU s each", "within", "CPU")
     wall = f"wall, {plural(worker_count(setup), 'core')}"
     shown = FittingTable(*heads, wall, box=None, first_out=("within", "level"))
@@ -174,7 +174,7 @@ def _label_table(setup: Setup, rows: list[LabelCount], labels: LabelPrices) -> T
     return shown
 
 
-def _row_cells(setup: Setup, row: LabelCount, cost: Cost | None) -> list[str]:
+def _row_cells(setup: Setup, row: PlannedLabels, cost: Cost | None) -> list[str]:
     if cost is None:
         return ["?"] * 4
     low, likely, high = row.seconds(cost, setup.start)
@@ -188,7 +188,7 @@ def _row_cells(setup: Setup, row: LabelCount, cost: Cost | None) -> list[str]:
 
 
 def _plan_sentences(
-    setup: Setup, rows: list[LabelCount], labels: LabelPrices, prices: WorkPrices
+    setup: Setup, rows: list[PlannedLabels], labels: LabelPrices, prices: WorkPrices
 ) -> Iterator[str]:
     if all(row.fidelity in labels.costs for row in rows):
         spent = [row.seconds(labels.costs[row.fidelity], setup.start) for row in rows]

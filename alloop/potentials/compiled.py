@@ -41,7 +41,7 @@ _codes: OrderedDict[_Key, Code | NotCompiled] = OrderedDict()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Part:
+class _Block:
     """The atoms from `first` to before `stop`, their code and its other inputs."""
 
     first: int
@@ -59,7 +59,7 @@ class CompiledPotential:
     """
 
     def __init__(
-        self, potential: LearnedPotential, batch: Batch, parts: Sequence[_Part]
+        self, potential: LearnedPotential, batch: Batch, parts: Sequence[_Block]
     ) -> None:
         self.potential = potential
         self._batch, self._parts = batch, parts
@@ -105,7 +105,7 @@ def compiled_for(potential: Potential, batch: Batch) -> tuple[Potential, str | N
         if isinstance(code, NotCompiled):
             return potential, f"force calls are not compiled: {code}"
         first, last = (int(batch.offsets[x]) for x in (start, stop))
-        parts.append(_Part(first, last, code, _graph_inputs(potential, part).tensors))
+        parts.append(_Block(first, last, code, _graph_inputs(potential, part).tensors))
     keep_freed_memory()
     return CompiledPotential(potential, batch, parts), None
 

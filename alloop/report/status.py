@@ -41,7 +41,7 @@ from alloop.report.analysis.examination import (
 )
 from alloop.report.analysis.label_facts import (
     BUDGETED,
-    LabelTotals,
+    LabelOutcomes,
     NoiseFloor,
     label_totals,
     level_name,
@@ -203,7 +203,7 @@ def error_sentence(history: History) -> str:
     )
 
 
-def _label_sentence(history: History, totals: LabelTotals) -> str:
+def _label_sentence(history: History, totals: LabelOutcomes) -> str:
     budget = "" if totals.budget is None else f" of {totals.budget}"
     used = f"{totals.used}{budget} used, " if totals.kind in BUDGETED else ""
     price = f", {duration_text(totals.price)} of CPU time each" if totals.price else ""
@@ -382,7 +382,7 @@ def _walker_counts(history: History) -> dict[str, Any]:
     return {"walking": walking, "stopped": dict(sorted(stopped.items()))}
 
 
-def _label_counts(history: History, totals: LabelTotals) -> dict[str, Any]:
+def _label_counts(history: History, totals: LabelOutcomes) -> dict[str, Any]:
     return {
         "level": level_name(history, totals),
         "good": totals.good,

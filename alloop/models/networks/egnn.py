@@ -21,7 +21,7 @@ from alloop.models.pyg import MessagePassing
 from alloop.models.settings import EGNNSettings
 
 
-class Layer(MessagePassing):  # type: ignore[misc]
+class EGNNLayer(MessagePassing):  # type: ignore[misc]
     """The layer h_i + φ_h(h_i, Σ_j e_ij m_ij) with m_ij = φ_e(h_i, h_j, r_ij)."""
 
     def __init__(self, channels: int, radial: int) -> None:
@@ -70,7 +70,7 @@ class EGNN(Network):
         channels, layers, radial = settings.channels, settings.layers, settings.radial
         self.embedding = AtomEmbedding(channels)
         self.basis = BesselBasis(radial, settings.cutoff)
-        self.layers = nn.ModuleList(Layer(channels, radial) for _ in range(layers))
+        self.layers = nn.ModuleList(EGNNLayer(channels, radial) for _ in range(layers))
         self.readout = two_layer_mlp(channels, channels, 1)
 
     def atom_outputs(self, graph: Graph) -> AtomOutput:

@@ -25,7 +25,7 @@ from alloop.models.settings import ViSNetSettings
 _SOFT = 1e-4  # added to a vector feature's squared length
 
 
-class Envelope(nn.Module):
+class EnvelopeModule(nn.Module):
     """`cutoff_envelope` as a module, in place of a cosine cutoff."""
 
     def __init__(self, cutoff: float) -> None:
@@ -94,7 +94,7 @@ class ViSNet(Network):
         self.gates = nn.ModuleList(
             [Gated(channels, half, scalar_activation=True), Gated(half, 1)]
         )
-        self.basis.cutoff_fn = self.neighbours.cutoff = Envelope(settings.cutoff)
+        self.basis.cutoff_fn = self.neighbours.cutoff = EnvelopeModule(settings.cutoff)
 
     def atom_outputs(self, graph: Graph) -> AtomOutput:
         vectors = edge_vectors(graph)
@@ -118,7 +118,7 @@ class ViSNet(Network):
 def visnet_layer(channels: int, heads: int, cutoff: float, last: bool) -> nn.Module:
     """Return a layer of messages that vanish beyond the cutoff."""
     layer = visnet.ViS_MP(heads, channels, cutoff, None, False, last_layer=last)
-    layer.cutoff = Envelope(cutoff)
+    layer.cutoff = EnvelopeModule(cutoff)
     layer.s_proj = nn.Linear(channels, 2 * channels, bias=False)
     out: nn.Module = layer
     return out

@@ -47,7 +47,7 @@ KINDS = (*BUDGETED, "validation", EXAMINATION)
 
 
 @dataclass(frozen=True, slots=True)
-class LabelTotals:
+class LabelOutcomes:
     """The outcomes of the labels of one kind.
 
     good includes cached, supplied and doubtful labels; used counts against the budget.
@@ -77,12 +77,12 @@ class LabelTotals:
         return self.total_cost / priced if priced else None
 
 
-def level_name(history: History, totals: LabelTotals) -> str:
+def level_name(history: History, totals: LabelOutcomes) -> str:
     """Return the name of the level that labels of this kind are made at."""
     return level_title(history, "cheap" if totals.kind == "cheap" else "expensive")
 
 
-def label_totals(history: History) -> tuple[LabelTotals, ...]:
+def label_totals(history: History) -> tuple[LabelOutcomes, ...]:
     """Return the labels by kind, see `label_kind`.
 
     "expensive" is always included, other kinds where there are any.
@@ -116,11 +116,11 @@ def latest_labels(labels: Iterable[LabelEntry]) -> tuple[LabelEntry, ...]:
 
 def _label_totals(
     history: History, kind: str, labels: Sequence[LabelEntry]
-) -> LabelTotals:
+) -> LabelOutcomes:
     last = latest_labels(labels)
     good = [x for x in last if not isinstance(x.record, Unlabelled)]
     bad = [x.record for x in last if isinstance(x.record, Unlabelled)]
-    return LabelTotals(
+    return LabelOutcomes(
         kind=kind,
         good=len(good),
         cached=sum(x.cached for x in good),
