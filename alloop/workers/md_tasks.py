@@ -11,8 +11,7 @@ from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Candidate, Walker
 from alloop.core.roles import DevicePotential, Labeller, Potential
-from alloop.core.seeds import random_stream
-from alloop.core.seeds import EXAMINATION
+from alloop.core.seeds import EXAMINATION, random_stream
 from alloop.core.units import Booleans
 from alloop.generation import Generation, from_bytes
 from alloop.loop import events as e
