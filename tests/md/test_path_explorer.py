@@ -42,8 +42,8 @@ def test_the_barrier_of_hydrogen_cyanide_is_found_from_one_side(
     frames = path_frames([CYANIDE], surface, settings, random_stream(0, "paths"))
     energies = surface.predict(pack_frames(frames)).energies.reshape(-1, 2)
     band = energies[:, 0] - energies[0, 0]
-    ends = [relax_frame(x, surface) for x in (CYANIDE, ISOCYANIDE)]
-    path = find_path(*ends, surface, PathSettings(images=5, relax=False))
+    first, last = (relax_frame(x, surface) for x in (CYANIDE, ISOCYANIDE))
+    path = find_path(first, last, surface, PathSettings(images=5, relax=False))
     assert band.max() == pytest.approx(path.energies.max(), abs=0.02)
     bonds = [bonded_atoms(x)[0] for x in frames]
     assert any(x[2] and not x[1] for x in bonds)  # the hydrogen at the nitrogen
