@@ -28,7 +28,6 @@ from alloop.core.levels import Level, installed_version, make_level
 from alloop.core.records import Failure
 from alloop.core.roles import Potential
 from alloop.core.species import Domain
-from alloop.files.label_files import convert_labels, read_file
 from alloop.files.labelled_frames import (
     FileUnits,
     LabelKeys,
@@ -164,6 +163,8 @@ def _table_rows(text: str) -> dict[FrameId, LabelledFrame]:
 
 
 def _read_table(settings: Mapping[str, Any]) -> LabelledFrames:
+    from alloop.files.label_files import convert_labels, read_file  # scipy, slow
+
     path = unchanged_file(settings)
     keys = LabelKeys(settings["energy_key"], settings["forces_key"])
     names = ("energy_unit", "length_unit", "force_unit")

@@ -11,7 +11,6 @@ from itertools import pairwise, permutations
 from typing import Any
 
 import numpy as np
-from ase.build import minimize_rotation_and_translation
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.mep import NEB, idpp_interpolate, interpolate
 from ase.optimize import FIRE
@@ -197,6 +196,8 @@ class _Band(NEB):  # type: ignore[misc]
         ends = [to_atoms(first), to_atoms(last)]
         free = not any(first.pbc)
         if free:
+            from ase.build import minimize_rotation_and_translation  # scipy, slow
+
             minimize_rotation_and_translation(*ends)
         _require_distance(ends[0].positions - ends[1].positions)
         band = [ends[0], *(ends[0].copy() for _ in range(images)), ends[1]]
