@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
 from alloop.config.checks.validate import STAND_INS, validate_tree
@@ -70,6 +71,10 @@ def resolve_defaults(plan: Plan) -> Plan:
         validation = validation.model_copy(
             update={"temperature": plan.explore.temperature}
         )
+    if validation.beyond is None:
+        shaped = plan.explore.shapes is not None
+        beyond = ceil(validation.examination / 3) if shaped else 0
+        validation = validation.model_copy(update={"beyond": beyond})
     return plan.model_copy(
         update={
             "validation": validation,
@@ -112,7 +117,10 @@ def build_rules(plan: Plan, validated: bool) -> Rules:
         ),
         stopping=plan.stop.build(),
         examining=build_record(
-            Examining, plan.validation, temperatures=_validation_temperatures(plan)
+            Examining,
+            plan.validation,
+            temperatures=_validation_temperatures(plan),
+            beyond=plan.validation.beyond or 0,
         ),
         every=training.every,
         control=plan.flag.control,

@@ -31,6 +31,7 @@ from alloop.report.analysis.campaign_facts import (
 )
 from alloop.report.analysis.examination import (
     Examination,
+    beyond_md,
     calibration_sentences,
     examination_sentences,
     last_examination,
@@ -360,7 +361,25 @@ def _examination_values(history: History) -> dict[str, Any] | None:
         "energy_mae_offset_removed": None if errors is None else errors.energy_spread,
         "alarms": examination.alarms,
         "scored": examination.scored,
+        "conformers": examination.motion.conformers,
+        "rotamers": examination.motion.rotamers,
+        "transitions": examination.motion.transitions,
+        "beyond": _beyond_values(history),
         "sentences": list(examination_sentences(history)),
+    }
+
+
+def _beyond_values(history: History) -> dict[str, Any] | None:
+    beyond = beyond_md(history)
+    if beyond is None:
+        return None
+    errors = beyond.errors
+    return {
+        "frames": beyond.frames,
+        "waiting": beyond.waiting,
+        "missing": dict(sorted(beyond.missing.items())),
+        "force_mae": None if errors is None else errors.force_mae,
+        "force_rmse": None if errors is None else errors.force_rmse,
     }
 
 

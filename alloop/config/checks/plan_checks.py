@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from math import ceil
 from pathlib import Path
 from re import search
 from shutil import which
@@ -35,6 +36,7 @@ from alloop.labels.named_code import code_folder, path_problems
 from alloop.labels.programs import level_cost, outside_code, program_of
 from alloop.labels.toy import toy_level
 from alloop.md.biases import chosen_variables
+from alloop.md.shapes import open_bonds
 from alloop.scores.error_limits import needed_frames
 from alloop.workers.batch_systems import BATCH_SYSTEMS
 
@@ -59,6 +61,7 @@ def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
         (_limit_problems, {"flag", "validation"}),
         (_share_problems, {"explore"}),
         (_uncertainty_problems, {"explore", "flag"}),
+        (_beyond_problems, {"validation"}),
     )
     for check, sections in checks:
         if not sections & broken:
@@ -103,6 +106,30 @@ def _uncertainty_problems(plan: Plan) -> Iterator[Problem]:
     text = "expected surprise by the model's descriptors, `flag: {kind: leverage}`, got"
     given = "soap" if isinstance(flag, DescriptorFlag) else flag.kind
     yield Problem("explore.uncertainty", f"{text} {given}")
+
+
+def _beyond_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield a problem if there are frames beyond an examination that there is not."""
+    validation = plan.validation
+    if validation.beyond and not validation.examination:
+        text = (
+            f"expected `validation.examination` frames beside, got {validation.beyond}"
+        )
+        yield Problem("validation.beyond", f"{text} and none; leave it out")
+
+
+def beyond_problems(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
+    """Yield a problem if frames beyond MD are asked for that no start can have.
+
+    Those by default are left out without a word.
+    """
+    default = ceil(plan.validation.examination / 3)
+    asked = plan.validation.beyond or 0
+    if asked and start and not any(open_bonds(frame) for frame in start):
+        if plan.explore.shapes is not None and asked == default:
+            return
+        text = "expected a start without a cell and with a bond outside rings, got none"
+        yield Problem("validation.beyond", f"{text}; leave it out")
 
 
 def pressure_problems(
