@@ -17,8 +17,7 @@ from alloop.loop.commands import Examine
 from alloop.loop.rules import Rules, walker_temperature
 from alloop.loop.state import LoopState
 from alloop.md.integrate import maxwell_boltzmann
-from alloop.md.rotamers import has_torsions
-from alloop.md.shapes import open_bonds
+from alloop.md.shapes import has_torsions, open_bonds
 
 _WALKER_FRAMES = 2  # frames of one walker
 
@@ -131,7 +130,7 @@ def _walkers_beyond(state: LoopState, rules: Rules, *, first: int) -> Sequence[W
                 molecule=able[turn % len(able)],
                 name=f"examination/{_examination_number(state)}/{first + turn}",
                 kelvin=walker_temperature(
-                    rules.examining.temperatures, turn, len(able)
+                    rules.examining.temperatures, first + turn, len(able)
                 ),
             ),
             index=first + turn,

@@ -69,18 +69,6 @@ class Turns:
         return "".join(x.state(frame.positions) for x in self.torsions)
 
 
-def has_torsions(frame: Frame) -> bool:
-    """Return True if four atoms of a molecule are bonded in a chain.
-
-    Others, such as water, have one conformer. False of a frame with a cell.
-    """
-    if any(frame.pbc):
-        return False
-    joined = bonded_atoms(frame)
-    inner = joined.sum(axis=1) > 1
-    return bool((joined & inner[:, None] & inner).any())
-
-
 def turn_walkers(
     walkers: Sequence[Walker],
     turns: Mapping[int, Turns],

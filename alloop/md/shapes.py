@@ -105,6 +105,18 @@ def open_bonds(frame: Frame) -> tuple[OpenBond, ...]:
     return tuple(bonds)
 
 
+def has_torsions(frame: Frame) -> bool:
+    """Return True if four atoms of a molecule are bonded in a chain.
+
+    Others, such as water, have one conformer. False of a frame with a cell.
+    """
+    if any(frame.pbc):
+        return False
+    joined = bonded_atoms(frame)
+    inner = joined.sum(axis=1) > 1
+    return bool((joined & inner[:, None] & inner).any())
+
+
 def turned_frame(frame: Frame, bond: OpenBond, angle: float) -> Frame:
     """Return the frame with the moved part turned about the bond by `angle` rad."""
     arm = frame.positions[bond.moved] - frame.positions[bond.fixed]

@@ -17,11 +17,10 @@ from alloop.md.integrate import Langevin, maxwell_boltzmann
 from alloop.md.rotamers import (
     Turns,
     drawn_conformer,
-    has_torsions,
     known_conformers,
     turn_walkers,
 )
-from alloop.md.shapes import turned_frame
+from alloop.md.shapes import has_torsions, turned_frame
 
 KELVIN = 500.0
 GAP, BARRIER = 0.05, 1.0  # eV, between trans and cis, and to get from one to the other
