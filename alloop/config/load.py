@@ -11,6 +11,7 @@ from alloop.config.checks.plan_checks import (
     level_problems,
     plan_warnings,
     pressure_problems,
+    reactive_problems,
     section_conflicts,
     store_problems,
     strain_problems,
@@ -157,6 +158,7 @@ def _frame_problems(
         yield from pressure_problems(plan, levels, data.start)
         yield from strain_problems(plan, data.start)
         yield from beyond_problems(plan, data.start)
+        yield from reactive_problems(plan, data.start)
         yield from variable_problems(plan, data.start)
 
 

@@ -119,7 +119,7 @@ def known_conformers(
     """
     chosen = [frames[i] for i in _relaxed_places(frames, potential, turns)]
     settings = PathExplorerSettings()
-    minima = low_minima([frames[0], *chosen], potential, settings)
+    minima = low_minima(frames[:1], chosen, potential, settings)
     if not minima:
         return [], np.zeros(0)
     return minima, potential.predict(pack_frames(minima)).energies

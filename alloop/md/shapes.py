@@ -13,10 +13,10 @@ from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.settings import PARALLEL_COUNT, setting
+from alloop.core.species import BONDED
 from alloop.core.units import Booleans, Floats
 from alloop.md.contacts import all_pairs, closest_contact, relative_distances
 
-_BONDED = 1.3  # summed covalent radii; hydrogen bonds lie above 1.6
 CLASH = 0.7  # summed covalent radii; the shortest bonds lie at 0.85
 
 
@@ -237,7 +237,7 @@ def _bent_shapes(
 def bonded_atoms(frame: Frame) -> Booleans:
     """Return True for pairs of atoms that are bonded (atoms, atoms)."""
     pairs = all_pairs(pack_frames([frame]))
-    near = relative_distances(pairs, frame.positions) < _BONDED
+    near = relative_distances(pairs, frame.positions) < BONDED
     joined = np.zeros((len(frame), len(frame)), dtype=np.bool_)
     joined[pairs.first[near], pairs.second[near]] = True
     return joined | joined.T

@@ -51,6 +51,7 @@ from alloop.report.analysis.label_facts import (
     task_kinds,
 )
 from alloop.report.analysis.outcome import TITLES, compare_controls, outcome_facts
+from alloop.report.analysis.reactions import reaction_sentences
 from alloop.report.analysis.timeline import time_left
 from alloop.report.text.event_log import energy_errors_text
 from alloop.report.text.fitting_table import FittingTable
@@ -133,6 +134,7 @@ def detail_lines(
     lines += calibration_sentences(history)
     lines += [_label_sentence(history, totals) for totals in label_totals(history)]
     lines += [*split_sentences(history), *refinement_sentences(history)]
+    lines += reaction_sentences(history)
     lines += [x.sentence for x in noise_floors(history)]
     lines += [_cost_sentence(history)]
     return [*lines, *(x.sentence for x in compare_controls(history, controls))]

@@ -81,7 +81,7 @@ def long_md_error(options: Namespace, model: Generation) -> Row:
         batch = pack_frames(frames)
         truth = expensive_potential(options).predict(batch).forces
         errors.append(1e3 * float(np.abs(model.predict(batch).forces - truth).mean()))
-    deviation = float(np.std(errors, ddof=1)) / np.sqrt(len(errors))
+    deviation = float(np.std(errors, ddof=1) / np.sqrt(len(errors)))
     return {"long MD": float(np.mean(errors)), "standard error": deviation}
 
 
