@@ -13,6 +13,7 @@ import numpy as np
 from alloop.core.records import Candidate
 from alloop.core.roles import Selector
 from alloop.core.settings import SHARE, setting
+from alloop.core.species import bonded_species
 from alloop.core.units import Booleans, Floats, Integers
 
 _ORDINARY = ("surprise", "control")  # other origins are guard rails
@@ -139,8 +140,9 @@ class PerMolecule:
     ) -> tuple[int, ...]:
         """Return indices of at most `quota` candidates, molecules in turn."""
         ranked = []
-        for molecule in sorted({candidate.molecule for candidate in candidates}):
-            indices = [i for i, x in enumerate(candidates) if x.molecule == molecule]
+        groups = [self.group(candidate) for candidate in candidates]
+        for group in sorted(set(groups)):
+            indices = [i for i, x in enumerate(groups) if x == group]
             among = [candidates[i] for i in indices]
             chosen = self.selector.select(among, landmarks, quota, rng, threshold)
             ranked.append([indices[index] for index in chosen])
@@ -153,6 +155,23 @@ class PerMolecule:
             if place < len(ranked[turn])
         ]
         return tuple(shared[: max(quota, 0)])
+
+    def group(self, candidate: Candidate) -> tuple[int, str]:
+        """Return what shares the quota: the molecule."""
+        return candidate.molecule, ""
+
+
+@dataclass(frozen=True, slots=True)
+class PerSpecies(PerMolecule):
+    """A selector that shares the quota among species: what bonds have made of each.
+
+    For campaigns in which bonds break, so that a reaction's product has its share
+    beside what it was made of.
+    """
+
+    def group(self, candidate: Candidate) -> tuple[int, str]:
+        """Return what shares the quota: the molecule, and its present bonds."""
+        return candidate.molecule, bonded_species(candidate.frame)
 
 
 def _is_above(candidate: Candidate, threshold: float | None) -> bool:

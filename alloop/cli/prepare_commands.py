@@ -292,6 +292,14 @@ def _frames_text(setup: "Setup") -> str:
     )
 
 
+def _examination_text(setup: "Setup") -> str:
+    from alloop.planning.plan_table import beyond_frames
+
+    beyond = beyond_frames(setup)
+    frames = plural(setup.rules.examining.frames, "frame")
+    return f"{frames}, {beyond} beyond MD" if beyond else frames
+
+
 def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
     rules = setup.rules
     levels = [(f"{name} level", level.title) for name, level in setup.levels.items()]
@@ -318,7 +326,7 @@ def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
         ),
         *([("supplied labels", plural(supplied, "label"))] if supplied else []),
         ("validation set", plural(tests, "frame")),
-        ("examination", plural(rules.examining.frames, "frame")),
+        ("examination", _examination_text(setup)),
         *(
             (f"set {name}", plural(len(labels), "frame"))
             for name, labels in setup.sets.items()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
 from alloop.config.checks.validate import STAND_INS, validate_tree
@@ -22,7 +23,7 @@ from alloop.config.sections.training import (
 from alloop.config.yaml_text import ConfigError, Problem, Tree
 from alloop.core.atoms import atomic_number
 from alloop.core.levels import Fidelity, Level
-from alloop.core.roles import Trainer
+from alloop.core.roles import Selector, Trainer
 from alloop.labels.child.labeller import Limits
 from alloop.loop.rules import (
     Budget,
@@ -37,6 +38,7 @@ from alloop.md.dynamics import DynamicsSettings
 from alloop.md.integrate import Langevin
 from alloop.models.settings import is_pretrained
 from alloop.refine.settings import TestTimeSettings
+from alloop.selection import PerMolecule, PerSpecies
 from alloop.workers.settings import FirstFrames, ScorerSettings, WorkerSettings
 
 if TYPE_CHECKING:
@@ -70,6 +72,10 @@ def resolve_defaults(plan: Plan) -> Plan:
         validation = validation.model_copy(
             update={"temperature": plan.explore.temperature}
         )
+    if validation.beyond is None:
+        shaped = plan.explore.shapes is not None
+        beyond = ceil(validation.examination / 3) if shaped else 0
+        validation = validation.model_copy(update={"beyond": beyond})
     return plan.model_copy(
         update={
             "validation": validation,
@@ -112,15 +118,18 @@ def build_rules(plan: Plan, validated: bool) -> Rules:
         ),
         stopping=plan.stop.build(),
         examining=build_record(
-            Examining, plan.validation, temperatures=_validation_temperatures(plan)
+            Examining,
+            plan.validation,
+            temperatures=_validation_temperatures(plan),
+            beyond=plan.validation.beyond or 0,
         ),
         every=training.every,
         control=plan.flag.control,
         random=plan.flag.random,
         heldout=plan.flag.heldout,
         selection="random" if pick.kind == "random" else "flagged",
-        selector=pick.selector(fill=plan.flag.fill),
-        expensive_selector=pick.selector(fill=True),
+        selector=_species_selector(plan, pick.selector(fill=plan.flag.fill)),
+        expensive_selector=_species_selector(plan, pick.selector(fill=True)),
         triage=plan.flag.triage,
         staleness=training.staleness,
         last=training.last,
@@ -142,6 +151,13 @@ def _seed_rules(plan: Plan, validated: bool) -> SeedRules:
         expensive=plan.seeds.expensive or 0,
         validation=0 if validated or validation is not sampled else sampled.frames,
     )
+
+
+def _species_selector(plan: Plan, selector: Selector) -> Selector:
+    """Return the selector, with a share for each species where bonds may break."""
+    if plan.explore.guards.build().reactive and isinstance(selector, PerMolecule):
+        return PerSpecies(selector.selector)
+    return selector
 
 
 def _validation_temperatures(plan: Plan) -> tuple[float, ...]:

@@ -6,10 +6,12 @@ from typing import Any, TypeAlias
 
 from alloop.config import build
 from alloop.config.checks.plan_checks import (
+    beyond_problems,
     device_problems,
     level_problems,
     plan_warnings,
     pressure_problems,
+    reactive_problems,
     section_conflicts,
     store_problems,
     strain_problems,
@@ -155,6 +157,8 @@ def _frame_problems(
         yield from too_few_per_molecule(plan, data.start)
         yield from pressure_problems(plan, levels, data.start)
         yield from strain_problems(plan, data.start)
+        yield from beyond_problems(plan, data.start)
+        yield from reactive_problems(plan, data.start)
         yield from variable_problems(plan, data.start)
 
 

@@ -310,9 +310,14 @@ def _as_it_was(tree: Tree, where: str) -> Tree:
     """Return the configuration of a store, updated to the present format.
 
     Networks of older stores have no repulsion, learn nothing from stress, and all
-    generations take as many steps; MD alone proposes frames.
+    generations take as many steps; MD alone proposes frames. Their examination is short
+    MD from first frames, and nothing lies beyond it.
     """
     tree = rename_test_section(tree, where)
+    validation = tree.get("validation", {})
+    if isinstance(validation, dict):
+        validation = {"examination_equilibration": 0, "beyond": 0, **validation}
+        tree = {**tree, "validation": validation}
     if isinstance(tree.get("explore"), dict):
         tree = {**tree, "explore": {"shapes": None, **tree["explore"]}}
     training = tree.get("training")

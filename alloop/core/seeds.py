@@ -34,21 +34,22 @@ def _hashed_integer(seed: int, name: str) -> int:
 Split: TypeAlias = Literal["train", "validation", "test"]
 # Of a label; the order is that of their codes in columns of stores.
 Purpose: TypeAlias = Literal[
-    "seed", "test", "flagged", "control", "bias", "given", "examination"
+    "seed", "test", "flagged", "control", "bias", "given", "examination", "beyond"
 ]
 
 VALIDATION: Literal["test"] = "test"  # as stores write it: made by MD or supplied
 EXAMINATION: Literal["examination"] = "examination"  # of MD on the finished model
+BEYOND: Literal["beyond"] = "beyond"  # beyond that MD: bonds turned and stretched
 
 
 def split_of(purpose: Purpose) -> Split:
     """Return the split that a label belongs to, by the purpose it was asked for.
 
     The validation set decides when to stop and which generation is best, whoever made
-    it; only the examination is "test". All else is "train": models may learn from
-    it.
+    it; only the examination, and frames beyond its MD, are "test". All else is "train":
+    models may learn from it.
     """
-    if purpose == EXAMINATION:
+    if purpose in (EXAMINATION, BEYOND):
         return "test"
     if purpose == VALIDATION:
         return "validation"

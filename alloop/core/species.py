@@ -7,17 +7,22 @@ are asked for explicitly.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from math import gcd
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols, covalent_radii
 
 from alloop.core.atoms import hill_formula
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
+from alloop.core.units import Booleans
 
+BONDED = 1.3  # summed covalent radii; hydrogen bonds lie above 1.6
 _SHOWN = 5  # species in a sentence
+_TELLING = 3  # atoms beside hydrogen, of which groups alone do not tell the bonds
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -116,6 +121,71 @@ def species(batch: Batch) -> list[Species]:
         if key not in seen:
             seen[key] = _species(batch.frame(index))
     return list(dict.fromkeys(seen.values()))
+
+
+def bonded_species(frame: Frame) -> str:
+    """Return a name of the bonds of a molecule, as `CH·N` of HCN, `C·N + H` apart.
+
+    The parts that bonds hold together, each by its atoms with the hydrogens that these
+    carry; two frames have one name if they are the same molecules, whatever the order
+    of atoms. A digest follows where other bonds would give the same words. Empty for
+    a frame with a cell.
+    """
+    if any(frame.pbc):
+        return ""
+    joined = _bonds(frame)
+    parts = [_part_name(frame, joined, atoms) for atoms in _parts(joined)]
+    return " + ".join(sorted(parts))
+
+
+def _bonds(frame: Frame) -> Booleans:
+    """Return True for bonded atoms (atoms, atoms)."""
+    arms = frame.positions[:, None] - frame.positions
+    radii = covalent_radii[frame.numbers]
+    near: Booleans = np.linalg.norm(arms, axis=2) < BONDED * (radii[:, None] + radii)
+    np.fill_diagonal(near, False)
+    return near
+
+
+def _parts(joined: Booleans) -> list[list[int]]:
+    """Return the atoms that bonds hold together, part by part."""
+    left, parts = set(range(len(joined))), []
+    while left:
+        part, edge = set(), {min(left)}
+        while edge:
+            part |= edge
+            edge = {int(x) for a in edge for x in np.flatnonzero(joined[a])} - part
+        parts.append(sorted(part))
+        left -= part
+    return parts
+
+
+def _part_name(frame: Frame, joined: Booleans, atoms: Sequence[int]) -> str:
+    symbols = {atom: chemical_symbols[frame.numbers[atom]] for atom in atoms}
+    heavy = [atom for atom in atoms if symbols[atom] != "H"]
+    if not heavy:
+        return f"H{len(atoms) if len(atoms) > 1 else ''}"
+    words = []
+    for atom in heavy:
+        count = sum(symbols.get(int(x)) == "H" for x in np.flatnonzero(joined[atom]))
+        words.append(f"{symbols[atom]}{'H' * bool(count)}{count if count > 1 else ''}")
+    name = "·".join(sorted(words))
+    return name if len(heavy) < _TELLING else f"{name} {_digest(frame, joined, atoms)}"
+
+
+def _digest(frame: Frame, joined: Booleans, atoms: Sequence[int]) -> str:
+    """Return four digits that tell bonds apart (Weisfeiler and Leman, 1968)."""
+    marks = {atom: str(frame.numbers[atom]) for atom in atoms}
+    for _ in atoms:
+        around = {
+            atom: ",".join(sorted(marks[int(x)] for x in np.flatnonzero(joined[atom])))
+            for atom in atoms
+        }
+        marks = {
+            atom: sha256(f"{marks[atom]}({around[atom]})".encode()).hexdigest()[:16]
+            for atom in atoms
+        }
+    return sha256(",".join(sorted(marks.values())).encode()).hexdigest()[:4]
 
 
 def _species(frame: Frame) -> Species:

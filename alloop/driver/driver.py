@@ -6,7 +6,7 @@ from typing import Protocol
 
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
-from alloop.core.frame import FrameId
+from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import Fidelity, Level
 from alloop.core.records import Label, LabelSet, TrainingData, Unlabelled
 from alloop.history.record_index import LabelIndex
@@ -248,8 +248,13 @@ class Driver:
 
     def _task_data(self, state: LoopState, command: Command) -> TaskData:
         match command:
-            case Explore() | Examine():
+            case Explore():
                 return TaskData(model=self.archive.model(command.model))
+            case Examine():
+                return TaskData(
+                    model=self.archive.model(command.model),
+                    known=self._known_frames(state, command),
+                )
             case Train():
                 return self._training_data(state, command)
             case TrainPart():
@@ -264,6 +269,35 @@ class Driver:
                 return TaskData(frame=self.label_index.frames[frame], label=label)
             case _:
                 return TaskData()
+
+    def _known_frames(
+        self, state: LoopState, command: Examine
+    ) -> dict[int, tuple[Frame, ...]]:
+        """Return start, conformers and learned frames of the molecules examined.
+
+        Only the first piece looks for conformers, later ones need the start alone.
+        """
+        if command.equilibration == 0:
+            return {}
+        start: dict[int, tuple[Frame, ...]] = {
+            x.molecule: (state.start[x.molecule],) for x in command.walkers
+        }
+        if command.piece:
+            return start
+        labels = state.labels
+        learned = {*labels.trained_on("cheap"), *labels.trained_on("expensive")}
+        pools: dict[int, set[FrameId]] = {molecule: set() for molecule in start}
+        for entry in labels.entries():
+            if entry.frame in learned and entry.molecule in pools:
+                pools[entry.molecule].add(entry.frame)
+        return {
+            molecule: (
+                *first,
+                *state.conformers.get(molecule, ()),
+                *(self.label_index.frames[x] for x in sorted(pools[molecule])),
+            )
+            for molecule, first in start.items()
+        }
 
     def _training_data(self, state: LoopState, command: Train) -> TaskData:
         return TaskData(

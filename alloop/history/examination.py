@@ -9,33 +9,41 @@ from alloop.core.batch import pack_frames
 from alloop.core.doubts import Doubt, doubts_of_details
 from alloop.core.error_limits import ErrorLimits
 from alloop.core.prediction_errors import largest_force_errors
-from alloop.core.records import Candidate, Label, LabelSet
+from alloop.core.records import Candidate, Explorer, Label, LabelSet
 from alloop.core.units import Floats
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.scores.error_limits import fit_error_limits
 
 
-def examination_frames(history: History) -> list[Candidate]:
-    """Return the frames of the last examination, with the predictions made before."""
-    return [x for event in last_examined(history) for x in event.frames]
+def examination_frames(history: History, explorer: Explorer = "md") -> list[Candidate]:
+    """Return the frames of the last examination, with the predictions made before.
+
+    explorer: "shapes" for those beyond its MD.
+    """
+    return [x for event in last_examined(history, explorer) for x in event.frames]
 
 
-def last_examined(history: History) -> list[e.Examined]:
-    """Return the pieces of MD of the last examination."""
+def last_examined(history: History, explorer: Explorer = "md") -> list[e.Examined]:
+    """Return the pieces of MD of the last examination, or of frames beyond its MD."""
     number = max(history.record_index.examinations, default=0)
-    return [x for _, x in history.of_kind(e.Examined) if x.number == number]
+    return [
+        x
+        for _, x in history.of_kind(e.Examined)
+        if (x.number, x.explorer) == (number, explorer)
+    ]
 
 
 def examined_frames(
-    history: History, barred: Set[Doubt]
+    history: History, barred: Set[Doubt], explorer: Explorer = "md"
 ) -> Iterator[tuple[Candidate, Label]]:
     """Yield the frames of the last examination whose label counts, with that label.
 
-    barred: the doubts that a label must not have.
+    barred: the doubts that a label must not have. explorer: "shapes" for those beyond
+    its MD.
     """
     level = history.state.levels["expensive"]
-    for candidate in examination_frames(history):
+    for candidate in examination_frames(history, explorer):
         frame = candidate.frame.id
         label = history.label_index.get(level, frame)
         excluded = {

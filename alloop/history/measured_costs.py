@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from alloop.core.atoms import hill_formula
 from alloop.core.levels import Fidelity
 from alloop.core.records import Label
-from alloop.core.seeds import EXAMINATION, VALIDATION, Purpose, split_of
+from alloop.core.seeds import Purpose, split_of
 from alloop.history.label_entries import label_entries, task_entries
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
@@ -29,9 +29,8 @@ LABELS = ("cheap labels", "expensive labels", "validation set", "examination")
 
 def label_part(purpose: Purpose, fidelity: Fidelity) -> str:
     """Return the part of the costs that a label belongs to."""
-    return {VALIDATION: "validation set", EXAMINATION: "examination"}.get(
-        purpose, f"{fidelity} labels"
-    )
+    parts = {"validation": "validation set", "test": "examination"}
+    return parts.get(split_of(purpose), f"{fidelity} labels")
 
 
 def is_learned(label: LabelEntry) -> bool:

@@ -318,7 +318,7 @@ class RecordIndex:
                     self.round, self.generation = round_, generation
                 case LabelFrame():
                     self._ask(seq, command)
-                case Examine(number=number):
+                case Examine(number=number, explorer="md"):
                     before = self.examinations.get(number)
                     self.examinations[number] = _examination_request(command, before)
                 case Train():

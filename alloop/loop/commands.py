@@ -79,7 +79,8 @@ class LabelFrame:
     """The command to label the frame at the level.
 
     fidelity: "cheap" or "expensive". purpose: "seed", "test" (the validation set),
-    "flagged", "control", "bias", "examination". reason: one phrase for people.
+    "flagged", "control", "bias", "examination", "beyond". reason: one phrase for
+    people.
     """
 
     frame: Frame
@@ -156,7 +157,10 @@ class Examine:
     predictions, made before any label. number: of the examination, from 1 on; wanted:
     the number of its frames, all batches and pieces together; steps: MD steps of this
     piece, 0 where the frames are given and nothing moves; reason: why the campaign
-    ends.
+    ends. equilibration: pieces before the first frame, in which walkers, drawn from all
+    conformers known, turn bonds between pieces; 0: they begin where their command says,
+    and MD alone moves them. explorer: "shapes" for frames beyond MD, which are made of
+    the walkers as they are after the last piece.
     """
 
     number: int
@@ -168,6 +172,8 @@ class Examine:
     steps: int
     wanted: int
     reason: str
+    equilibration: int = 0
+    explorer: Explorer = "md"
 
     @property
     def name(self) -> str:

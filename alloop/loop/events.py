@@ -230,7 +230,13 @@ class Trained:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examined:
-    """The walkers of an examination, and the frames of those that still move."""
+    """The walkers of an examination, and the frames of those that still move.
+
+    explorer: "shapes" where the frames lie beyond MD. conformers: by molecule, the
+    number that walkers were drawn from; rotamers: molecule and name of those that
+    walkers were seen in; transitions: changes from one to another between the times
+    they were looked at, before and after the MD of each piece.
+    """
 
     number: int
     batch: int
@@ -238,6 +244,10 @@ class Examined:
     walkers: tuple[Walker, ...]
     frames: tuple[Candidate, ...]
     timing: Timing = Timing()
+    explorer: Explorer = "md"
+    conformers: tuple[tuple[int, int], ...] = ()
+    rotamers: tuple[tuple[int, str], ...] = ()
+    transitions: int = 0
 
     @property
     def name(self) -> str:

@@ -17,6 +17,7 @@ from alloop.loop.commands import Examine
 from alloop.loop.rules import Rules, walker_temperature
 from alloop.loop.state import LoopState
 from alloop.md.integrate import maxwell_boltzmann
+from alloop.md.shapes import has_torsions, open_bonds
 
 _WALKER_FRAMES = 2  # frames of one walker
 
@@ -26,10 +27,11 @@ def examine_commands(
 ) -> tuple[Examine, ...]:
     """Return the first commands of an examination of the best generation.
 
-    Walkers start from first frames, each on its own. A frame of each is taken at fixed
-    steps, whatever its surprise, so that the frames are those that the model will be
-    used on. Where they come from another campaign's examination (`posed_frames`),
-    nothing moves.
+    Walkers start from first frames, or from all conformers known, each on its own. A
+    frame of each is taken at fixed steps, whatever its surprise, so that the frames are
+    those that the model will be used on. Where they come from another campaign's
+    examination (`posed_frames`), nothing moves. Walkers for frames beyond MD come last,
+    in batches of their own.
 
     There are none where it had one, or where the rules ask for none. reason: why the
     campaign ends.
@@ -39,21 +41,44 @@ def examine_commands(
     if not state.generations.models or count == 0 or _frames_examined(state) >= count:
         return ()
     walkers = _posed_walkers(state, rules) if posed else _fresh_walkers(state, rules)
+    others = () if posed else _walkers_beyond(state, rules, first=len(walkers))
     size = rules.exploring.batch
-    return tuple(
-        Examine(
-            number=_examination_number(state),
-            batch=batch,
-            piece=0,
-            generation=best,
-            model=state.generations.models[best - 1],
-            walkers=tuple(walkers[start : start + size]),
-            steps=0 if posed else rules.examining.spacing,
-            wanted=count,
-            reason=reason,
-        )
-        for batch, start in enumerate(range(0, len(walkers), size))
+    command = Examine(
+        number=_examination_number(state),
+        batch=0,
+        piece=0,
+        generation=best,
+        model=state.generations.models[best - 1],
+        walkers=(),
+        steps=0 if posed else rules.examining.spacing,
+        wanted=count,
+        reason=reason,
+        equilibration=0 if posed else _equilibration(state, rules),
     )
+    batches = [
+        (template, group[start : start + size])
+        for template, group in (
+            (command, walkers),
+            (_beyond(command, len(others)), others),
+        )
+        for start in range(0, len(group), size)
+    ]
+    return tuple(
+        replace(template, batch=batch, walkers=tuple(group))
+        for batch, (template, group) in enumerate(batches)
+    )
+
+
+def _equilibration(state: LoopState, rules: Rules) -> int:
+    """Return the pieces before the first frames; 0 where no molecule is flexible."""
+    flexible = bool(state.conformers) or any(map(has_torsions, state.start))
+    return rules.examining.equilibration if flexible else 0
+
+
+def _beyond(command: Examine, wanted: int) -> Examine:
+    """Return the command for frames beyond MD, which need less of it."""
+    pieces = min(command.equilibration, 1)
+    return replace(command, explorer="shapes", wanted=wanted, equilibration=pieces)
 
 
 def is_examined(state: LoopState) -> bool:
@@ -69,8 +94,14 @@ def next_examine_piece(state: LoopState, event: e.Examined) -> tuple[Examine, ..
     last, after = state.examination.last, event.piece + 1
     if last is None or last.number != event.number or last.steps == 0:
         return ()
-    walkers = last.wanted - after * _walker_count(last.wanted, len(state.start))
-    going = [x for x in event.walkers if x.stopped is None and x.index < walkers]
+    going = [x for x in event.walkers if x.stopped is None]
+    if event.explorer != "md":
+        last = _beyond(last, len(going))
+        going = going if after <= last.equilibration else []
+    else:
+        frames = max(0, after - last.equilibration)
+        walkers = last.wanted - frames * _walker_count(last.wanted, len(state.start))
+        going = [x for x in going if x.index < walkers]
     if not going:
         return ()
     return (replace(last, batch=event.batch, piece=after, walkers=tuple(going)),)
@@ -85,14 +116,43 @@ def _fresh_walkers(state: LoopState, rules: Rules) -> Sequence[Walker]:
     ]
 
 
+def _walkers_beyond(state: LoopState, rules: Rules, *, first: int) -> Sequence[Walker]:
+    """Return walkers for frames beyond MD, of molecules with bonds to turn or stretch.
+
+    first: the index of the first one.
+    """
+    able = [i for i, frame in enumerate(state.start) if open_bonds(frame)]
+    count = rules.examining.beyond if able else 0
+    return [
+        replace(
+            _new_walker(
+                state,
+                molecule=able[turn % len(able)],
+                name=f"examination/{_examination_number(state)}/{first + turn}",
+                kelvin=walker_temperature(
+                    rules.examining.temperatures, first + turn, len(able)
+                ),
+            ),
+            index=first + turn,
+        )
+        for turn in range(count)
+    ]
+
+
 def _examining_walker(state: LoopState, index: int, name: str, rules: Rules) -> Walker:
+    kelvin = _examining_temperature(state, index, rules)
     molecule = index % len(state.start)
+    walker = _new_walker(state, molecule=molecule, name=name, kelvin=kelvin)
+    return replace(walker, index=index)
+
+
+def _new_walker(state: LoopState, *, molecule: int, name: str, kelvin: float) -> Walker:
+    """Return a walker on a first frame of a molecule, by the random stream `name`."""
     rng = random_stream(state.seed, name)
     seeds = state.seeds.get(molecule) or (state.start[molecule],)
     frame = seeds[int(rng.integers(len(seeds)))]
-    kelvin = _examining_temperature(state, index, rules)
     velocities = maxwell_boltzmann(frame, kelvin, rng)
-    return Walker(index, molecule, frame, velocities, temperature=kelvin)
+    return Walker(0, molecule, frame, velocities, temperature=kelvin)
 
 
 def _examining_temperature(state: LoopState, index: int, rules: Rules) -> float:

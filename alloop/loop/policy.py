@@ -27,7 +27,7 @@ from typing import Protocol, TypeAlias
 
 from alloop.core.levels import Fidelity
 from alloop.core.records import Walker
-from alloop.core.seeds import EXAMINATION, random_stream
+from alloop.core.seeds import BEYOND, EXAMINATION, Purpose, random_stream
 from alloop.loop import events as e
 from alloop.loop.commands import (
     Command,
@@ -224,11 +224,11 @@ def _explore_round(state: LoopState, rules: Rules) -> Commands:
 
 def _examination_labels(state: LoopState, event: e.Examined) -> Commands:
     """Label the frames of an examination; their predictions are recorded by now."""
-    why = f"examination {event.number}"
+    beyond = event.explorer != "md"
+    why = f"{'beyond MD, ' if beyond else ''}examination {event.number}"
+    purpose: Purpose = BEYOND if beyond else EXAMINATION
     return tuple(
-        label_command(
-            state, x.frame, x.molecule, "expensive", purpose=EXAMINATION, why=why
-        )
+        label_command(state, x.frame, x.molecule, "expensive", purpose=purpose, why=why)
         for x in event.frames
     )
 

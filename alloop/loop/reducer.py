@@ -90,7 +90,7 @@ def _apply_motion(state: LoopState, event: e.Explored | e.Examined) -> LoopState
         before = command.walkers if isinstance(command, Explore) else ()
         exploration = state.exploration.with_piece(event, before)
         return replace(state, exploration=exploration)
-    if not isinstance(command, Examine) or not event.frames:
+    if not isinstance(command, Examine) or not event.frames or command.explorer != "md":
         return state
     return replace(state, examination=state.examination.with_frames(command))
 
@@ -137,7 +137,7 @@ def _noted(state: LoopState, command: Command) -> LoopState:
             blocks = len(state.labels.blocks)
             generations = state.generations.with_waiting(number, blocks)
             return replace(state, generations=generations)
-        case Examine(reason=reason):
+        case Examine(reason=reason, explorer="md"):
             last = replace(command, walkers=())
             examination = replace(state.examination, last=last, reason=reason)
             return replace(state, examination=examination)
@@ -187,7 +187,7 @@ def _command_stage(command: Command) -> Stage:
             return "seed"
         case LabelFrame(purpose="bias"):
             return "bias"
-        case LabelFrame(purpose="examination") | Examine():
+        case LabelFrame(purpose="examination" | "beyond") | Examine():
             return "examine"
         case LabelFrame():
             return "flag"

@@ -109,6 +109,20 @@ class Examining:
         **COUNT,
     )
     temperatures: tuple[float, ...] = (500.0,)
+    equilibration: int = setting(
+        4,
+        "times `examination_spacing` that walkers of a molecule with torsions move "
+        "before their first frame, from all conformers known and with bonds turned in "
+        "between; 0: they begin at first frames, and MD alone moves them",
+        key="examination_equilibration",
+        **WHOLE,
+    )
+    beyond: int = setting(
+        0,
+        "frames with bonds turned and stretched at random that the model is tested on "
+        "beside the examination",
+        **LABELS_OR_NONE,
+    )
 
 
 def walker_temperature(

@@ -15,7 +15,7 @@ from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import Cost
 from alloop.core.levels import Fidelity, LevelId
 from alloop.core.records import Candidate, Walker
-from alloop.core.seeds import EXAMINATION, Purpose, name_share, split_of
+from alloop.core.seeds import BEYOND, EXAMINATION, Purpose, name_share, split_of
 from alloop.core.units import Floats
 from alloop.loop.commands import (
     Command,
@@ -33,7 +33,7 @@ Stage: TypeAlias = Literal[
     "new", "opened", "seed", "train", "explore", "flag", "bias", "examine"
 ]
 TEST: Literal["test"] = "test"
-_UNPAID = (TEST, EXAMINATION, "given")  # purposes that no budget pays for
+_UNPAID = (TEST, EXAMINATION, BEYOND, "given")  # purposes that no budget pays for
 _LEAST_HELDOUT = 8
 _FIRST_STEPS = 20  # MD steps; a walker stopped earlier got nowhere
 
@@ -146,7 +146,8 @@ class CampaignLabels:
             blocks=label_blocks(_replace_entry(x.entries, entry) for x in self.blocks),
             recent=_replace_entry(self.recent, entry),
             retries={k: v for k, v in self.retries.items() if k != name},
-            unlearned=self.unlearned or (entry.good and entry.purpose != EXAMINATION),
+            unlearned=self.unlearned
+            or (entry.good and split_of(entry.purpose) != "test"),
         )
 
     def close_step(self) -> "CampaignLabels":
@@ -463,9 +464,9 @@ class ExaminationState:
     """The examination at the end of a campaign.
 
     reason: why the campaign ends, once its examination has begun; last: the last
-    command, without walkers; frame_counts: the number of frames asked for, by the model
-    that gave at least one; posed_frames: those of another campaign's examination, with
-    the start molecule of each.
+    command of MD, without walkers; frame_counts: the number of frames asked for, by the
+    model that gave at least one; posed_frames: those of another campaign's examination,
+    with the start molecule of each.
     """
 
     reason: str | None = None

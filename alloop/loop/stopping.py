@@ -51,7 +51,8 @@ def mean_label_cost(state: LoopState, fidelity: Fidelity) -> float:
 
 def reserved(state: LoopState, rules: Rules) -> float:
     """Return the CPU seconds of labels that are reserved for the examination."""
-    return rules.examining.frames * mean_label_cost(state, "expensive")
+    labels = rules.examining.frames + rules.examining.beyond
+    return labels * mean_label_cost(state, "expensive")
 
 
 def lost_walkers(exploring: ExploreRules) -> str:

@@ -81,6 +81,11 @@ class Guards:
         "many",
         **COUNT,
     )
+    reactive: bool = setting(
+        False,
+        "whether bonds may break and form: `bond` stops no walker, and frames of each "
+        "set of bonds have a share of the labels, as molecules have",
+    )
 
     def __post_init__(self) -> None:
         if self.back < 1:
@@ -282,7 +287,8 @@ def _mechanical_checks(guards: Guards, readings: GuardReadings) -> list[_GuardCh
 def _geometric_checks(
     geometry: GuardGeometry, guards: Guards, readings: GuardReadings
 ) -> list[_GuardCheck]:
-    if guards.contact is None and guards.bond is None:
+    limit = None if guards.reactive else guards.bond
+    if guards.contact is None and limit is None:
         return []
     pairs = pairs_in_cells(geometry.pairs, readings.batch)
     relative = relative_distances(pairs, readings.batch.positions)
@@ -291,10 +297,10 @@ def _geometric_checks(
         near = closest_distance(pairs, relative, geometry.walkers)
         phrase = f"atoms at {{:.2f}} of their covalent radii, below {guards.contact:g}"
         checks.append(_GuardCheck("contact", near, near < guards.contact, phrase))
-    if guards.bond is not None:
+    if limit is not None:
         far = _longest_bonds(geometry, relative)
-        phrase = f"a bond at {{:.2f}} of its covalent radii, above {guards.bond:g}"
-        checks.append(_above_limit("bond", far, guards.bond, phrase))
+        phrase = f"a bond at {{:.2f}} of its covalent radii, above {limit:g}"
+        checks.append(_above_limit("bond", far, limit, phrase))
     return checks
 
 

@@ -13,10 +13,10 @@ from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.settings import PARALLEL_COUNT, setting
+from alloop.core.species import BONDED
 from alloop.core.units import Booleans, Floats
 from alloop.md.contacts import all_pairs, closest_contact, relative_distances
 
-_BONDED = 1.3  # summed covalent radii; hydrogen bonds lie above 1.6
 CLASH = 0.7  # summed covalent radii; the shortest bonds lie at 0.85
 
 
@@ -103,6 +103,18 @@ def open_bonds(frame: Frame) -> tuple[OpenBond, ...]:
             ends, part = ends[::-1], fragment & ~part
         bonds.append(OpenBond(*ends, part))
     return tuple(bonds)
+
+
+def has_torsions(frame: Frame) -> bool:
+    """Return True if four atoms of a molecule are bonded in a chain.
+
+    Others, such as water, have one conformer. False of a frame with a cell.
+    """
+    if any(frame.pbc):
+        return False
+    joined = bonded_atoms(frame)
+    inner = joined.sum(axis=1) > 1
+    return bool((joined & inner[:, None] & inner).any())
 
 
 def turned_frame(frame: Frame, bond: OpenBond, angle: float) -> Frame:
@@ -225,7 +237,7 @@ def _bent_shapes(
 def bonded_atoms(frame: Frame) -> Booleans:
     """Return True for pairs of atoms that are bonded (atoms, atoms)."""
     pairs = all_pairs(pack_frames([frame]))
-    near = relative_distances(pairs, frame.positions) < _BONDED
+    near = relative_distances(pairs, frame.positions) < BONDED
     joined = np.zeros((len(frame), len(frame)), dtype=np.bool_)
     joined[pairs.first[near], pairs.second[near]] = True
     return joined | joined.T

@@ -15,6 +15,7 @@ from alloop.core.frame import Frame
 from alloop.core.label_cost import Cost, molecule_key
 from alloop.core.levels import FIDELITIES, Fidelity
 from alloop.loop.level_gains import PARTS
+from alloop.md.shapes import open_bonds
 from alloop.planning.measurements import (
     LabelPrices,
     WorkPrice,
@@ -55,6 +56,12 @@ class PlannedLabels:
         return tuple(totals)
 
 
+def beyond_frames(setup: Setup) -> int:
+    """Return the number of frames beyond MD; 0 where no start has a bond to turn."""
+    able = any(open_bonds(frame) for frame in setup.start)
+    return setup.rules.examining.beyond if able else 0
+
+
 def label_counts(setup: Setup) -> list[PlannedLabels]:
     """Return the labels that the campaign will request.
 
@@ -73,10 +80,11 @@ def label_counts(setup: Setup) -> list[PlannedLabels]:
         ("training", "expensive", rules.budget.expensive),
         ("validation set", "expensive", test),
         ("examination", "expensive", rules.examining.frames),
+        ("beyond MD", "expensive", beyond_frames(setup)),
         ("validation set's MD", cheap, spacing * test),
     ]
     again = [
-        ("made again", f, round(share * sum(n for p, at, n in even[:4] if at == f)))
+        ("made again", f, round(share * sum(n for p, at, n in even[:5] if at == f)))
         for f, share in sorted(rules.recheck.items())
     ]
     modes = tuple(float(_RELAXING + 6 * len(frame)) for frame in setup.start)

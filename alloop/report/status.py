@@ -31,6 +31,7 @@ from alloop.report.analysis.campaign_facts import (
 )
 from alloop.report.analysis.examination import (
     Examination,
+    beyond_md,
     calibration_sentences,
     examination_sentences,
     last_examination,
@@ -50,6 +51,7 @@ from alloop.report.analysis.label_facts import (
     task_kinds,
 )
 from alloop.report.analysis.outcome import TITLES, compare_controls, outcome_facts
+from alloop.report.analysis.reactions import reaction_sentences
 from alloop.report.analysis.timeline import time_left
 from alloop.report.text.event_log import energy_errors_text
 from alloop.report.text.fitting_table import FittingTable
@@ -132,6 +134,7 @@ def detail_lines(
     lines += calibration_sentences(history)
     lines += [_label_sentence(history, totals) for totals in label_totals(history)]
     lines += [*split_sentences(history), *refinement_sentences(history)]
+    lines += reaction_sentences(history)
     lines += [x.sentence for x in noise_floors(history)]
     lines += [_cost_sentence(history)]
     return [*lines, *(x.sentence for x in compare_controls(history, controls))]
@@ -360,7 +363,25 @@ def _examination_values(history: History) -> dict[str, Any] | None:
         "energy_mae_offset_removed": None if errors is None else errors.energy_spread,
         "alarms": examination.alarms,
         "scored": examination.scored,
+        "conformers": examination.motion.conformers,
+        "rotamers": examination.motion.rotamers,
+        "transitions": examination.motion.transitions,
+        "beyond": _beyond_values(history),
         "sentences": list(examination_sentences(history)),
+    }
+
+
+def _beyond_values(history: History) -> dict[str, Any] | None:
+    beyond = beyond_md(history)
+    if beyond is None:
+        return None
+    errors = beyond.errors
+    return {
+        "frames": beyond.frames,
+        "waiting": beyond.waiting,
+        "missing": dict(sorted(beyond.missing.items())),
+        "force_mae": None if errors is None else errors.force_mae,
+        "force_rmse": None if errors is None else errors.force_rmse,
     }
 
 

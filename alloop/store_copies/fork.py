@@ -249,7 +249,8 @@ def prepare_control(name: str, setup: Setup, history: History) -> Setup:
 def _control_changes(name: str, setup: Setup, history: History) -> dict[str, Any]:
     # The campaign has measured the noise of the levels already.
     levels = {fidelity: {"recheck": 0.0} for fidelity in setup.levels}
-    validation = {"examination": 0}  # the campaign's own frames are posed instead
+    # The campaign's own frames are posed instead.
+    validation = {"examination": 0, "beyond": 0}
     both = {"name": f"{setup.name}-{name}", "levels": levels, "validation": validation}
     if name == "random":
         return {**both, "flag": {"selection": "random"}}

@@ -1,6 +1,6 @@
 """Tasks that run MD: exploration, examination, and the first frames of a campaign."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -33,8 +33,10 @@ from alloop.md.collective_variables import CollectiveVariable
 from alloop.md.dynamics import run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import proton_transfers, transfer_note
+from alloop.md.integrate import maxwell_boltzmann
 from alloop.md.path_explorer import PathExplorerSettings, path_frames
 from alloop.md.replica_exchange import exchange_temperatures
+from alloop.md.rotamers import Turns, drawn_conformer, known_conformers, turn_walkers
 from alloop.md.shapes import ShapeSettings, proposed_shapes
 from alloop.md.thermal_frames import (
     NormalModes,
@@ -50,6 +52,7 @@ from alloop.potentials.labeller_potential import LabelFailed, LabellerPotential
 from alloop.scores.qresidual import QResidual
 from alloop.workers.settings import TaskData, WorkerSettings
 
+_ATTEMPTS = 20  # turns of each bond before a piece of an examination
 _models: dict[bytes, Generation] = {}  # cache of the worker's last generation
 
 
@@ -297,25 +300,151 @@ def perform_examine(
     """Run MD with all guards except surprise, which would bias the choice of frames.
 
     Returns the event without timing. Predictions are made for the frames exactly as
-    they will be labelled.
+    they will be labelled. Where the walkers are to reach equilibrium, they begin at
+    conformers, and bonds are turned before each piece of MD.
     """
     generation = _load_generation(task_data, settings)
-    walkers = command.walkers
+    walkers, seen = command.walkers, _Rotamers({})
+    conformers: tuple[tuple[int, int], ...] = ()
+    if command.equilibration:
+        known = task_data.known
+        seen = _Rotamers({k: Turns.of(frames[0]) for k, frames in known.items()})
+        if command.piece == 0:
+            walkers, conformers = _at_conformers(command, generation, settings, known)
+        seen.look(walkers)
+        walkers = _turned_walkers(command, walkers, generation, settings, seen.turns)
+        seen.look(walkers)
     if command.steps:
-        guards = replace(settings.dynamics.guards, surprise=None)
-        dynamics = replace(settings.dynamics, guards=guards)
-        name = f"examine/{command.number}/{command.piece}"
-        rngs = [
-            random_stream(settings.seed, f"{name}/{walker.index}") for walker in walkers
-        ]
-        potential, _ = _exploring_potential(walkers, generation, settings)
-        walkers = run_dynamics(
-            walkers, potential, dynamics, command.steps, rngs
-        ).walkers
-    frames = _predicted_frames(
-        generation, tuple(x for x in walkers if x.stopped is None)
+        walkers = _examining_md(command, walkers, generation, settings)
+        seen.look(walkers)
+    moving = tuple(x for x in walkers if x.stopped is None)
+    if command.piece < command.equilibration:
+        frames: tuple[Candidate, ...] = ()
+    elif command.explorer == "shapes":
+        frames = _frames_beyond(command, moving, generation, settings)
+    else:
+        frames = _predicted_frames(generation, moving)
+    return e.Examined(
+        number=command.number,
+        batch=command.batch,
+        piece=command.piece,
+        walkers=walkers,
+        frames=frames,
+        explorer=command.explorer,
+        conformers=conformers,
+        rotamers=tuple(sorted(seen.names)),
+        transitions=seen.transitions,
     )
-    return e.Examined(command.number, command.batch, command.piece, walkers, frames)
+
+
+class _Rotamers:
+    """The rotamers that walkers are seen in; turns: by molecule."""
+
+    def __init__(self, turns: Mapping[int, Turns]) -> None:
+        self.turns = turns
+        self.names: set[tuple[int, str]] = set()
+        self.transitions = 0
+        self._last: dict[int, str] = {}
+
+    def look(self, walkers: Sequence[Walker]) -> None:
+        """Note the rotamers in which the walkers are, and which ones changed."""
+        for walker in walkers:
+            if walker.molecule not in self.turns:
+                continue
+            name = self.turns[walker.molecule].rotamer(walker.frame)
+            self.names.add((walker.molecule, name))
+            self.transitions += name != self._last.get(walker.index, name)
+            self._last[walker.index] = name
+
+
+def _examining_md(
+    command: Examine,
+    walkers: tuple[Walker, ...],
+    generation: Generation,
+    settings: WorkerSettings,
+) -> tuple[Walker, ...]:
+    guards = replace(settings.dynamics.guards, surprise=None)
+    dynamics = replace(settings.dynamics, guards=guards)
+    name = f"examine/{command.number}/{command.piece}"
+    rngs = [
+        random_stream(settings.seed, f"{name}/{walker.index}") for walker in walkers
+    ]
+    potential, _ = _exploring_potential(walkers, generation, settings)
+    return run_dynamics(walkers, potential, dynamics, command.steps, rngs).walkers
+
+
+def _at_conformers(
+    command: Examine,
+    generation: Generation,
+    settings: WorkerSettings,
+    known: Mapping[int, Sequence[Frame]],
+) -> tuple[tuple[Walker, ...], tuple[tuple[int, int], ...]]:
+    """Return the walkers at conformers, and by molecule the number of these.
+
+    They are drawn by the Boltzmann weights of their energies. Walkers of a molecule
+    without a minimum on the model stay where they are.
+    """
+    minima = {
+        molecule: known_conformers(frames, generation.potential, Turns.of(frames[0]))
+        for molecule, frames in known.items()
+    }
+    walkers = []
+    for walker in command.walkers:
+        frames, energies = minima[walker.molecule]
+        if frames:
+            name = f"examine/{command.number}/conformer/{walker.index}"
+            rng = random_stream(settings.seed, name)
+            kelvin = walker.temperature or settings.dynamics.temperature
+            frame = drawn_conformer(frames, energies, kelvin, rng)
+            velocities = maxwell_boltzmann(frame, kelvin, rng)
+            walker = replace(walker, frame=frame, velocities=velocities)
+        walkers.append(walker)
+    counts = tuple((molecule, len(x)) for molecule, (x, _) in sorted(minima.items()))
+    return tuple(walkers), counts
+
+
+def _turned_walkers(
+    command: Examine,
+    walkers: tuple[Walker, ...],
+    generation: Generation,
+    settings: WorkerSettings,
+    turns: Mapping[int, Turns],
+) -> tuple[Walker, ...]:
+    name = f"examine/{command.number}/{command.piece}/turns"
+    return turn_walkers(
+        walkers,
+        turns,
+        generation.potential,
+        _ATTEMPTS,
+        [random_stream(settings.seed, f"{name}/{x.index}") for x in walkers],
+        settings.dynamics.guards.contact or 0.0,
+    )
+
+
+def _frames_beyond(
+    command: Examine,
+    walkers: Sequence[Walker],
+    generation: Generation,
+    settings: WorkerSettings,
+) -> tuple[Candidate, ...]:
+    """Return a random shape of each walker, with the predictions of the generation.
+
+    Surprise has no part in the choice. As for labels, a shape that the model puts too
+    high above the walker is left out.
+    """
+    shapes = settings.explorers.get("shapes")
+    if not isinstance(shapes, ShapeSettings):
+        shapes = ShapeSettings()
+    chosen = []
+    for walker in walkers:
+        rng = random_stream(settings.seed, f"{command.name}/{walker.index}")
+        frames = [walker.frame, *proposed_shapes(walker.frame, shapes, rng)]
+        energies = generation.predict(pack_frames(frames)).energies
+        low = np.flatnonzero(energies[1:] - energies[0] <= shapes.energy)
+        if len(low):
+            chosen.append(replace(walker, frame=frames[1 + int(rng.choice(low))]))
+    predicted = _predicted_frames(generation, tuple(chosen))
+    return tuple(replace(x, explorer="shapes") for x in predicted)
 
 
 def _predicted_frames(

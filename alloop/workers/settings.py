@@ -132,7 +132,9 @@ class TaskData:
 
     ratios: of control frames, see `alloop.scores.error_limits`. Of a training
     that is split: member, the potential to train alone; trained, all that were trained
-    apart, and timings, of their tasks. supplied: frames of the user's.
+    apart, and timings, of their tasks. supplied: frames of the user's. known: of an
+    examination, the frames of each molecule from which its conformers are found; the
+    first is its start.
     """
 
     model: bytes | None = None
@@ -146,3 +148,4 @@ class TaskData:
     trained: tuple[TrainedMember, ...] = ()
     timings: tuple[Timing, ...] = ()
     supplied: SuppliedFrames = field(default_factory=SuppliedFrames)
+    known: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from alloop.store.schema import PURPOSES
     [
         ("test", "validation"),
         ("examination", "test"),
+        ("beyond", "test"),
         *((p, "train") for p in ("given", "seed", "flagged", "control", "bias")),
     ],
 )
@@ -20,4 +21,4 @@ def test_the_split_follows_from_the_purpose(purpose, split):
 
 def test_every_purpose_that_stores_know_is_covered():
     known = {"test", "examination", "given", "seed", "flagged", "control", "bias"}
-    assert set(PURPOSES) == known
+    assert set(PURPOSES) == known | {"beyond"}

@@ -186,9 +186,10 @@ def examined(command: Examine, timing: e.Timing) -> e.Examined:
     frames = tuple(
         replace(candidate(command.name, x, "examination"), frame=x.frame)
         for x in walkers
+        if command.piece >= command.equilibration
     )
     place = (command.number, command.batch, command.piece)
-    return e.Examined(*place, walkers, frames, timing)
+    return e.Examined(*place, walkers, frames, timing, command.explorer)
 
 
 def learned(command: Train | TrainPart, timing: e.Timing) -> e.Answer:

@@ -245,6 +245,78 @@ def test_a_run_may_end_after_every_record(world, rules):
         assert {x.name for x in papers(again)} == {x.name for x in papers(whole)}
 
 
+def flexible(world, rules, **examining):
+    """A game of three molecules, of which the first has two conformers."""
+    settings = Examining(5, 100, (350.0,), **examining)
+    conformers = ((world.frame("other"),), (), ())
+    return world.game(
+        replace(rules, examining=settings), molecules=3, conformers=conformers
+    )
+
+
+def test_walkers_of_flexible_molecules_move_before_their_first_frame(world, rules):
+    begun = flexible(world, rules, equilibration=2).play()
+    examines = begun.asked(Examine)
+    assert {x.equilibration for x in examines} == {2}
+    walkers = {
+        piece: sum(len(x.walkers) for x in examines if x.piece == piece)
+        for piece in {x.piece for x in examines}
+    }
+    assert walkers == {0: 3, 1: 3, 2: 3, 3: 2}
+    assert len(papers(begun)) == 5
+    assert begun.state.finished == SPENT
+    rigid = world.game(replace(rules, examining=Examining(5, 100, (350.0,)))).play()
+    assert {x.equilibration for x in rigid.asked(Examine)} == {0}
+
+
+@pytest.mark.parametrize("equilibration", [0, 3])
+def test_frames_beyond_md_are_asked_of_molecules_with_bonds(
+    world, rules, equilibration
+):
+    """Of the three molecules only the third is bonded, the others are far apart."""
+    begun = flexible(world, rules, equilibration=equilibration, beyond=3).play()
+    beyond = begun.asked(Examine, explorer="shapes")
+    md = begun.asked(Examine, explorer="md")
+    assert {w.molecule for x in beyond for w in x.walkers} == {2}
+    assert {x.piece for x in beyond} == set(range(1 + min(equilibration, 1)))
+    assert not {x.batch for x in beyond} & {x.batch for x in md}
+    first = [w for x in (*md, *beyond) if x.piece == 0 for w in x.walkers]
+    assert len({w.index for w in first}) == len(first) == 6
+    labels = begun.asked(LabelFrame, purpose="beyond")
+    assert len(labels) == 3
+    assert {x.fidelity for x in labels} == {"expensive"}
+    assert len(papers(begun)) == 5
+    learned = {
+        x
+        for train in begun.asked(Train)
+        for x in (*train.cheap, *train.expensive, *train.test, *train.heldout)
+    }
+    assert not {x.frame.id for x in labels} & learned
+    assert begun.state.labels.used("expensive") == 12
+    assert begun.state.finished == SPENT
+
+
+def test_examinations_with_frames_beyond_may_end_after_every_record(world, rules):
+    whole = flexible(world, rules, equilibration=1, beyond=2).play()
+    for length in range(len(whole.turns) - 20, len(whole.turns)):
+        again = world.Game(whole.rules)
+        again.turns = list(whole.turns[:length])
+        again.state = replay(again.turns)
+        again.play()
+        assert [x.name for x in again.asked(LabelFrame, purpose="beyond")] == [
+            x.name for x in whole.asked(LabelFrame, purpose="beyond")
+        ]
+        assert {x.name for x in papers(again)} == {x.name for x in papers(whole)}
+
+
+def test_there_is_nothing_beyond_an_examination_without_bonds(world, rules):
+    beyond = Examining(5, 100, (350.0,), beyond=3)
+    begun = world.game(replace(rules, examining=beyond)).play()
+    assert not begun.asked(Examine, explorer="shapes")
+    assert not begun.asked(LabelFrame, purpose="beyond")
+    assert len(papers(begun)) == 5
+
+
 def stuck(world, steps, candidates=True):
     """Answers by which guard rails stop every explorer after so many steps."""
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from math import ceil
 from pathlib import Path
 from re import search
 from shutil import which
@@ -35,10 +36,13 @@ from alloop.labels.named_code import code_folder, path_problems
 from alloop.labels.programs import level_cost, outside_code, program_of
 from alloop.labels.toy import toy_level
 from alloop.md.biases import chosen_variables
+from alloop.md.guards import Guards
+from alloop.md.shapes import open_bonds
 from alloop.scores.error_limits import needed_frames
 from alloop.workers.batch_systems import BATCH_SYSTEMS
 
 _HOT = 5000.0  # K
+_REACTING = 1000.0  # K
 _FUNCTIONS = 300.0  # basis functions of the molecule that costs are compared for
 _REVERSED = 3.0  # typical costs of methods, without the basis, are not better known
 _ENOUGH = 500.0  # MB, more than a child of any program takes to start
@@ -59,6 +63,8 @@ def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
         (_limit_problems, {"flag", "validation"}),
         (_share_problems, {"explore"}),
         (_uncertainty_problems, {"explore", "flag"}),
+        (_beyond_problems, {"validation"}),
+        (_reactive_problems, {"explore", "flag"}),
     )
     for check, sections in checks:
         if not sections & broken:
@@ -103,6 +109,69 @@ def _uncertainty_problems(plan: Plan) -> Iterator[Problem]:
     text = "expected surprise by the model's descriptors, `flag: {kind: leverage}`, got"
     given = "soap" if isinstance(flag, DescriptorFlag) else flag.kind
     yield Problem("explore.uncertainty", f"{text} {given}")
+
+
+def _reactive_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield problems if bonds may break and other settings forbid or ignore it."""
+    guards = plan.explore.guards.build()
+    if not guards.reactive:
+        return
+    if guards.bond not in (None, Guards().bond):
+        text = f"expected no limit of bonds beside `reactive`, got {guards.bond:g}"
+        yield Problem("explore.guards.bond", f"{text}; leave one of them out")
+    if getattr(plan.flag.selection, "molecules", "equal") != "equal":
+        text = "expected `equal` shares, of species too, with `guards: reactive`"
+        yield Problem("flag.selection.molecules", f"{text}; leave it out")
+
+
+def reactive_problems(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
+    """Yield a problem if bonds may break in a cell, where species are not told."""
+    cells = [hill_formula(frame) for frame in start if any(frame.pbc)]
+    if plan.explore.guards.build().reactive and cells:
+        text = f"expected molecules without a cell, got {cells[0]} in one"
+        yield Problem("explore.guards.reactive", f"{text}; set `bond: null` instead")
+
+
+def _reactive_warnings(plan: Plan, levels: Mapping[Fidelity, Level]) -> Iterator[str]:
+    """Yield what makes little sense where bonds may break."""
+    if not plan.explore.guards.build().reactive:
+        return
+    for name, level in levels.items():
+        method = str(level.settings.get("method", "")).lower()
+        if method.startswith(("mp2", "ccsd")):
+            yield (
+                f"levels.{name}: {level.title} describes few broken bonds; its labels "
+                "there are doubted, and count against the budget"
+            )
+    if max(plan.explore.temperatures) < _REACTING and not plan.explore.explorers:
+        yield (
+            f"explore.temperature: MD below {_REACTING:g} K breaks few bonds; raise "
+            "it, or let `shapes`, `paths` or `metadynamics` propose frames"
+        )
+
+
+def _beyond_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield a problem if there are frames beyond an examination that there is not."""
+    validation = plan.validation
+    if validation.beyond and not validation.examination:
+        text = (
+            f"expected `validation.examination` frames beside, got {validation.beyond}"
+        )
+        yield Problem("validation.beyond", f"{text} and none; leave it out")
+
+
+def beyond_problems(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
+    """Yield a problem if frames beyond MD are asked for that no start can have.
+
+    Those by default are left out without a word.
+    """
+    default = ceil(plan.validation.examination / 3)
+    asked = plan.validation.beyond or 0
+    if asked and start and not any(open_bonds(frame) for frame in start):
+        if plan.explore.shapes is not None and asked == default:
+            return
+        text = "expected a start without a cell and with a bond outside rings, got none"
+        yield Problem("validation.beyond", f"{text}; leave it out")
 
 
 def pressure_problems(
@@ -182,6 +251,7 @@ def plan_warnings(plan: Plan, levels: Mapping[Fidelity, Level]) -> Iterator[str]
         if hottest > _HOT:
             text = f"{hottest:g} K breaks most bonds; {_HOT:g} K or less is usual"
             yield f"{name}.temperature: {text}"
+    yield from _reactive_warnings(plan, levels)
     if len(levels) == 2:
         yield from _reverse_levels(levels["cheap"], levels["expensive"])
     system = BATCH_SYSTEMS.get(plan.cluster.kind)

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from alloop.config.sections.base import (
     Count,
+    LabelsOrNone,
     Section,
     Whole,
     by_key,
@@ -147,6 +148,13 @@ class Examined(Section):
 
     examination: int = setting_key(Examining, "examination")
     examination_spacing: int = setting_key(Examining, "examination_spacing")
+    examination_equilibration: int = setting_key(Examining, "examination_equilibration")
+    beyond: LabelsOrNone | None = Field(
+        None,
+        description="frames with bonds turned and stretched at random that the model "
+        "is tested on beside the examination; by default a third of `examination`, "
+        "none without `shapes`",
+    )
 
 
 class Sampled(Examined):

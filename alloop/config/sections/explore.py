@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alloop.config.sections.base import (
     Kelvin,
@@ -41,7 +41,15 @@ Temperatures: TypeAlias = Annotated[
 
 
 class Guards(RecordSection[WalkerGuards]):
-    """The limits at which a walker stops; null turns a guard off."""
+    """The limits at which a walker stops; null turns a guard off.
+
+    The word `reactive` in place of a mapping turns that on alone.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reactive(cls, section: Any) -> Any:
+        return {"reactive": True} if section == "reactive" else section
 
 
 class Barostat(RecordSection[CellBarostat]):

@@ -10,7 +10,7 @@ were made from them.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,14 @@ import numpy as np
 from alloop.core.error_limits import ErrorLimits
 from alloop.core.frame import FrameId
 from alloop.core.prediction_errors import ErrorSummary, prediction_errors
-from alloop.core.records import Candidate, Label, Predictions, Unlabelled, Walker
+from alloop.core.records import (
+    Candidate,
+    Explorer,
+    Label,
+    Predictions,
+    Unlabelled,
+    Walker,
+)
 from alloop.core.units import Floats
 from alloop.history.examination import (
     examination_frames,
@@ -58,7 +65,7 @@ class Examination:
     come.
     errors: over all frames with a label, None without any; by_frame: mean absolute
     error of the forces, eV/Å. alarms: frames above the flag threshold, of the `scored`
-    ones.
+    ones. motion: where walkers began and what they visited.
     """
 
     number: int
@@ -75,6 +82,7 @@ class Examination:
     threshold: float | None
     scored: int
     alarms: int
+    motion: "ExaminedMotion"
 
     @property
     def frames(self) -> int:
@@ -85,6 +93,67 @@ class Examination:
     def kelvin(self) -> str:
         """The temperatures in words, with their unit."""
         return f"{and_list([f'{x:g}' for x in self.temperatures])} K"
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminedMotion:
+    """What the walkers of an examination visited.
+
+    equilibrated: whether bonds were turned between pieces of MD. conformers: number of
+    minima that walkers were drawn from, over all molecules; rotamers: of those visited;
+    transitions: changes between them that were seen.
+    """
+
+    equilibrated: bool
+    conformers: int
+    rotamers: int
+    transitions: int
+
+    @classmethod
+    def of(cls, events: Sequence[e.Examined]) -> "ExaminedMotion":
+        """Return that of the pieces of an examination."""
+        conformers = {m: count for event in events for m, count in event.conformers}
+        visited = {name for event in events for name in event.rotamers}
+        return cls(
+            equilibrated=bool(visited),
+            conformers=sum(conformers.values()),
+            rotamers=len(visited),
+            transitions=sum(event.transitions for event in events),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BeyondMD:
+    """The error on frames beyond MD: bonds turned and stretched at random.
+
+    frames: number of those with a label that counts; missing, waiting: as of the
+    examination. errors: None without a label.
+    """
+
+    generation: int
+    frames: int
+    missing: Mapping[str, int]
+    waiting: int
+    errors: ErrorSummary | None
+
+
+def beyond_md(history: History) -> BeyondMD | None:
+    """Return the error beyond the MD of the last examination; None without frames."""
+    request, frames = (
+        examination_request(history),
+        examination_frames(history, "shapes"),
+    )
+    if request is None or not frames:
+        return None
+    labels, missing, waiting = _examination_labels(history, frames, "shapes")
+    labelled = [x for x in frames if x.frame.id in labels]
+    return BeyondMD(
+        generation=request.generation,
+        frames=len(labelled),
+        missing=missing,
+        waiting=waiting,
+        errors=_error_summary(history, labelled),
+    )
 
 
 def examination_request(history: History) -> ExaminationRequest | None:
@@ -98,10 +167,9 @@ def last_examination(history: History) -> Examination | None:
     request = examination_request(history)
     if request is None:
         return None
+    events = last_examined(history)
     walkers: dict[int, Walker] = {
-        walker.index: walker
-        for event in last_examined(history)
-        for walker in event.walkers
+        walker.index: walker for event in events for walker in event.walkers
     }
     frames = examination_frames(history)
     labels, missing, waiting = _examination_labels(history, frames)
@@ -126,20 +194,26 @@ def last_examination(history: History) -> Examination | None:
         threshold=threshold,
         scored=scored,
         alarms=int((surprise > threshold).sum()) if threshold is not None else 0,
+        motion=ExaminedMotion.of(events),
     )
 
 
-def counted_frames(history: History) -> Iterator[tuple[Candidate, Label]]:
-    """Yield the frames of the last examination whose label counts, with that label."""
-    return examined_frames(history, barred_doubts(history))
+def counted_frames(
+    history: History, explorer: Explorer = "md"
+) -> Iterator[tuple[Candidate, Label]]:
+    """Yield the frames of the last examination whose label counts, with that label.
+
+    explorer: "shapes" for those beyond its MD.
+    """
+    return examined_frames(history, barred_doubts(history), explorer)
 
 
 def _examination_labels(
-    history: History, frames: list[Candidate]
+    history: History, frames: list[Candidate], explorer: Explorer = "md"
 ) -> tuple[dict[FrameId, Label], Mapping[str, int], int]:
     """Return labels that count, the reasons why others do not, and those to come."""
     level = history.state.levels["expensive"]
-    good = {x.frame.id: label for x, label in counted_frames(history)}
+    good = {x.frame.id: label for x, label in counted_frames(history, explorer)}
     missing: Counter[str] = Counter()
     waiting = 0
     for frame in (x.frame.id for x in frames if x.frame.id not in good):
@@ -202,6 +276,37 @@ def examination_sentences(history: History) -> Iterator[str]:
         lost = plural(sum(examination.missing.values()), "frame")
         reasons = _counts_text(examination.missing)
         yield f"{lost} of it have no usable label ({reasons})."
+    yield from _motion_sentences(examination.motion)
+    yield from _beyond_sentences(history)
+
+
+def _motion_sentences(motion: ExaminedMotion) -> Iterator[str]:
+    if motion.equilibrated:
+        yield (
+            f"Its walkers began at {plural(motion.conformers, 'conformer')} known, "
+            "drawn by their energies, with bonds turned between pieces of MD; "
+            f"{plural(motion.rotamers, 'rotamer')} visited, "
+            f"{plural(motion.transitions, 'transition')} seen."
+        )
+
+
+def _beyond_sentences(history: History) -> Iterator[str]:
+    beyond = beyond_md(history)
+    if beyond is None:
+        return
+    frames = plural(beyond.frames, "frame")
+    if beyond.errors is None:
+        waiting = f"{beyond.waiting} wait for a label; " if beyond.waiting else ""
+        reasons = _counts_text(beyond.missing) or "none has one yet"
+        yield f"Beyond MD there is no error: {waiting}{reasons}."
+        return
+    lost = sum(beyond.missing.values())
+    yield (
+        f"Beyond MD, on {frames} with bonds turned and stretched at random, it errs by "
+        f"{milli_text(beyond.errors.force_mae)} meV/Å in forces (MAE; RMSE "
+        f"{milli_text(beyond.errors.force_rmse)})"
+        + (f"; {lost} more have no usable label." if lost else ".")
+    )
 
 
 def where_measured(examination: Examination, whose: str = "that model") -> str:

@@ -106,7 +106,7 @@ def label_kind(purpose: Purpose, fidelity: Fidelity) -> str:
     split = split_of(purpose)
     if split == "train":
         return fidelity
-    return EXAMINATION if purpose == EXAMINATION else split
+    return EXAMINATION if split == "test" else split
 
 
 def latest_labels(labels: Iterable[LabelEntry]) -> tuple[LabelEntry, ...]:

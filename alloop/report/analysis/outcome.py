@@ -26,6 +26,7 @@ from alloop.report.analysis.campaign_facts import (
 )
 from alloop.report.analysis.examination import (
     LimitCoverage,
+    beyond_md,
     last_examination,
     limit_coverages,
     limit_sentences,
@@ -239,8 +240,8 @@ class OutcomeFact:
 class MeasuredError:
     """An error of one generation on one set of frames, in eV and eV/Å.
 
-    name: `examination` or `validation set`; where: a description of its frames. energy:
-    MAE after the mean difference is removed.
+    name: `examination`, `beyond MD` or `validation set`; where: a description of its
+    frames. energy: MAE after the mean difference is removed.
     """
 
     name: str
@@ -258,7 +259,23 @@ def measured_errors(history: History) -> tuple[MeasuredError, ...]:
     The examination leads, or a validation set that the user supplied.
     """
     errors = [*_examination_error(history), *_validation_error(history)]
-    return tuple(reversed(errors) if supplied_validation(history) else errors)
+    errors = errors[::-1] if supplied_validation(history) else errors
+    return (*errors, *_beyond_error(history))
+
+
+def _beyond_error(history: History) -> Iterator[MeasuredError]:
+    beyond = beyond_md(history)
+    if beyond is not None and beyond.errors is not None:
+        frames = plural(beyond.frames, "frame")
+        yield MeasuredError(
+            name="beyond MD",
+            where=f"{frames} with bonds turned and stretched at random",
+            frames=beyond.frames,
+            generation=beyond.generation,
+            force_mae=beyond.errors.force_mae,
+            force_rmse=beyond.errors.force_rmse,
+            energy=beyond.errors.energy_spread,
+        )
 
 
 def _examination_error(history: History) -> Iterator[MeasuredError]:

@@ -11,7 +11,7 @@ from alloop.core.batch import frame_means, pack_frames
 from alloop.core.errors import AlloopError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.roles import Potential
-from alloop.core.seeds import EXAMINATION, VALIDATION
+from alloop.core.seeds import BEYOND, EXAMINATION, VALIDATION
 from alloop.core.units import Floats
 from alloop.generation import potential_from_bytes
 from alloop.history.journal_codec import CODEC
@@ -83,6 +83,8 @@ def frame_groups(history: History) -> dict[FrameId, str]:
         frame = label.frame.id
         if label.purpose in (VALIDATION, EXAMINATION):
             out[frame] = label.purpose
+        elif label.purpose == BEYOND:
+            out[frame] = EXAMINATION
         elif frame in controls:
             out[frame] = "control"
         elif label.purpose in ("flagged", "bias"):

@@ -20,7 +20,7 @@ from alloop.report.analysis.campaign_facts import (
     level_title,
     temperature_text,
 )
-from alloop.report.analysis.examination import last_examination
+from alloop.report.analysis.examination import beyond_md, last_examination
 from alloop.report.analysis.label_facts import noise_floors
 from alloop.report.sections.markup import (
     Section,
@@ -220,13 +220,27 @@ def _about_examination(history: History) -> str:
             "Examination: the frames and labels of that of the campaign which "
             "this one is a control of; predicted before the labels were looked up."
         )
+    motion, beyond = examination.motion, beyond_md(history)
+    began = "first frames"
+    turned = ""
+    if motion.equilibrated:
+        began = f"{plural(motion.conformers, 'conformer')} known, by Boltzmann weights,"
+        turned = ", before which bonds are turned with a Metropolis test"
+    also = (
+        ""
+        if beyond is None
+        else f" Beyond MD: {plural(beyond.frames, 'frame')} of walkers with bonds "
+        "turned and stretched at random, tested likewise."
+    )
     return (
         f"Examination {examination.number}: {plural(examination.walkers, 'walker')} "
-        f"from first frames on generation {examination.generation}, the best on the "
+        f"from {began} on generation {examination.generation}, the best on the "
         f"validation set, at {examination.kelvin}{_pressure_words(history)}; a frame "
-        f"of each after every {examination.steps} MD steps, whatever its surprise, "
-        "predicted first and then labelled at the expensive level. No training sees "
-        "them, nothing is chosen by them, and their labels are outside the budget."
+        f"of each after every {examination.steps} MD steps{turned}, whatever its "
+        "surprise, predicted first and then labelled at the expensive level. No "
+        "training sees them, nothing is chosen by them, and their labels are outside "
+        "the budget."
+        f"{also}"
     )
 
 

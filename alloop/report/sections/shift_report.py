@@ -17,7 +17,7 @@ from alloop.core.atoms import chemical_symbol
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import molecule_key
-from alloop.core.seeds import EXAMINATION, VALIDATION
+from alloop.core.seeds import BEYOND, EXAMINATION, VALIDATION
 from alloop.core.units import Booleans, Floats
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
@@ -58,7 +58,11 @@ from alloop.report.text.frame_history import frame_card
 _MOST_ATOMS = 4000  # of all groups, and of the training set
 _LARGEST = 400  # atoms of a frame whose spectrum is worth the time of a report
 _MOST_GROUPS = 7
-_TESTS = {VALIDATION: "validation set", EXAMINATION: "examination"}
+_TESTS = {
+    VALIDATION: "validation set",
+    EXAMINATION: "examination",
+    BEYOND: "beyond MD",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

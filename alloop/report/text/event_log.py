@@ -272,8 +272,10 @@ def stopped_walkers(walkers: Iterable[Walker]) -> str:
 
 def _examination_text(event: e.Examined) -> str:
     stopped = stopped_walkers(event.walkers)
+    beyond = "" if event.explorer == "md" else " beyond MD"
     return (
-        f"examination {event.number}, batch {event.batch}, piece {event.piece}: "
+        f"examination {event.number}{beyond}, batch {event.batch}, piece "
+        f"{event.piece}: "
         f"{plural(len(event.walkers), 'walker')}, {plural(len(event.frames), 'frame')} "
         f"predicted before their labels{stopped}"
     )

@@ -441,9 +441,12 @@ def _examination_text(history: History, event: e.Examined, candidate: Candidate)
     surprise = surprise_text(
         candidate.surprise, _known_thresholds(history).get(command.generation)
     )
+    turned = ", with bonds turned or stretched at random beyond MD"
+    beyond = "" if candidate.explorer == "md" else turned
     text = (
         f"Taken by examination {number} of generation {command.generation}, on its "
-        f"walker {candidate.walker} at step {candidate.step}, whatever its surprise; "
+        f"walker {candidate.walker} at step {candidate.step}{beyond}, whatever its "
+        "surprise; "
         f"nothing learns from it. {surprise}"
     )
     label = history.label_index.get(

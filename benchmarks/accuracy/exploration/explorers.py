@@ -305,7 +305,7 @@ def survival(model: Generation, minimum: Frame, modes: NormalModes) -> float:
 
 def reference_minimum(options: Namespace) -> tuple[Frame, NormalModes]:
     """Return the minimum at GFN2-xTB with its normal modes."""
-    oracle = _oracle(options)
+    oracle = expensive_potential(options)
     setup = parse_campaign(dump_yaml(campaign_tree(options, 0, {})), ".")
     minimum = relax_frame(setup.start[0], oracle)
     return minimum, normal_modes(minimum, numerical_hessian(minimum, oracle))
@@ -317,7 +317,7 @@ def test_sets(
     """Return the labelled test frames by name; made once, then read from the folder."""
     path = options.out / f"sets-{options.molecule}-{options.frames}.npz"
     if not path.exists():
-        oracle = _oracle(options)
+        oracle = expensive_potential(options)
         arrays: dict[str, Any] = {}
         for name, frames in _test_frames(options, minimum, modes).items():
             predictions = oracle.predict(pack_frames(frames))
@@ -394,7 +394,7 @@ def relaxed_torsions(options: Namespace, minimum: Frame) -> list[Frame]:
             atoms = to_atoms(turned_frame(minimum, bond, np.radians(angle)))
             held = [[atoms.get_dihedral(*torsion), torsion]]
             atoms.set_constraint(FixInternals(dihedrals_deg=held))
-            atoms.calc = PotentialCalculator(_oracle(options))
+            atoms.calc = PotentialCalculator(expensive_potential(options))
             BFGS(atoms, logfile=None).run(fmax=0.05, steps=100)
             frames.append(replace(minimum, positions=atoms.positions))
     return frames
@@ -409,7 +409,7 @@ def conformer_frames(options: Namespace) -> dict[str, list[Frame]]:
     """Return the relaxed conformers, and the path between the two lowest of them."""
     if options.molecule not in SMILES:
         return {}
-    oracle = _oracle(options)
+    oracle = expensive_potential(options)
     shapes = smiles_conformers(SMILES[options.molecule], 20, seed=_TESTS)
     frames = [relax_frame(frame, oracle) for frame in shapes]
     frames.sort(key=lambda x: float(oracle.predict(pack_frames([x])).energies[0]))
@@ -451,7 +451,7 @@ def isomer_frames(options: Namespace, minimum: Frame) -> list[Frame]:
     )
     positions[hydrogen] = positions[atom] + arm / np.linalg.norm(arm)
     isomer = replace(minimum, positions=positions)
-    path = find_path(minimum, isomer, _oracle(options), PathSettings())
+    path = find_path(minimum, isomer, expensive_potential(options), PathSettings())
     return list(path.batch.frames())
 
 
@@ -469,13 +469,14 @@ def _md_frames(
             random_stream(_TESTS, f"{kelvin:g}/{number}/{x.index}") for x in walkers
         ]
         walkers = run_dynamics(
-            walkers, _oracle(options), settings, _SPACING, rngs
+            walkers, expensive_potential(options), settings, _SPACING, rngs
         ).walkers
         frames += [walker.frame for walker in walkers if walker.stopped is None]
     return frames
 
 
-def _oracle(options: Namespace) -> LabellerPotential:
+def expensive_potential(options: Namespace) -> LabellerPotential:
+    """Return the potential of GFN2-xTB."""
     setup = parse_campaign(dump_yaml(campaign_tree(options, 0, {})), ".")
     return LabellerPotential(DirectLabeller(setup.levels["expensive"]))
 
