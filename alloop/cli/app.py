@@ -82,6 +82,7 @@ _COMMANDS = (
     *(run_commands.run, run_commands.resume, run_commands.stop),
     *(
         inspect_commands.status,
+        inspect_commands.list_campaigns,
         inspect_commands.why,
         inspect_commands.log,
         inspect_commands.report,
@@ -89,6 +90,7 @@ _COMMANDS = (
     *(
         data_commands.export,
         data_commands.exclude,
+        data_commands.copy,
         data_commands.fork,
         label_commands.label,
         label_commands.atoms,
@@ -97,8 +99,9 @@ _COMMANDS = (
     *(score_command.score, diagnose_command.diagnose, refine_command.refine),
     *(doctor_command.doctor, doctor_command.version),
 )
+_NAMES = {inspect_commands.list_campaigns: "list"}  # a name that Python has taken
 for _command in _COMMANDS:
-    app.command()(_with_exit_code(_command))
+    app.command(_NAMES.get(_command))(_with_exit_code(_command))
 
 
 def run_command(arguments: Sequence[str]) -> int:

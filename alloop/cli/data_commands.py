@@ -1,4 +1,4 @@
-"""The commands `export`, `exclude` and `fork`: data out, frames out, a new campaign."""
+"""The commands `export`, `exclude`, `copy` and `fork`: data out, frames out, stores."""
 
 from pathlib import Path
 from shlex import quote
@@ -16,6 +16,7 @@ from alloop.cli.campaign_paths import (
 )
 from alloop.cli.console import print_text
 from alloop.core.errors import InputError
+from alloop.core.text import plural
 
 Fidelity: TypeAlias = Literal["cheap", "expensive"]
 
@@ -126,6 +127,25 @@ def exclude(
             "expected a reason, got none; add --reason TEXT, which the journal records"
         )
     print_text(f"excluded {campaign.exclude(frame, level, reason)}{at}: {reason}")
+
+
+def copy(
+    place: StorePath,
+    target: Annotated[
+        Path, typer.Argument(help="store to make or to bring up to date")
+    ],
+) -> None:
+    """Copy a store, also while it is in use; again, only what is new.
+
+    The copy is whole at every instant, and continues as the campaign does.
+    """
+    from alloop.store_copies.live_copy import copy_store
+
+    copied = copy_store(find_store(place), target)
+    print_text(
+        f"{plural(copied.records, 'record')} and {plural(copied.models, 'model')} "
+        f"copied; {short_path(target)} holds {plural(copied.total, 'record')}"
+    )
 
 
 def fork(

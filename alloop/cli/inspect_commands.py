@@ -58,6 +58,27 @@ def _print_details(
     print_text(_label_table(values["labels"]))
 
 
+def list_campaigns(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FOLDER", help="folders to look in  [default: this one]"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List all campaigns beneath folders: state, error, cost, last sign of life."""
+    from alloop.report.campaign_list import campaign_rows, list_table
+
+    rows = [row for folder in folders or [Path()] for row in campaign_rows(folder)]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_text(list_table(rows))
+    else:
+        print_text("no campaign lies there")
+
+
 def why(
     place: StorePath,
     frame: Annotated[
@@ -194,6 +215,8 @@ def _status_facts(
     yield from facts.items()
     for sentence in notes:
         yield "note", sentence
+    if values["notice"] and values["state"] == "paused":
+        yield "told", f"{values['notice']['text']} ({values['notice']['time']})"
     if values["quarantined"]["labels"]:
         yield "quarantine", _quarantine_text(values)
     if not values["finished"]:

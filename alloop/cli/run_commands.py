@@ -184,7 +184,7 @@ def _run_observer(
     campaign: "Campaign", stop: Callable[[], bool], quiet: bool
 ) -> Iterator["RunObserver"]:
     from alloop.driver.run import RunObserver
-    from alloop.report.text.event_log import log_observer
+    from alloop.report.text.event_log import LOGGER, log_observer
     from alloop.report.text.live_display import LiveDisplay
     from alloop.workers.spool import spool_folder
 
@@ -209,7 +209,12 @@ def _run_observer(
                 shown.enter_context(live)
             return stop()
 
-        yield RunObserver(observe, live.tick, go_on, begin, print_warning)
+        def warn(text: str) -> None:
+            print_warning(text)
+            if LOGGER.handlers:
+                LOGGER.warning("%s", text)
+
+        yield RunObserver(observe, live.tick, go_on, begin, warn)
 
 
 def _stopped_message(again: str) -> int:

@@ -205,7 +205,9 @@ class Setup:
             (f"levels.{name}", outside_code(x)) for name, x in self.levels.items()
         )
         return [
-            f"{key}: {code}" for key, code in (*levels, *_cluster_code(self)) if code
+            f"{key}: {code}"
+            for key, code in (*levels, *_cluster_code(self), *_notify_code(self))
+            if code
         ]
 
     def refuse_other_store(self, place: str) -> None:
@@ -241,6 +243,17 @@ def _cluster_code(setup: Setup) -> Iterator[tuple[str, str | None]]:
         case BatchSystem(directives=options, prologue=lines):
             yield "cluster.directives", " | ".join(options)
             yield "cluster.prologue", " | ".join(lines)
+
+
+def _notify_code(setup: Setup) -> Iterator[tuple[str, str | None]]:
+    """Yield the keys of `notify:`: a shell line, and who is sent what.
+
+    A store from elsewhere could have secrets of the environment posted anywhere.
+    """
+    notify = setup.plan.notify
+    if notify is not None:
+        for key in ("command", "webhook", "token", "apprise"):
+            yield f"notify.{key}", getattr(notify, key)
 
 
 def _start_ids(

@@ -3,6 +3,7 @@
 AlloopError              one sentence: what was expected, what was found, what to do
 ├── InputError           the user's file, key or argument: fix it, run again (exit 2)
 ├── StoreError           the store cannot be used as asked (exit 2)
+│   ├── FullDiskError    no space is left: free some, and run again (exit 3)
 │   ├── LockedError      another driver holds it: wait, or stop that one
 │   └── DamagedError     bytes do not match their checksum: `alloop doctor STORE`
 └── Interrupted          stopped early, and resumable (exit 3)
@@ -23,6 +24,12 @@ class InputError(AlloopError):
 
 class StoreError(AlloopError):
     """An error for a store that cannot be used as asked."""
+
+
+class FullDiskError(StoreError):
+    """An error for a store on a full disk; running again continues."""
+
+    exit_code = 3
 
 
 class LockedError(StoreError):

@@ -5,10 +5,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from alloop.config import Setup, changed_keys
-from alloop.core.errors import InputError
+from alloop.core.errors import InputError, Interrupted
 from alloop.core.text import plural
 from alloop.driver.driver import Driver, LabelStore
 from alloop.driver.opening import (
@@ -18,12 +19,14 @@ from alloop.driver.opening import (
     refuse_machine,
     verify_models,
 )
+from alloop.driver.oversight import Oversight
 from alloop.driver.own_parts import OwnParts
 from alloop.history.column_labels import set_aside_labels
 from alloop.history.continuation import KeptAnswers
 from alloop.history.fold_updater import FoldUpdater
 from alloop.history.journal_codec import opening_event
 from alloop.history.label_entries import lost_labels
+from alloop.labels.child.scratch import sweep_scratch
 from alloop.loop import events as e
 from alloop.loop.policy import decide
 from alloop.loop.state import LoopState
@@ -69,11 +72,13 @@ class CampaignRun:
     keeper: FoldUpdater
     pool: Pool
     observer: RunObserver
+    oversight: Oversight
     caches: tuple[LabelStore, ...] = ()
     spool: Spool | None = None
     time_limit: TimeLimit | None = None
     posed: e.Posed | None = None
     own: OwnParts = field(default_factory=OwnParts)
+    _times: TaskTimes = field(default_factory=TaskTimes)
     _turns: int = 0
     _compacted: float = field(default_factory=time.monotonic)
     _trained: bool = False  # since the last update of the columns
@@ -85,6 +90,7 @@ class CampaignRun:
 
         retry: request labels again that a limit, a crash or a lost worker cost.
         """
+        self._times = self._task_times()
         labels = lost_labels(self.keeper.history()) if retry else ()
         retried = (e.Retried(labels),) if labels else ()
         driver = Driver(
@@ -99,7 +105,7 @@ class CampaignRun:
             tick=self._tick,
             stop=self._stop_requested,
             time_limit=self.time_limit,
-            task_times=self._task_times(),
+            task_times=self._times,
             spool=self.spool,
             kept_answer=KeptAnswers(self.keeper.history(), self.archive).find,
             supplied=self._supplied_frames(),
@@ -110,6 +116,8 @@ class CampaignRun:
         finally:
             self.keeper.fill_columns()
         self.keeper.close()
+        if self.oversight.paused is not None:
+            raise Interrupted(self.oversight.paused)
         stays = self.setup.cluster.kind == "address"  # labels go on without this run
         if driver.is_late(state) and not stays and self._turns == len(first):
             raise InputError(_too_short(state))
@@ -137,12 +145,17 @@ class CampaignRun:
         self._compacted, self._trained = time.monotonic(), False
 
     def _stop_requested(self) -> bool:
-        """Return True once the observer or `alloop stop` requests an early end."""
+        """Return True once somebody requests an early end, or the run has to pause."""
         now = time.monotonic()
         if not self._stop_asked and now - self._last_check >= _CHECK:
             self._last_check = now
             signature = self.archive.signature
             self._stop_asked = stop_requested(self.archive.path, signature)
+        paused = self.oversight.paused is not None
+        return self.stop_asked() or paused
+
+    def stop_asked(self) -> bool:
+        """Return True if the observer or `alloop stop` requested an early end."""
         return self._stop_asked or self.observer.stop()
 
     def _first_events(self) -> tuple[e.Event, ...]:
@@ -173,12 +186,14 @@ class CampaignRun:
     def _observe(self, state: LoopState, turn: e.Turn) -> None:
         self._turns += 1
         self.keeper.add_turn(turn, state)
+        self.oversight.note_turn(state, turn)
         self.observer.observe(state, turn)
         self._trained = self._trained or isinstance(turn.event, e.Trained)
 
     def _tick(self) -> None:
         """Compact the store after a training, once its next tasks are submitted."""
         self.observer.tick()
+        self.oversight.look(self.keeper.fold.state, self._times)
         if self._trained and time.monotonic() - self._compacted > _COMPACT:
             self.compact()
 
@@ -218,22 +233,41 @@ def open_run(
         keeper = FoldUpdater(archive)
         verify_models(archive, keeper.fold.state)
         spool = Spool(setup.store)
-        observer.begin("starting the workers")
-        pool = _open_pool(setup, parts, spool)
-        try:
-            caches = (
-                *stored_labels,
-                *parts.caches,
-                *set_aside_labels(keeper.history()),
-            )
-            yield CampaignRun(
-                *(setup, archive, keeper, pool, observer, caches, spool, time_limit),
-                posed=parts.posed,
-                own=parts.own,
-            )
-        finally:
-            pool.close()
-            withdraw_stop(setup.store)
+        caches = (
+            *stored_labels,
+            *parts.caches,
+            *set_aside_labels(keeper.history()),
+        )
+        sweep_scratch()
+        identity = partial(_campaign_identity, keeper, archive)
+        oversight = Oversight(setup, identity, keeper.fold.seq, observer.warn)
+        runs: list[CampaignRun] = []
+        with oversight.of_run(
+            lambda: keeper.fold.state, lambda: any(run.stop_asked() for run in runs)
+        ):
+            observer.begin("starting the workers")
+            pool = _open_pool(setup, parts, spool)
+            try:
+                run = CampaignRun(
+                    *(setup, archive, keeper, pool, observer, oversight),
+                    *(caches, spool, time_limit),
+                    posed=parts.posed,
+                    own=parts.own,
+                )
+                runs.append(run)
+                yield run
+            finally:
+                pool.close()
+                withdraw_stop(setup.store)
+
+
+def _campaign_identity(keeper: FoldUpdater, archive: Archive) -> str:
+    """Return what tells a campaign from others, wherever its store lies.
+
+    It is the checksum of its first record, and of the fork that it began as.
+    """
+    forks = [entry.seq for entry, _ in keeper.history().of_kind(e.Forked, 1)]
+    return "/".join(str(archive.digest(seq)) for seq in (0, *forks))
 
 
 def _too_short(state: LoopState) -> str:

@@ -108,23 +108,34 @@ def spent_reason(state: LoopState, rules: Rules) -> str | None:
     return None
 
 
-def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:
-    stopping = rules.stopping
+def target_reason(state: LoopState, rules: Rules) -> str | None:
+    """Return a sentence if the newest tested generation meets the target, or None."""
+    errors, target = _tested_errors(state, rules), rules.stopping.target
+    if not errors or target is None or errors[-1] > target:
+        return None
+    return (
+        f"the target is met: {errors[-1] * 1e3:.1f} meV/Å on the validation set, "
+        f"{target * 1e3:.1f} asked for"
+    )
+
+
+def _tested_errors(state: LoopState, rules: Rules) -> list[float]:
+    """Return the errors of the usable generations that decisions wait for, eV/Å."""
     early = max(0, state.generations.count - _awaited_generation(state, rules))
     tested = state.generations.errors[: len(state.generations.errors) - early]
-    errors = [
+    return [
         error
         for number, error in enumerate(tested, 1)
         if isfinite(error)
         and number not in state.generations.rejected | state.generations.unaccepted
     ]
-    if not errors:
-        return None
-    if stopping.target is not None and errors[-1] <= stopping.target:
-        return (
-            f"the target is met: {errors[-1] * 1e3:.1f} meV/Å on the validation set, "
-            f"{stopping.target * 1e3:.1f} asked for"
-        )
+
+
+def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:
+    stopping, errors = rules.stopping, _tested_errors(state, rules)
+    met = target_reason(state, rules)
+    if met is not None or not errors:
+        return met
     if stopping.patience is not None and _is_flat(errors, stopping):
         return (
             f"the error has not improved for {plural(stopping.patience, 'generation')}"

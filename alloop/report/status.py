@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from alloop.core.text import local_time
+from alloop.driver.notices import last_notice
 from alloop.history.acceptance import unaccepted_sentence
 from alloop.history.label_entries import lost_labels
 from alloop.history.measured_costs import (
@@ -19,6 +20,7 @@ from alloop.history.measured_costs import (
 )
 from alloop.history.reader import History
 from alloop.loop import events as e
+from alloop.loop.state import LoopState
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     best_generation,
@@ -263,6 +265,8 @@ def campaign_status(history: History) -> dict[str, Any]:
     in sentences; quarantined: number of failed labels, and of those that `alloop resume
     --retry` tries again; training: progress of the trainings under way; noise: number
     of labels made again and RMS of their forces' change in eV/Å, by fidelity;
+    state: running, paused, stopped (for a reason that has to be mended) or finished;
+    notice: the newest one (about, text, time), or null;
     cpu_seconds: spent by this campaign on everything; time_left in seconds, null while
     unknown; last_commit: ISO 8601, local time with its offset; running: the process
     that runs the campaign (pid, host, since), or null.
@@ -277,6 +281,7 @@ def campaign_status(history: History) -> dict[str, Any]:
         "excluded": len(history.state.labels.excluded),
         "quarantined": _failure_counts(history),
         "noise": {x.fidelity: _noise_values(x) for x in noise_floors(history)},
+        "notice": _notice_values(history),
         "last_commit": _last_commit(history),
         "time_left": _finite_or_none(time_left(history)),
         "units": _UNITS,
@@ -289,6 +294,7 @@ def _progress_values(history: History) -> dict[str, Any]:
         "name": str(history.attrs["name"]),
         "store": str(history.path),
         "parent": _fork_parent(history),
+        "state": campaign_stage(state, _running_driver(history) is not None),
         "stage": state.stage,
         "finished": state.finished,
         "broken": state.broken,
@@ -316,6 +322,23 @@ def _generation_values(history: History) -> dict[str, Any]:
         "threshold": _finite_or_none(None if newest is None else newest.threshold),
         "error_limits": _limit_values(history),
     }
+
+
+def campaign_stage(state: LoopState, running: bool) -> str:
+    """Return `running`, `paused`, `stopped` or `finished`."""
+    if running:
+        return "running"
+    if state.broken:
+        return "stopped"
+    return "finished" if state.finished else "paused"
+
+
+def _notice_values(history: History) -> dict[str, str] | None:
+    notice = last_notice(history.path)
+    if notice is None:
+        return None
+    text = {key: str(notice.get(key, "")) for key in ("about", "text")}
+    return {**text, "time": local_time(float(notice["time"]))}
 
 
 def _fork_parent(history: History) -> dict[str, Any] | None:

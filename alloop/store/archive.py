@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Self
 from alloop.core.errors import DamagedError, StoreError
 from alloop.files.targets import refuse_inside_store
 from alloop.store import packs, root
-from alloop.store.codec import Codec
+from alloop.store.codec import Codec, EncodedRecord
 from alloop.store.files import FileSystem, explain_errors, refuse_link, refuse_links
 from alloop.store.fold_file import read_fold, write_fold
 from alloop.store.journal import FOLDER, Journal, RawEntry
@@ -135,11 +135,23 @@ class Archive:
 
     def append(self, record: object) -> int:
         """Commit a record and return its number; on return it survives a power loss."""
+        return self._append(self._codec.encode(record), time.time())
+
+    def append_entry(self, entry: RawEntry) -> int:
+        """Commit a record of another store as it is, with its time.
+
+        It must be the next one. Returns its number.
+        """
+        if entry.seq != self._next:
+            raise ValueError(f"expected record {self._next}, got {entry.seq}")
+        return self._append(entry.record, entry.time)
+
+    def _append(self, encoded: EncodedRecord, moment: float) -> int:
         lock = self._held_lock()
-        seq, encoded = self._next, self._codec.encode(record)
+        seq = self._next
         self._failed = True
         with explain_errors(self.path):
-            self._journal.append(seq, encoded, time.time())
+            self._journal.append(seq, encoded, moment)
             lock.confirm()  # the file name may be free only because it was sealed
         self._failed = False
         self._next = seq + 1
@@ -157,6 +169,11 @@ class Archive:
         self._held_lock()
         with contextlib.suppress(OSError):
             self._journal.seal(minimum)
+
+    def entries(self, start: int = 0) -> Iterator[RawEntry]:
+        """Yield all records from `start` on as they are stored, checked for damage."""
+        with explain_errors(self.path):
+            yield from self._journal.iterate(start)
 
     def records(self, start: int = 0) -> Iterator[StoredRecord]:
         """Yield all records from `start` on, with those that a live writer adds."""

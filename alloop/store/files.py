@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from alloop.core.errors import StoreError
+from alloop.core.errors import FullDiskError, StoreError
 
 # Syncs the bytes and the size, but not the dates, on systems that have it.
 _sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
@@ -175,7 +175,8 @@ def explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(error_sentence(error, path)) from error
+        kind = FullDiskError if error.errno in _FULL else StoreError
+        raise kind(error_sentence(error, path)) from error
 
 
 def error_sentence(error: OSError, path: Path) -> str:

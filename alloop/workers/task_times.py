@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from operator import itemgetter
+from statistics import median
 
 from alloop.core.frame import Frame
 from alloop.core.label_cost import Cost
@@ -57,6 +58,14 @@ class TaskTimes:
         if took > 0:
             self._last.setdefault(kind, deque(maxlen=_LAST)).append(took)
 
+    def median(self, command: Command) -> float | None:
+        """Return the median duration of the last tasks of the command's kind, s.
+
+        None where there was none.
+        """
+        last = self._last.get(_command_kind(command))
+        return median(last) if last else None
+
     def expected_span(
         self, command: Command, label_index: LabelIndex, costs: Mapping[LevelId, Cost]
     ) -> TaskSpan:
@@ -65,7 +74,7 @@ class TaskTimes:
             case LabelFrame(level=level, frame=frame):
                 return self._label_span(level, frame, costs)
             case Recheck(level=level, frame=name):
-                seen = self._recent_span(("recheck", level))
+                seen = self._recent_span(_command_kind(command))
                 return seen or self._recheck_span(
                     level, label_index.frames[name], costs
                 )
@@ -105,6 +114,18 @@ class TaskTimes:
     def _recent_span(self, kind: object) -> TaskSpan | None:
         last = self._last.get(kind)
         return None if not last else TaskSpan(last[-1], _MORE * max(last))
+
+
+def _command_kind(command: Command) -> object:
+    match command:
+        case LabelFrame(level=level):
+            return "label", level
+        case Recheck(level=level):
+            return "recheck", level
+        case Train(refine=frames) if frames:
+            return _REFINE
+        case _:
+            return type(command)
 
 
 def _task_kind(event: e.Event) -> object | None:

@@ -19,6 +19,7 @@ import yaml
 
 from alloop import config
 from alloop.driver.opening import store_attributes
+from alloop.driver.oversight import Oversight
 from alloop.driver.run import CampaignRun, RunObserver
 from alloop.history.fold_updater import FoldUpdater
 from alloop.history.reader import CODEC
@@ -90,7 +91,8 @@ def _driver_row(folder: Path, count: int) -> Row:
     with archive:
         keeper, clock = FoldUpdater(archive), _Clock()
         pool = InlinePool(setup.worker_settings, work=clock.work)
-        CampaignRun(setup, archive, keeper, pool, RunObserver()).run_loop()
+        oversight = Oversight(setup, lambda: "rate", -1, print)
+        CampaignRun(setup, archive, keeper, pool, RunObserver(), oversight).run_loop()
         return clock.row("driver: labels", count)
 
 

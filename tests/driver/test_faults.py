@@ -12,7 +12,7 @@ import pytest
 
 from alloop.campaign import Campaign
 from alloop.cli import main
-from alloop.cli.exits import DAMAGED
+from alloop.cli.exits import DAMAGED, RESUMABLE
 from alloop.core.cost_curve import Curve
 from alloop.core.label_cost import Cost
 from alloop.core.levels import Level
@@ -147,8 +147,8 @@ def test_a_disk_that_is_really_full_is_one_sentence_and_costs_nothing(
 ) -> None:
     disk = tmp_path / "disk"
     with mounted(disk, "-t", "tmpfs", "-o", f"size={kilobytes}k", "none"):
-        path = write_toy(disk)
-        assert main(["run", str(path), "--quiet"]) == 2
+        path = write_toy(disk, limits={"isolate": False, "disk_free": 0})
+        assert main(["run", str(path), "--quiet"]) == RESUMABLE
         said = capsys.readouterr().err
         assert "space" in said
         assert said.count("\n") == 1, said

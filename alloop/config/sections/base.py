@@ -95,12 +95,13 @@ def _split_unit(text: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else ("", "")
 
 
-def _parse_megabytes(value: Any) -> Any:
+def parse_megabytes(value: Any) -> Any:
+    """Return a size in MB: a number, `500 MB`, `64 GB` or `1 TB`."""
     return _parse_quantity(value, _MEGABYTES)
 
 
 Duration: TypeAlias = Annotated[float, BeforeValidator(_parse_seconds), Field(gt=0)]
-Memory: TypeAlias = Annotated[float, BeforeValidator(_parse_megabytes), Field(gt=0)]
+Memory: TypeAlias = Annotated[float, BeforeValidator(parse_megabytes), Field(gt=0)]
 
 
 class Section(BaseModel):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from alloop.acceptance import AcceptanceSettings, SetLimits
 from alloop.config.sections.base import (
@@ -10,10 +10,12 @@ from alloop.config.sections.base import (
     LabelCount,
     LabelsOrNone,
     Loose,
+    Memory,
     RecordSection,
     Section,
     Whole,
     build_record,
+    parse_megabytes,
     setting_key,
 )
 from alloop.config.sections.clusters import Cluster, Local
@@ -21,6 +23,7 @@ from alloop.config.sections.data import Sampled, Start, Units, Validation
 from alloop.config.sections.explore import Explore, Langevin
 from alloop.config.sections.flag import Flag, LeverageFlag
 from alloop.config.sections.levels import Levels
+from alloop.config.sections.notify import Notify
 from alloop.config.sections.potentials import DEFAULT, NETWORK_SECTIONS, Potential
 from alloop.config.sections.training import Training
 from alloop.labels.child.process import Limits as LabelLimits
@@ -120,7 +123,7 @@ class TestTime(Section):
 
 
 class Limits(Section):
-    """The limits of one label's time and memory, and of the length of a run."""
+    """The limits of labels, of the length of a run, of failures and of the disk."""
 
     label_time: float = setting_key(LabelLimits, "label_time")
     label_memory: float = setting_key(LabelLimits, "label_memory")
@@ -133,6 +136,26 @@ class Limits(Section):
         None,
         description="most wall time of one run, such as 24 h (a plain number is in "
         "s); no limit by default",
+    )
+    failures: float | None = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="share of failures among the last labels of a level, trainings or "
+        "pieces of MD of a run, from the tenth on, at which it pauses; `null`: never",
+    )
+    failure_window: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        20, description="number of these last tasks"
+    )
+    disk: Memory | None = Field(
+        None,
+        description="most disk space of the store, such as 20 GB (a plain number is in "
+        "MB): a round that would exceed it is not begun; no limit by default",
+    )
+    disk_free: Annotated[float, BeforeValidator(parse_megabytes), Field(ge=0)] = Field(
+        200.0,
+        description="disk space to leave free where the store lies, such as 2 GB (a "
+        "plain number is in MB)",
     )
 
 
@@ -182,6 +205,10 @@ class Plan(Section):
     )
     cluster: Cluster = Local()
     limits: Limits = Limits()
+    notify: Notify | None = Field(
+        None,
+        description="who is told of the end of a run and of trouble; nobody by default",
+    )
     store: str | None = Field(
         None,
         description="folder of the store, relative to this YAML file; by default "

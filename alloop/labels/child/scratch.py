@@ -40,8 +40,8 @@ class ScratchFolder:
     """A folder in $PYSCF_TMPDIR or the system's, locked while its owner is alive."""
 
     def __init__(self) -> None:
-        base = Path(os.environ.get("PYSCF_TMPDIR") or tempfile.gettempdir()).absolute()
-        _remove_stale(base)
+        base = _scratch_base()
+        sweep_scratch()
         unlocked = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}", dir=base))
         try:
             self._lock = (unlocked / SETTINGS).open("w")
@@ -69,9 +69,13 @@ class ScratchFolder:
         self._lock.close()
 
 
-def _remove_stale(base: Path) -> None:
+def _scratch_base() -> Path:
+    return Path(os.environ.get("PYSCF_TMPDIR") or tempfile.gettempdir()).absolute()
+
+
+def sweep_scratch() -> None:
     """Remove the folders of killed processes: coupled cluster leaves gigabytes."""
-    for file in base.glob(f"{_PREFIX}*/{SETTINGS}"):
+    for file in _scratch_base().glob(f"{_PREFIX}*/{SETTINGS}"):
         try:
             with file.open("r") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
