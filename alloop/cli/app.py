@@ -99,7 +99,8 @@ _COMMANDS = (
     *(score_command.score, diagnose_command.diagnose, refine_command.refine),
     *(doctor_command.doctor, doctor_command.version),
 )
-_NAMES = {inspect_commands.list_campaigns: "list"}  # a name that Python has taken
+# A name that Python has taken.
+_NAMES: dict[Callable[..., Any], str] = {inspect_commands.list_campaigns: "list"}
 for _command in _COMMANDS:
     app.command(_NAMES.get(_command))(_with_exit_code(_command))
 

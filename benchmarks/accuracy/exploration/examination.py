@@ -14,6 +14,7 @@ walkers for that MD.
 """
 
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
@@ -101,11 +102,12 @@ def _reference_positions(options: Namespace, minima: list[Frame]) -> np.ndarray:
     potential = expensive_potential(options)
     energies = potential.predict(pack_frames(minima)).energies
     rngs = [random_stream(17, f"long MD/{i}") for i in range(options.walkers)]
-    walkers = []
+    walkers: Sequence[Walker] = []
     for index, rng in enumerate(rngs):
         frame = drawn_conformer(minima, energies, _KELVIN, rng)
         velocities = maxwell_boltzmann(frame, _KELVIN, rng)
-        walkers.append(Walker(index, 0, frame, velocities, temperature=_KELVIN))
+        walker = Walker(index, 0, frame, velocities, temperature=_KELVIN)
+        walkers = [*walkers, walker]
     settings = DynamicsSettings(temperature=_KELVIN, timestep=1.0)
     frames = []
     half = options.reference // 2
