@@ -131,7 +131,7 @@ def main() -> None:
     add("--steps", type=int, default=1500, help="training steps of a generation")
     add("--frames", type=int, default=40, help="frames of an examination")
     add("--walkers", type=int, default=8, help="of the MD at GFN2-xTB")
-    add("--reference", type=int, default=4000, help="MD steps of each of them")
+    add("--reference", type=int, default=2000, help="MD steps of each of them")
     add("--spacing", type=int, default=200, help="MD steps between two of its frames")
     add("--table", action="store_true", help="show what the folder holds")
     options = parser.parse_args()
