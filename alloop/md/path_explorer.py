@@ -18,7 +18,6 @@ from alloop.core.settings import COUNT, PARALLEL_COUNT, setting
 from alloop.core.units import Floats
 from alloop.md.conformers import same_shape, sorted_distances
 from alloop.md.contacts import closest_contact, covalent_lengths
-from alloop.md.reaction_path import PathSettings, aligned_distance, find_path
 from alloop.md.shapes import CLASH, ShapeSettings, bonded_atoms, proposed_shapes
 from alloop.md.thermal_frames import rattled_frames, relax_frames
 
@@ -129,6 +128,8 @@ def low_minima(
     bonds.
     """
     frames = [*walkers, *seeds]
+    from alloop.md.reaction_path import aligned_distance  # loads scipy
+
     relaxed = relax_frames(frames, potential, _RELAXED, settings.effort)
     sound = [x for x in relaxed if x is not None and closest_contact(x) >= CLASH]
     if not settings.isomers:
@@ -172,6 +173,8 @@ def _images(
     first: Frame, last: Frame, potential: Potential, settings: PathExplorerSettings
 ) -> list[Frame]:
     """Return the images of a path, ends included; none where no band joins them."""
+    from alloop.md.reaction_path import PathSettings, find_path  # loads scipy
+
     search = PathSettings(
         images=settings.images,
         fmax=_CONVERGED,

@@ -101,7 +101,11 @@ def open_array(folder: Path, node: Node | None = None) -> Any:
     import zarr  # slow to import: longer than reading a journal
     from zarr.storage import LocalStore, StorePath
 
-    return zarr.Array.from_dict(StorePath(LocalStore(folder, read_only=True)), node)
+    place = StorePath(LocalStore(folder, read_only=True))
+    try:
+        return zarr.Array.from_dict(place, node)
+    except (TypeError, KeyError) as error:  # settings that a codec does not have
+        raise ValueError(f"metadata that zarr cannot read: {error}") from error
 
 
 def read_array(folder: Path, node: Node | None = None) -> Array:
