@@ -81,6 +81,7 @@ _COMMANDS = (
         prepare_commands.schema,
     ),
     *(run_commands.run, run_commands.resume, run_commands.stop),
+    run_commands.notify,
     *(
         inspect_commands.status,
         inspect_commands.list_campaigns,
