@@ -18,6 +18,7 @@ from alloop.cli import (
     refine_command,
     run_commands,
     score_command,
+    watch_command,
 )
 from alloop.cli.console import output_error, prepare_streams, print_error
 from alloop.cli.exits import RESUMABLE, exit_codes_text
@@ -80,12 +81,14 @@ _COMMANDS = (
         prepare_commands.schema,
     ),
     *(run_commands.run, run_commands.resume, run_commands.stop),
+    run_commands.notify,
     *(
         inspect_commands.status,
         inspect_commands.list_campaigns,
         inspect_commands.why,
         inspect_commands.log,
         inspect_commands.report,
+        watch_command.watch,
     ),
     *(
         data_commands.export,

@@ -240,6 +240,36 @@ def _show_end(campaign: "Campaign") -> None:
         print_text(line)
 
 
+def notify(
+    file: Annotated[Path, typer.Argument(help="YAML file of a campaign, or its store")],
+    trust: Trust = False,
+) -> None:
+    """Send a test notice to whom `notify:` of a campaign names.
+
+    The exit code is 2 if one of them did not take it.
+    """
+    import os
+
+    from alloop.campaign import Campaign
+    from alloop.driver.receivers import make_receivers, try_receivers
+
+    if existing_path(file).is_dir():
+        campaign = Campaign.from_store(file, trust=trust)
+    else:
+        campaign = Campaign.from_yaml(file)
+    campaign.refuse_distrusted()
+    section = campaign.setup.plan.notify
+    if section is None:
+        raise InputError(f"expected `notify:` in {file}, there is none; add it")
+    receivers = make_receivers(section, os.environ)
+    results = try_receivers(receivers.sends, campaign.setup.name)
+    for name, problem in results.items():
+        print_text(f"{name}: {problem or 'taken'}")
+    problems = [*receivers.problems, *(f"{k}: {x}" for k, x in results.items() if x)]
+    if problems:
+        raise InputError("not everybody took the notice: " + "; ".join(problems))
+
+
 _POLL = 0.2  # s between two checks of the lock
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -152,6 +153,25 @@ def _post(url: str, token: str | None, message: dict[str, Any]) -> None:
         raise NotTakenError(str(getattr(what, "strerror", "") or what)) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise NotTakenError(type(error).__name__) from None
+
+
+def try_receivers(sends: Mapping[str, Send], campaign: str) -> dict[str, str]:
+    """Send a test notice to each; return why it was not taken, "" if it was."""
+    message = {
+        "id": uuid.uuid4().hex,
+        "time": time.time(),
+        "campaign": campaign,
+        "about": "test",
+        "title": f"{campaign}: test",
+        "text": "this is a test: the campaign will tell you here",
+    }
+    results = dict.fromkeys(sends, "")
+    for name, send in sends.items():
+        try:
+            send(message)
+        except (NotTakenError, OSError) as error:
+            results[name] = str(error)
+    return results
 
 
 class Sender:

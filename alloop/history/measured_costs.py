@@ -102,6 +102,31 @@ def cpu_seconds_by_part(history: History) -> Mapping[str, float]:
     return spent
 
 
+_HOUR = 3600.0  # s
+
+
+def label_rates(history: History) -> dict[Fidelity, float]:
+    """Return the good labels made in an hour, by fidelity, over the last hour of work.
+
+    Over all of the work where it took less than an hour. It ends with the last task, so
+    that the rate of a campaign that stopped stays what it was.
+    """
+    timings = [
+        x.timing for x in task_entries(history) if x.timing.ended > x.timing.started
+    ]
+    if not timings:
+        return {}
+    end = max(timing.ended for timing in timings)
+    begin = max(end - _HOUR, min(timing.started for timing in timings))
+    rates: dict[Fidelity, float] = {}
+    for label in label_entries(history):
+        made = isinstance(label.record, Label) and not label.cached
+        if made and begin < label.timing.ended <= end:
+            share = _HOUR / (end - begin)
+            rates[label.fidelity] = rates.get(label.fidelity, 0.0) + share
+    return rates
+
+
 def worker_utilisation(history: History, workers: int | None = None) -> float | None:
     """Return the CPU seconds of all tasks over workers × wall seconds.
 

@@ -16,6 +16,7 @@ from alloop.history.acceptance import unaccepted_sentence
 from alloop.history.label_entries import lost_labels
 from alloop.history.measured_costs import (
     cpu_seconds_by_part,
+    label_rates,
     worker_utilisation,
 )
 from alloop.history.reader import History
@@ -24,6 +25,7 @@ from alloop.loop.state import LoopState
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     best_generation,
+    config_integer,
     generation_facts,
     refinement_sentences,
     set_errors,
@@ -245,6 +247,7 @@ _UNITS = {
     "sets": "eV/Å",
     "noise": "eV/Å",
     "cpu_seconds": "s",
+    "cpu_seconds_at_end": "s",
     "time_left": "s",
 }
 
@@ -266,6 +269,9 @@ def campaign_status(history: History) -> dict[str, Any]:
     --retry` tries again; training: progress of the trainings under way; noise: number
     of labels made again and RMS of their forces' change in eV/Å, by fidelity;
     state: running, paused, stopped (for a reason that has to be mended) or finished;
+    labels_per_hour: good labels made in the last hour of work, by fidelity;
+    cpu_seconds_at_end: once the budget of expensive labels is spent, in proportion, or
+    null; utilisation: share of their time that workers were busy, or null;
     notice: the newest one (about, text, time), or null;
     cpu_seconds: spent by this campaign on everything; time_left in seconds, null while
     unknown; last_commit: ISO 8601, local time with its offset; running: the process
@@ -274,7 +280,10 @@ def campaign_status(history: History) -> dict[str, Any]:
     return {
         **_progress_values(history),
         "labels": {x.kind: _label_counts(history, x) for x in label_totals(history)},
+        "labels_per_hour": dict(sorted(label_rates(history).items())),
         "cpu_seconds": sum(cpu_seconds_by_part(history).values()),
+        "cpu_seconds_at_end": _finite_or_none(_final_cpu_seconds(history)),
+        "utilisation": _finite_or_none(worker_utilisation(history)),
         **_generation_values(history),
         "training": training_progress(spool_folder(history.path)),
         "open": dict(sorted(task_kinds(history.state.open.values()).items())),
@@ -294,7 +303,7 @@ def _progress_values(history: History) -> dict[str, Any]:
         "name": str(history.attrs["name"]),
         "store": str(history.path),
         "parent": _fork_parent(history),
-        "state": campaign_stage(state, _running_driver(history) is not None),
+        "state": campaign_state(state, _running_driver(history) is not None),
         "stage": state.stage,
         "finished": state.finished,
         "broken": state.broken,
@@ -324,8 +333,21 @@ def _generation_values(history: History) -> dict[str, Any]:
     }
 
 
-def campaign_stage(state: LoopState, running: bool) -> str:
-    """Return `running`, `paused`, `stopped` or `finished`."""
+def _final_cpu_seconds(history: History) -> float | None:
+    """Return the CPU seconds of the whole campaign, None where it cannot be told."""
+    spent = sum(cpu_seconds_by_part(history).values())
+    if history.state.finished:
+        return spent
+    used = history.state.labels.used("expensive")
+    budget = config_integer(history, "budget", "expensive")
+    return spent * max(budget, used) / used if used and budget else None
+
+
+STATES = ("running", "paused", "stopped", "finished")
+
+
+def campaign_state(state: LoopState, running: bool) -> str:
+    """Return the one of `STATES` that a campaign is in."""
     if running:
         return "running"
     if state.broken:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from alloop.campaign import Campaign
+from alloop.cli import main
 from alloop.config.sections.notify import Notify
 from alloop.core.errors import Interrupted
 from alloop.driver import oversight as oversight_module
@@ -172,6 +173,19 @@ def test_a_store_may_not_send_secrets_unless_it_is_trusted(
 ) -> None:
     setup = Campaign.from_yaml(write_toy(tmp_path, notify={"webhook": hook.url})).setup
     assert setup.named_code == [f"notify.webhook: {hook.url}"]
+
+
+def test_a_test_notice_says_who_took_it(
+    tmp_path: Path, hook: Hook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notify = {"webhook": hook.url, "command": "exit 4"}
+    assert main(["notify", str(write_toy(tmp_path, notify=notify))]) == 2
+    said = capsys.readouterr()
+    assert "webhook: taken" in said.out
+    assert "command: its exit code was 4" in said.err
+    assert [x["about"] for x in hook.taken] == ["test"]
+    assert main(["notify", str(write_toy(tmp_path))]) == 2
+    assert not (tmp_path / "toy.zarr").exists()
 
 
 def test_an_early_end_and_an_error_are_told_with_their_reason(

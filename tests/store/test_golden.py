@@ -9,18 +9,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 import zarr
 from ase.io import read as read_atoms
 
 from alloop.campaign import Campaign
+from alloop.config import Setup
 from alloop.config.load import parse_campaign
 from alloop.core.records import Label
 from alloop.export import Choice, write_export
 from alloop.history.reader import CODEC, read_history
+from alloop.history.saved_fold import campaign_beginning
 from alloop.loop import events as e
+from alloop.report.sections.page import render_report
+from alloop.report.status import campaign_status
 from alloop.store.archive import Archive
 from alloop.store.doctor import verify_store
 from alloop.store.root import FORMAT
+from alloop.store_copies.live_copy import copy_store
+from benchmarks.durability.comparison import store_contents
 from tests.conftest import TOY, replay
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -104,3 +111,29 @@ def test_a_campaign_that_began_without_shapes_goes_on_without(store: Path) -> No
     assert parse_campaign(TOY, store.parent).rules.explorers == {}
     usual = TOY.replace(",\n  shapes: null", "")
     assert parse_campaign(usual, store.parent).rules.explorers
+
+
+def test_an_old_store_has_a_report_a_status_and_a_copy(
+    store: Path, tmp_path: Path
+) -> None:
+    history = read_history(store)
+    page = render_report(history)
+    assert "campaign report" in page
+    assert campaign_status(history)["labels"]["cheap"]["good"] == 14
+    copied = copy_store(store, tmp_path / "copy.zarr")
+    assert copied.total == RECORDS[store.stem]
+    assert store_contents(tmp_path / "copy.zarr") == store_contents(store)
+
+
+@pytest.mark.slow
+def test_an_old_store_goes_on_with_a_larger_budget(store: Path) -> None:
+    text, opened = campaign_beginning(store)
+    tree = yaml.safe_load(text)
+    tree["budget"]["expensive"] += 2
+    before = store_contents(store)
+    setup = Setup.from_store(yaml.safe_dump(tree), opened, store)
+    assert Campaign(setup).run().finished == "the budget of expensive labels is spent"
+    after = store_contents(store)
+    assert before.items() <= after.items()
+    assert read_history(store).state.generations.count > 2
+    assert verify_store(store, CODEC) == []
