@@ -15,7 +15,7 @@ from alloop.core.batch import Batch
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
 from alloop.models.network import build_network
-from alloop.models.settings import pretrained
+from alloop.models.settings import network_settings
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.replay import Replay, fitted_references, with_original
 from alloop.training.stages import Fidelity, Stage
@@ -62,7 +62,7 @@ class UniversalTrainer:
         """
         staged = self.staged
         for labels in (data.cheap, data.expensive):
-            require_covered(staged.kind, labels.batch)
+            require_covered(staged.kind, staged.settings, labels.batch)
         stages = staged.stages
         heirs = any(stage.start == "parent" for stage in stages)
         if heirs and isinstance(parent, LearnedPotential):
@@ -106,12 +106,12 @@ def untrained_potential(
 
     Raises InputError for frames that it was not made for.
     """
-    require_covered(kind, labels.batch)
+    require_covered(kind, settings, labels.batch)
     network = build_network(kind, settings)
     return LearnedPotential(network, fitted_references(network, labels))
 
 
-def require_covered(kind: str, batch: Batch) -> None:
+def require_covered(kind: str, settings: Mapping[str, Any], batch: Batch) -> None:
     """Raise InputError for frames that a universal potential was not made for."""
-    if (published := pretrained(kind)) is not None:
+    if (published := network_settings(kind, settings).weights) is not None:
         published.require(batch)
