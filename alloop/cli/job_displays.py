@@ -185,6 +185,11 @@ def train_outline(job: "TrainJob") -> Iterator[str]:
         yield f"preset {job.preset}: {job.length}"
 
 
+def starting_table(kind: str, rows: Mapping[str, ErrorSummary]) -> Table:
+    """Return the errors of a universal potential before the first step, as a table."""
+    return _error_table(f"{kind}, before the first step", rows)
+
+
 def train_summary(job: "TrainJob", trained: "TrainedModel") -> Iterator[Any]:
     """Yield the lines to print at the end of a training."""
     kind = job.plan.potential.kind
@@ -231,7 +236,9 @@ def _error_table(title: str, rows: Mapping[str, ErrorSummary]) -> Table:
             else (None, None, None)
         )
         values = (*energies, errors.force_mae, errors.force_rmse)
-        table.add_row(_TITLES[name], str(errors.frames), *map(milli_text, values))
+        table.add_row(
+            _TITLES.get(name, name), str(errors.frames), *map(milli_text, values)
+        )
     return table
 
 

@@ -168,7 +168,12 @@ def _train_if_needed(
 
 
 def _train_with_display(job: "TrainJob", stopping: Event, quiet: bool) -> None:
-    from alloop.cli.job_displays import ProgressDisplay, train_outline, train_summary
+    from alloop.cli.job_displays import (
+        ProgressDisplay,
+        starting_table,
+        train_outline,
+        train_summary,
+    )
     from alloop.report.text.formatting import number_text
 
     for line in () if quiet else train_outline(job):
@@ -176,6 +181,8 @@ def _train_with_display(job: "TrainJob", stopping: Event, quiet: bool) -> None:
     for warning in job.material.warnings:
         print_error(f"warning: {warning}")
     kind = job.plan.potential.kind
+    if not quiet and (rows := job.starting_errors()):
+        print_text(starting_table(kind, rows))
     with ProgressDisplay(quiet, kind, seconds=5.0, stages=True) as display:
 
         def observe(stage: str, step: int, steps: int, loss: float) -> None:

@@ -69,9 +69,22 @@ def describe_generation(history: History, number: int) -> Iterator[str]:
     if event.threshold is not None:
         basis = threshold_basis(history, event)
         yield f"Its flag threshold is {number_text(event.threshold)}, {basis}."
+    yield from _starting_errors(event)
     for check in event.checks:
         yield f"{'Passed' if check.passed else 'Failed'}: {check_text(check)}."
     yield from _use_sentences(history, event)
+
+
+def _starting_errors(event: e.Trained) -> Iterator[str]:
+    """Yield the errors of a universal potential before training, where there are."""
+    names, errors = (event.history.get(f"before/{x}") for x in ("name", "force_mae"))
+    if isinstance(names, list) and isinstance(errors, list):
+        rows = (
+            f"{name} {milli_text(error)}"
+            for name, error in zip(names, errors, strict=True)
+            if isinstance(error, float)
+        )
+        yield f"Force MAE before the first step, in meV/Å: {', '.join(rows)}."
 
 
 def _training_text(facts: GenerationFacts) -> str:

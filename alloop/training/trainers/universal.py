@@ -11,14 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from alloop.core.batch import Batch
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
-from alloop.models.network import build_network
+from alloop.models.network import Network, build_network
 from alloop.models.settings import network_settings
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.replay import Replay, fitted_references, with_original
 from alloop.training.stages import Fidelity, Stage
+from alloop.training.starting_errors import StartingErrors, starting_errors
 from alloop.training.state_folder import StateKeeper
 from alloop.training.trainers.staged_trainer import StagedTrainer, held_out_split
 
@@ -57,9 +60,34 @@ class UniversalTrainer:
     ) -> tuple[LearnedPotential, dict[str, Any]]:
         """Return the potential and the history, as `StagedTrainer.train` does.
 
-        Raises InputError for elements that the network does not know, and for charges
-        and spins that it cannot tell apart.
+        Raises InputError for elements that the network does not know, for charges
+        and spins that it cannot tell apart, and where the errors before the first step
+        are far above those of the potential as it comes.
         """
+        beginning = self._beginning(data, parent)
+        history: dict[str, Any] = {}
+        if (errors := self._starting_errors(beginning, data)) is not None:
+            errors.require_close_start()
+            history = errors.history
+        trainer = replace(
+            self.staged,
+            stages=beginning.stages,
+            given=beginning.references,
+            repulsion=None,
+        )
+        potential, rest = trainer.train(data, beginning.start, seed)
+        return potential, {**rest, **history}
+
+    def starting_errors(
+        self, data: TrainingData, parent: Potential | None
+    ) -> StartingErrors | None:
+        """Return the errors before the first step, None without labels of forces.
+
+        They are those of the held-out expensive frames, of all where none are held out.
+        """
+        return self._starting_errors(self._beginning(data, parent), data)
+
+    def _beginning(self, data: TrainingData, parent: Potential | None) -> "_Beginning":
         staged = self.staged
         for labels in (data.cheap, data.expensive):
             require_covered(staged.kind, staged.settings, labels.batch)
@@ -71,24 +99,46 @@ class UniversalTrainer:
             network = build_network(staged.kind, staged.settings)
             stages = tuple(map(_from_pretrained, stages))
         training, _ = held_out_split(data.expensive, staged.validation)
-        references: dict[Fidelity, Mapping[int, float]] = {
-            **(
-                {"cheap": fitted_references(network, data.cheap)}
-                if len(data.cheap)
-                else {}
-            ),
-            **(
-                {"expensive": fitted_references(network, training)}
-                if len(training)
-                else {}
-            ),
-            **staged.given,
-        }
+        references: dict[Fidelity, Mapping[int, float]] = {}
+        if len(data.cheap):
+            references["cheap"] = fitted_references(network, data.cheap)
+        if len(training):
+            references["expensive"] = fitted_references(network, training)
+        return _Beginning(network, stages, {**references, **staged.given})
+
+    def _starting_errors(
+        self, beginning: "_Beginning", data: TrainingData
+    ) -> StartingErrors | None:
+        training, held_out = held_out_split(data.expensive, self.staged.validation)
+        labels = training if held_out is None else held_out
+        if not (len(labels) and np.isfinite(labels.forces).any()):
+            return None
+        # A model file of the user has no weights beside its own to be compared with.
+        alone = self.staged.settings.get("model") is not None
+        pretrained = beginning.network if alone else self.original().network
         start = LearnedPotential(
-            network, {z: e for x in references.values() for z, e in x.items()}
+            beginning.network, {**beginning.references["expensive"]}
         )
-        trainer = replace(staged, stages=stages, given=references, repulsion=None)
-        return trainer.train(data, start, seed)
+        fitted = fitted_references(pretrained, training)
+        if set(labels.batch.numbers.tolist()) - set(start.references):
+            return None  # an element that only held-out frames have
+        return starting_errors(pretrained, start, fitted, labels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Beginning:
+    """What fine-tuning begins with: network, stages, and references by level."""
+
+    network: Network
+    stages: tuple[Stage, ...]
+    references: Mapping[Fidelity, Mapping[int, float]]
+
+    @property
+    def start(self) -> LearnedPotential:
+        """The network with all references, those of the expensive level last."""
+        return LearnedPotential(
+            self.network, {z: e for x in self.references.values() for z, e in x.items()}
+        )
 
 
 def _from_pretrained(stage: Stage) -> Stage:

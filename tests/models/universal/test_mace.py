@@ -1,6 +1,7 @@
 """MACE from a converted file, against what mace-torch said of the same weights."""
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +332,13 @@ def test_fine_tuning_beats_the_model_as_it_comes() -> None:
     after = prediction_errors(tuned.predict(test.batch), test)
     assert after.force_mae < 0.7 * before.force_mae
     assert history["stages"] == ["standard"]
+    names = ["as it comes", "references fitted", "start of training"]
+    assert history["before/name"] == names
+    seen = untrained_potential("mace", DENSITY, taught).predict(taught.batch)
+    errors = prediction_errors(seen, taught)
+    assert history["before/force_mae"][0] == pytest.approx(errors.force_mae, rel=1e-5)
+    assert history["before/energy_mae"][1] == pytest.approx(errors.energy_mae, rel=1e-3)
+    assert history["before/energy_mae"][0] > 2.0
     again = restore_potential(
         checkpoint_from_bytes(checkpoint_to_bytes(tuned.checkpoint()))
     )
@@ -343,6 +351,23 @@ def test_fine_tuning_beats_the_model_as_it_comes() -> None:
         )
     ).train(TrainingData(NOTHING, taught), tuned, 0)
     assert more.licence == tuned.licence
+
+
+def test_training_does_not_begin_far_above_the_model_as_it_comes() -> None:
+    taught = labels(6, 1)
+    data = TrainingData(NOTHING, taught)
+    own = trainer(2)
+    strange = replace(own.staged, given={"expensive": dict.fromkeys((1, 6, 8), 50.0)})
+    with pytest.raises(InputError, match=r"start that errs by .* eV; check the units"):
+        UniversalTrainer(strange).train(data, None, 0)
+    network = build_network("mace", DENSITY)
+    with torch.no_grad():
+        network.scale *= 30.0
+    broken = LearnedPotential(network, network.references)
+    stages = tuple(replace(x, start="parent") for x in own.staged.stages)
+    heir = UniversalTrainer(replace(own.staged, stages=stages))
+    with pytest.raises(InputError, match=r"start that errs by .* eV/Å; begin with"):
+        heir.train(data, broken, 0)
 
 
 def test_cheap_labels_then_expensive_ones_with_replay() -> None:
