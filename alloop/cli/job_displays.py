@@ -28,6 +28,7 @@ from alloop.report.text.formatting import (
     plural,
     span_text,
 )
+from alloop.report.text.generation_history import tuning_sentences
 
 if TYPE_CHECKING:
     from alloop.core.records import Walker
@@ -206,6 +207,9 @@ def train_summary(job: "TrainJob", trained: "TrainedModel") -> Iterator[Any]:
             "the test file has energies alone; `less mean` is their MAE after the mean "
             "error is taken off: that of the shape of a scan or path"
         )
+    yield from tuning_sentences(
+        {k: v for k, v in trained.history.items() if k.startswith("after/")}
+    )
     limit = trained.generation.threshold
     frames = plural(len(job.material.validation), "validation frame")
     yield (

@@ -401,3 +401,4 @@ def test_a_universal_potential_s_errors_are_told_before_the_first_step(
     assert "mace, before the first step" in said
     assert first[-1] < min(n for n, x in enumerate(lines) if x.startswith("validation"))
     assert story()["history"]["before/name"] == list(rows)
+    assert "elsewhere after training, in meV/Å: close contacts " in " ".join(lines)

@@ -21,9 +21,9 @@ from alloop.models.settings import network_settings
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.replay import Replay, fitted_references, with_original
 from alloop.training.stages import Fidelity, Stage
-from alloop.training.starting_errors import StartingErrors, starting_errors
 from alloop.training.state_folder import StateKeeper
 from alloop.training.trainers.staged_trainer import StagedTrainer, held_out_split
+from alloop.training.tuning_errors import StartingErrors, forgetting, starting_errors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +76,30 @@ class UniversalTrainer:
             repulsion=None,
         )
         potential, rest = trainer.train(data, beginning.start, seed)
-        return potential, {**rest, **history}
+        return potential, {**rest, **history, **self._forgetting(potential, data)}
+
+    def _forgetting(
+        self, potential: LearnedPotential, data: TrainingData
+    ) -> dict[str, Any]:
+        labels = data.expensive if len(data.expensive) else data.cheap
+        replay = self.staged.replay
+        original = None if replay is None else replay.original
+        if original is None and self._has_no_original:
+            return {}
+        return forgetting(
+            potential,
+            original or self.original(),
+            labels.batch,
+            None if replay is None else replay.frames,
+        )
+
+    @property
+    def _has_no_original(self) -> bool:
+        """True for a model file of the user that holds no other weights than its own.
+
+        They cannot be made again from its settings.
+        """
+        return self.staged.settings.get("model") is not None
 
     def starting_errors(
         self, data: TrainingData, parent: Potential | None
@@ -113,8 +136,7 @@ class UniversalTrainer:
         labels = training if held_out is None else held_out
         if not (len(labels) and np.isfinite(labels.forces).any()):
             return None
-        # A model file of the user has no weights beside its own to be compared with.
-        alone = self.staged.settings.get("model") is not None
+        alone = self._has_no_original
         pretrained = beginning.network if alone else self.original().network
         start = LearnedPotential(
             beginning.network, {**beginning.references["expensive"]}

@@ -52,6 +52,7 @@ from alloop.training.replay import Replay
 from alloop.training.stages import Schedule, Stage, standard_stages
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer, untrained_potential
+from alloop.training.tuning_errors import pressed_frames
 from tests.conftest import write_toy
 from tests.models.universal.mace_reference import FOLDER, HEADS, STATES, frames
 
@@ -384,6 +385,19 @@ def test_cheap_labels_then_expensive_ones_with_replay() -> None:
     )
     assert history["stages"] == ["cheap", "fine"]
     assert set(tuned.references) == {1, 6, 7, 8}
+    assert history["after/name"] == ["replayed frames", "close contacts"]
+    assert history["after/force_before"] == [0.0, 0.0]
+    replayed = (
+        tuned.predict(others).forces - potential("density").predict(others).forces
+    )
+    assert history["after/force_mae"][0] == pytest.approx(
+        np.abs(replayed).mean(), rel=1e-3
+    )
+    close = potential("density").predict(pressed_frames(expensive.batch)).forces
+    assert history["after/force_size"][1] == pytest.approx(
+        np.abs(close).mean(), rel=1e-3
+    )
+    assert history["after/force_size"][1] > 2.0 * np.abs(expensive.forces).mean()
 
 
 @pytest.mark.parametrize(
