@@ -82,7 +82,8 @@ def restore_scorer(
 
 _LIMITS = "error_limits"  # the setting that holds the limits of errors
 UNKNOWN = (
-    "this model is from an older alloop and does not say what it was trained on: "
+    "this model (converted, or from an older alloop) does not say what it was trained "
+    "on: "
     "charge, spin and composition are not checked"
 )
 
@@ -120,8 +121,10 @@ class Generation:
         """Return what the model is, in words, by name; no arrays."""
         formulas = () if self.domain is None else self.domain.species
         limits = self.error_limits
+        licence = self.licence
         return {
             "potential": type(self.potential).__name__,
+            **({} if licence is None else {"licence of the weights": licence}),
             "molecules": ", ".join(sorted({x.formula for x in formulas})) or "unknown",
             **{key.replace("_", " "): _short(x) for key, x in self.facts.items()},
             "threshold of surprise": (
@@ -131,6 +134,12 @@ class Generation:
                 "none" if limits is None else f"for {limits.coverage:.0%} of frames"
             ),
         }
+
+    @property
+    def licence(self) -> str | None:
+        """The licence of the weights that training began with, None without one."""
+        licence: str | None = getattr(self.potential, "licence", None)
+        return licence
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
         """Return energies (frames,) in eV and forces (atoms, 3) in eV/Å."""

@@ -98,7 +98,12 @@ _COMMANDS = (
         label_commands.label,
         label_commands.atoms,
     ),
-    *(model_commands.train, model_commands.md, path_command.path),
+    *(
+        model_commands.train,
+        model_commands.convert,
+        model_commands.md,
+        path_command.path,
+    ),
     *(score_command.score, diagnose_command.diagnose, refine_command.refine),
     *(doctor_command.doctor, doctor_command.version),
 )

@@ -85,6 +85,8 @@ def export(  # noqa: PLR0913 - one for each option
         written = campaign.export_model(model, at, force=force)
         taken = generation_sentence(campaign.history().state, at)
         print_text(f"model: {short_path(written)}, {taken}")
+        if licence := campaign.model(at).licence:
+            print_text(f"licence of the weights: {licence}")
     if out is not None and program is not None:
         if level == "both" or split != "train":
             raise InputError(

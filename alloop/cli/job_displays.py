@@ -28,6 +28,7 @@ from alloop.report.text.formatting import (
     plural,
     span_text,
 )
+from alloop.report.text.generation_history import tuning_sentences
 
 if TYPE_CHECKING:
     from alloop.core.records import Walker
@@ -185,6 +186,11 @@ def train_outline(job: "TrainJob") -> Iterator[str]:
         yield f"preset {job.preset}: {job.length}"
 
 
+def starting_table(kind: str, rows: Mapping[str, ErrorSummary]) -> Table:
+    """Return the errors of a universal potential before the first step, as a table."""
+    return _error_table(f"{kind}, before the first step", rows)
+
+
 def train_summary(job: "TrainJob", trained: "TrainedModel") -> Iterator[Any]:
     """Yield the lines to print at the end of a training."""
     kind = job.plan.potential.kind
@@ -201,6 +207,9 @@ def train_summary(job: "TrainJob", trained: "TrainedModel") -> Iterator[Any]:
             "the test file has energies alone; `less mean` is their MAE after the mean "
             "error is taken off: that of the shape of a scan or path"
         )
+    yield from tuning_sentences(
+        {k: v for k, v in trained.history.items() if k.startswith("after/")}
+    )
     limit = trained.generation.threshold
     frames = plural(len(job.material.validation), "validation frame")
     yield (
@@ -231,7 +240,9 @@ def _error_table(title: str, rows: Mapping[str, ErrorSummary]) -> Table:
             else (None, None, None)
         )
         values = (*energies, errors.force_mae, errors.force_rmse)
-        table.add_row(_TITLES[name], str(errors.frames), *map(milli_text, values))
+        table.add_row(
+            _TITLES.get(name, name), str(errors.frames), *map(milli_text, values)
+        )
     return table
 
 

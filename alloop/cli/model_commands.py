@@ -15,7 +15,7 @@ from alloop.cli.campaign_paths import (
     load_model_or_level,
     short_path,
 )
-from alloop.cli.console import Quiet, print_error, print_text
+from alloop.cli.console import Quiet, print_error, print_text, print_warning
 from alloop.cli.exits import FRUITLESS, RESUMABLE, stop_event
 from alloop.core.errors import InputError, Interrupted
 
@@ -168,7 +168,12 @@ def _train_if_needed(
 
 
 def _train_with_display(job: "TrainJob", stopping: Event, quiet: bool) -> None:
-    from alloop.cli.job_displays import ProgressDisplay, train_outline, train_summary
+    from alloop.cli.job_displays import (
+        ProgressDisplay,
+        starting_table,
+        train_outline,
+        train_summary,
+    )
     from alloop.report.text.formatting import number_text
 
     for line in () if quiet else train_outline(job):
@@ -176,6 +181,8 @@ def _train_with_display(job: "TrainJob", stopping: Event, quiet: bool) -> None:
     for warning in job.material.warnings:
         print_error(f"warning: {warning}")
     kind = job.plan.potential.kind
+    if not quiet and (rows := job.starting_errors()):
+        print_text(starting_table(kind, rows))
     with ProgressDisplay(quiet, kind, seconds=5.0, stages=True) as display:
 
         def observe(stage: str, step: int, steps: int, loss: float) -> None:
@@ -253,6 +260,34 @@ Outside: TypeAlias = Annotated[
         help="allow charges, spins and compositions outside the training set",
     ),
 ]
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(help="FILE.model of mace-torch, a pickle")],
+    out: Annotated[Path, typer.Option(help="model file to write, FILE.alloop")],
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            help="licence of the weights: `MIT`, `ASL`, ...  [default: that of the "
+            "published file of this name]"
+        ),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Convert a MACE file to tensors and settings, for `potential: {kind: mace}`.
+
+    The file is opened by mace-torch (`alloop[mace]`). It is a pickle: opening it runs
+    whatever code it holds, so convert only files that you trust.
+    """
+    from alloop.jobs.convert_job import PICKLE, convert_model
+    from alloop.models.universal.converted import licence_text
+
+    print_warning(f"{short_path(file)} {PICKLE}")
+    model = convert_model(file, out, licence, force=force)
+    elements, heads = model["elements"], model["heads"]
+    several = f", heads {', '.join(heads)}" if len(heads) > 1 else ""
+    print_text(f"model: {short_path(out)}, {len(elements)} elements{several}")
+    print_text(f"licence of the weights: {licence_text({'model': model})}")
 
 
 def md(  # noqa: PLR0913 - one for each option

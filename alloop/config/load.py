@@ -1,6 +1,7 @@
 """Conversion of YAML to a Setup or a level, or to the list of all its mistakes."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +22,7 @@ from alloop.config.checks.plan_checks import (
 from alloop.config.checks.training_checks import coverage_problems, reference_problems
 from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.molecules import element_symbols
+from alloop.config.sections.base import build_record
 from alloop.config.sections.plan import Plan
 from alloop.config.sections.potentials import Ready
 from alloop.config.setup import Setup
@@ -39,6 +41,12 @@ from alloop.config.yaml_text import (
 )
 from alloop.core.errors import AlloopError, InputError
 from alloop.core.levels import Fidelity, Level
+from alloop.models.settings import MACESettings
+from alloop.models.universal.converted import (
+    identity_of,
+    licence_text,
+    read_converted,
+)
 
 _LEVEL = "levels.expensive"
 Model: TypeAlias = tuple[bytes, str]  # the bytes of a model and its id
@@ -167,6 +175,8 @@ def own_model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Proble
 
     In the returned plan, `potential.network` describes the network of the model.
     """
+    if plan.potential.kind == MACESettings.kind:
+        return _with_weights(plan, folder)
     if not isinstance(plan.potential, Ready):
         return plan, None, []
     try:
@@ -175,6 +185,25 @@ def own_model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Proble
         return plan, None, [Problem("potential.path", str(error))]
     potential = plan.potential.model_copy(update={"network": network})
     return plan.model_copy(update={"potential": potential}), (blob, identity), []
+
+
+def _with_weights(plan: Plan, folder: Path) -> tuple[Plan, None, list[Problem]]:
+    """Return the plan with the whole path and the content of converted weights."""
+    potential: Any = plan.potential
+    path = folder / potential.path if potential.path else ""
+    try:
+        record = replace(build_record(MACESettings, potential), path=str(path))
+        record.weights  # noqa: B018 - raises for a wrong file, head or content
+        update = {
+            "path": str(Path(path).resolve()),
+            "identity": identity_of(path),
+            "licence": licence_text({"model": read_converted(path).settings}) or "",
+        }
+    except AlloopError as error:
+        key = "head" if "head:" in str(error) else "path"
+        return plan, None, [Problem(f"potential.{key}", str(error))]
+    filled = potential.model_copy(update=update)
+    return plan.model_copy(update={"potential": filled}), None, []
 
 
 def _open_model(path: Path) -> tuple[bytes, dict[str, Any], str]:

@@ -27,7 +27,7 @@ from alloop.config.sections.data import (
     Units,
 )
 from alloop.config.sections.plan import Plan
-from alloop.config.sections.potentials import Ready
+from alloop.config.sections.potentials import Ready, universal_weights
 from alloop.config.yaml_text import Problem
 from alloop.core.atoms import chemical_symbol, hill_formula
 from alloop.core.batch import Batch, pack_frames
@@ -41,7 +41,6 @@ from alloop.labels.gate import check_geometry
 from alloop.labels.tolerances import FOREIGN
 from alloop.loop.events import Given, Opened
 from alloop.md.conformers import smiles_conformers
-from alloop.models.settings import pretrained
 
 if TYPE_CHECKING:
     from alloop.intake import LabelledFrames
@@ -425,7 +424,7 @@ def unknown_frames(
     A network knows the elements that it is trained on, a model that the user supplied
     its own ones too, and a universal potential all that it was made for.
     """
-    if (universal := pretrained(plan.potential.kind)) is not None:
+    if (universal := universal_weights(plan.potential)) is not None:
         return universal.refusal(batch)
     elements = {int(z) for frame in start.start for z in frame.numbers}
     if isinstance(plan.potential, Ready) and model is not None:

@@ -49,6 +49,7 @@ from alloop.jobs.train_data import HeldOutShares, TrainMaterial, read_material
 from alloop.models.settings import is_pretrained
 from alloop.scores.calibrate import ScorerSettings
 from alloop.training.fit import Progress
+from alloop.training.label_changes import joined_labels
 from alloop.training.replay_trainer import replaying_trainer
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer, untrained_potential
@@ -156,6 +157,25 @@ class TrainJob:
         shutil.rmtree(self.state_folder, ignore_errors=True)
         return trained
 
+    def starting_errors(self) -> Rows:
+        """Return the errors of a universal potential before the first step, or none.
+
+        By name: the potential as it comes, with fitted references, and the start.
+        """
+        trainer = self._observed_trainer(None)
+        if not isinstance(trainer, UniversalTrainer):
+            return {}
+        data = self.material
+        expensive = (
+            joined_labels(data.expensive, data.validation)
+            if len(data.validation)
+            else data.expensive
+        )
+        errors = trainer.starting_errors(
+            TrainingData(data.cheap, expensive), self._start_model()
+        )
+        return {} if errors is None else errors.rows
+
     def _train_model(self, observe: Progress) -> TrainedModel:
         data = self.material
         trainer = self._replaying_trainer(self._observed_trainer(observe))
@@ -179,7 +199,7 @@ class TrainJob:
         before = self._untrained_errors()
         return TrainedModel(generation, trained.history, errors, before)
 
-    def _observed_trainer(self, observe: Progress) -> Trainer:
+    def _observed_trainer(self, observe: Progress | None) -> Trainer:
         match make_trainer(self.plan):
             case StagedTrainer() as staged:
                 return self._with_progress(staged, observe)
@@ -197,7 +217,9 @@ class TrainJob:
             return trainer
         return replaying_trainer(trainer, self.replay, share, self._start_model())
 
-    def _with_progress(self, staged: StagedTrainer, observe: Progress) -> StagedTrainer:
+    def _with_progress(
+        self, staged: StagedTrainer, observe: Progress | None
+    ) -> StagedTrainer:
         validation = self.shares.validation if len(self.material.validation) else 0.0
         return replace(staged, validation=validation, progress=observe)
 

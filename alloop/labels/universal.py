@@ -9,6 +9,7 @@ so that forces are the gradient to the last digits.
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,17 +25,18 @@ from alloop.core.records import Failure
 from alloop.labels.result import Refused, Result
 from alloop.models.checkpoint import Storable
 from alloop.models.settings import NETWORKS, network_settings, pretrained
+from alloop.models.universal.converted import read_converted
 from alloop.models.universal.pretrained import Pretrained
 from alloop.potentials.devices import torch_threads
 
-NAMES = {"so3lr": "SO3LR", "ani": "ANI-1x", "chgnet": "CHGNet"}
+NAMES = {"so3lr": "SO3LR", "ani": "ANI-1x", "chgnet": "CHGNet", "mace": "MACE"}
 COST = TypicalCost(Prior(0.03, 300, 1.5, 1.0), Prior(500, 2000, 1.0, 1.0))
 _TRAINING = ("freeze",)  # settings of a network that only concern its training
 _CELL = 60.0  # Å, the longest range in a cell
 
 
 def universal_level(potential: str, **settings: Any) -> Level:
-    """Return the level of a universal potential: so3lr, ani or chgnet.
+    """Return the level of a universal potential: so3lr, ani, chgnet or mace.
 
     settings are those of the network, as under `potential:` in a campaign file. Raises
     InputError for another potential or setting.
@@ -43,13 +45,15 @@ def universal_level(potential: str, **settings: Any) -> Level:
         raise InputError(
             f"expected a universal potential ({', '.join(NAMES)}), got {potential!r}"
         )
+    if settings.get("path"):  # the child works in another folder
+        settings["path"] = str(Path(settings["path"]).resolve())
     values = network_settings(potential, settings).values
     network = {key: value for key, value in values.items() if key not in _TRAINING}
     return make_level(
         "universal",
         {
             "title": NAMES[potential],
-            "program": installed_version(_weights(potential).distribution),
+            "program": _program(potential, network),
             "potential": potential,
             "network": network,
         },
@@ -70,20 +74,26 @@ def boundary(settings: Mapping[str, Any]) -> Any:
 
 def state_refusal(settings: Mapping[str, Any], frame: Frame) -> str | None:
     """Return a sentence about a charge or spin that the potential cannot read."""
-    return _weights(settings["potential"]).state_refusal(pack_frames([frame]))
+    return _weights(settings).state_refusal(pack_frames([frame]))
 
 
 def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
     """Return what cannot work with this level and these elements, a sentence each."""
-    weights = _weights(settings["potential"])
+    try:
+        weights = _weights(settings)
+    except InputError as error:
+        return [str(error)]
     strange = weights.strange_elements([atomic_number(x) for x in elements])
     return [text for text in (weights.missing(), strange) if text]
 
 
 def label_with_universal(frame: Frame, settings: Mapping[str, Any]) -> Result:
     """Return the network's energy, forces and stress; raise Refused beyond it."""
-    weights = _weights(settings["potential"])
-    installed = installed_version(weights.distribution)
+    try:
+        weights = _weights(settings)
+        installed = _program(settings["potential"], settings["network"])
+    except InputError as error:
+        raise Refused(Failure.UNSUPPORTED, str(error)) from error
     refusal = weights.missing() or weights.refusal(pack_frames([frame]))
     if refusal is None and settings["program"] != installed:
         refusal = (
@@ -118,10 +128,24 @@ def _potential(kind: str, settings: str) -> Storable:
     from alloop.potentials.learned import LearnedPotential
 
     network = build_network(kind, json.loads(settings), dtype=torch.float64)
-    return LearnedPotential(network, dict.fromkeys(_weights(kind).elements, 0.0))
+    weights = network_settings(kind, json.loads(settings)).weights
+    assert weights is not None, f"{NETWORKS[kind]} has no weights"
+    nothing = dict.fromkeys(weights.elements, 0.0)
+    return LearnedPotential(network, nothing | network.references)
 
 
-def _weights(potential: str) -> Pretrained:
-    weights = pretrained(potential)
+def _weights(settings: Mapping[str, Any]) -> Pretrained:
+    potential = settings["potential"]
+    weights = network_settings(potential, settings["network"]).weights
     assert weights is not None, f"{NETWORKS[potential]} has no weights"
     return weights
+
+
+def _program(potential: str, network: Mapping[str, Any]) -> str:
+    """Return the program and version of the weights; of a file its name and hash."""
+    if network.get("path"):
+        model = read_converted(network["path"]).settings
+        return f"{model['source']} {model['sha256'][:16]}"
+    weights = pretrained(potential)
+    assert weights is not None, f"{NETWORKS[potential]} has no weights"
+    return installed_version(weights.distribution)

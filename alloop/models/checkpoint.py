@@ -7,6 +7,7 @@ version, kind, settings, identity), so that any safetensors reader opens the ten
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -24,6 +25,8 @@ _FORMAT = "alloop model"
 _VERSION = 1
 _FIELDS = {"format", "version", "kind", "settings", "identity"}
 _TYPES = {"version": int, "kind": str, "settings": dict, "identity": str}
+_LARGEST_SETTING = 1000  # no setting of an ordinary model is a larger integer
+_LARGEST_CUTOFF = 100.0  # Å: no potential has a larger one
 MALFORMED = (  # errors that reading a malformed file raises
     *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError),
     *(RuntimeError, StopIteration, TypeError, ValueError),
@@ -137,6 +140,40 @@ def malformed(reason: str) -> InputError:
         f"expected a model that alloop wrote, got one that cannot be used ({reason}); "
         "export the model again"
     )
+
+
+def refuse_malformed(checkpoint: Checkpoint) -> None:
+    """Raise InputError for numbers that no potential has.
+
+    These are numbers that are not finite, and sizes far beyond those of the tensors,
+    which would take all memory to build.
+    """
+    tensors = checkpoint.tensors
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise malformed(f"{name} holds a number that is not finite")
+    widest = max((n for array in tensors.values() for n in array.shape), default=0)
+    limit = max(_LARGEST_SETTING, len(tensors), widest)
+    for key, value in _leaves(checkpoint.settings):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and not math.isfinite(value):
+            raise malformed(f"{key} is {value}")
+        if number and isinstance(value, int) and abs(value) > limit:
+            raise malformed(f"{key} is {value}, its tensors are smaller")
+        if key == "cutoff" and not (number and 0.0 < value <= _LARGEST_CUTOFF):
+            raise malformed(f"its cutoff is {value!r} Å")
+
+
+def _leaves(settings: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield all plain values within settings, each with its key."""
+    if isinstance(settings, dict) and settings:
+        for name, value in settings.items():
+            yield from _leaves(value, str(name))
+    elif isinstance(settings, list) and settings:
+        for value in settings:
+            yield from _leaves(value, key)
+    else:
+        yield key, settings
 
 
 def _read(data: bytes) -> tuple[Checkpoint, str]:

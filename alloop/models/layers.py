@@ -51,6 +51,7 @@ class Network(nn.Module, ABC):
         self.kind = settings.kind
         self.settings: dict[str, Any] = settings.values
         self.cutoff = cutoff
+        self.references: dict[int, float] = {}  # eV, that come with the weights
 
     def load_pretrained(self) -> None:
         """Take pretrained weights, where there are some and they are not there yet."""

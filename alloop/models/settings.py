@@ -6,9 +6,9 @@ themselves all come from it.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from alloop.core.errors import InputError
 from alloop.core.settings import setting
@@ -91,6 +91,11 @@ class NetworkSettings:
         refined = {x.name for x in fields(self) if x.metadata.get("refined")}
         values = asdict(self).items()
         return {name: x for name, x in values if name not in refined or x is not None}
+
+    @property
+    def weights(self) -> Pretrained | None:
+        """The weights that it comes with, for the elements that they know."""
+        return self.pretrained
 
     def network_class(self) -> "type[Network]":
         """Import and return the class of the network."""
@@ -266,6 +271,43 @@ class ANISettings(NetworkSettings):
     freeze: Literal["nothing", "body"] = _frozen_part()
 
 
+@dataclass(frozen=True)
+class MACESettings(NetworkSettings):
+    """MACE, with weights that `alloop convert` made from a file of the user."""
+
+    kind: ClassVar[str] = "mace"
+    network: ClassVar[str] = "alloop.models.universal.mace:MACE"
+    pretrained: ClassVar[Pretrained | None] = Pretrained(
+        name="mace",
+        package="alloop",
+        distribution="alloop",
+        extra="mace",
+        elements=frozenset(range(1, 119)),
+        states="one",
+    )
+    path: str = setting(
+        "", "converted file, relative to this YAML file; `alloop convert` writes it"
+    )
+    head: str = setting("", "head (data set) of a file that has several")
+    identity: str = setting("", "content of the file, which alloop fills in")
+    licence: str = setting("", "licence of the weights, which alloop fills in")
+    freeze: Literal["nothing", "embeddings", "body"] = _frozen_part()
+    model: dict[str, Any] | None = field(default=None, metadata={"refined": True})
+
+    @property
+    def weights(self) -> Pretrained | None:
+        """The elements and states that its file, or the trained model, is for."""
+        from alloop.models.universal.converted import chosen_head, read_converted
+
+        model = self.model or read_converted(self.path, self.identity).settings
+        chosen_head(model, self.head)
+        return replace(
+            cast("Pretrained", self.pretrained),
+            elements=frozenset(model["elements"]),
+            states="any" if model["states"] else "one",
+        )
+
+
 NETWORKS: dict[str, type[NetworkSettings]] = {
     record.kind: record
     for record in (
@@ -279,6 +321,7 @@ NETWORKS: dict[str, type[NetworkSettings]] = {
         CHGNetSettings,
         SO3LRSettings,
         ANISettings,
+        MACESettings,
     )
 }
 

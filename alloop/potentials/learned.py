@@ -22,6 +22,7 @@ from alloop.models.network import (
     energy_and_forces,
     energy_forces_virial,
 )
+from alloop.models.universal.converted import licence_text
 from alloop.potentials.element_table import ElementTable
 from alloop.potentials.repulsion import RepulsivePairs, Zbl, added, repulsion
 
@@ -130,6 +131,11 @@ class LearnedPotential:
     def references(self) -> dict[int, float]:
         """Reference energies in eV by atomic number."""
         return dict(self._elements.values)
+
+    @property
+    def licence(self) -> str | None:
+        """The licence of the weights that training began with, None without one."""
+        return licence_text(self._network.settings)
 
     @property
     def cutoff(self) -> float:

@@ -167,13 +167,11 @@ def _model_checks(
 
 def _original(task_data: TaskData, settings: WorkerSettings) -> Potential | None:
     """Return the potential that fine-tuning began with, None without one."""
-    trainer = settings.trainer
-    if isinstance(trainer, PretrainedTrainer):
-        return trainer.original()
     blob = task_data.supplied.original
-    return (
-        None if blob is None else potential_from_bytes(blob, settings.restore_on_device)
-    )
+    if blob is not None:
+        return potential_from_bytes(blob, settings.restore_on_device)
+    trainer = settings.trainer
+    return trainer.original() if isinstance(trainer, PretrainedTrainer) else None
 
 
 @runtime_checkable

@@ -28,6 +28,7 @@ from alloop.labels.direct import DirectLabeller
 from alloop.labels.toy import toy_level
 
 WATER = np.array([[0.0, 0.0, 0.0], [0.0, 0.757, 0.587], [0.0, -0.757, 0.587]])
+MACE = Path(__file__).parents[1] / "models" / "universal" / "mace_density.alloop"
 LEVELS = {"cheap": toy_level(), "expensive": toy_level(stretch=0.02, offset=1.0)}
 UNITS = ("--energy-unit", "eV", "--length-unit", "angstrom")
 PAIRS = ("--potential", "pairwise", "--quiet")
@@ -383,3 +384,21 @@ def test_a_universal_potential_is_compared_with_itself_as_it_came(
     found = story()
     before, after = found["errors_before"]["test"], found["errors"]["test"]
     assert after["force_mae"] < 0.6 * before["force_mae"]
+
+
+def test_a_universal_potential_s_errors_are_told_before_the_first_step(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = "{kind: standard, steps: 2}"
+    own = f"{{kind: mace, path: {MACE}, head: xtb}}"
+    words = ("--expensive", "exp.xyz", *UNITS, "--potential", own, "--training", steps)
+    assert train(*words) == 0
+    said = capsys.readouterr().out
+    lines = [line.strip() for line in said.splitlines()]
+    rows = ("as it comes", "references fitted", "start of training")
+    first = [n for n, line in enumerate(lines) for row in rows if line.startswith(row)]
+    assert len(first) == 3
+    assert "mace, before the first step" in said
+    assert first[-1] < min(n for n, x in enumerate(lines) if x.startswith("validation"))
+    assert story()["history"]["before/name"] == list(rows)
+    assert "elsewhere after training, in meV/Å: close contacts " in " ".join(lines)

@@ -87,8 +87,8 @@ def test_the_defaults_are_those_that_did_best() -> None:
 
 
 def test_an_unknown_kind_or_setting_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match=r"painn or egnn or .*, got 'mace'"):
-        build_network("mace")
+    with pytest.raises(InputError, match=r"painn or egnn or .*, got 'nequip'"):
+        build_network("nequip")
     with pytest.raises(InputError, match="painn has no setting depth; it has channels"):
         build_network("painn", {"depth": 3})
 

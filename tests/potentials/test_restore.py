@@ -33,8 +33,8 @@ def test_a_pair_potential_is_restored() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(InputError, match="got 'mace'; use a newer alloop"):
-        restore_potential(Checkpoint("mace", {}, {}))
+    with pytest.raises(InputError, match="got 'nequip'; use a newer alloop"):
+        restore_potential(Checkpoint("nequip", {}, {}))
 
 
 def test_pair_potentials_oracles_and_laws_do_not_import_torch() -> None:

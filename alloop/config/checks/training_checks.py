@@ -5,7 +5,11 @@ from collections.abc import Iterator, Sequence
 from alloop.config.sections.data import Sampled
 from alloop.config.sections.flag import CommitteeFlag, DescriptorFlag
 from alloop.config.sections.plan import Plan
-from alloop.config.sections.potentials import Pairwise, Ready
+from alloop.config.sections.potentials import (
+    Pairwise,
+    Ready,
+    universal_weights,
+)
 from alloop.config.sections.training import (
     Asteroid,
     BiasWeighedSection,
@@ -17,7 +21,7 @@ from alloop.config.sections.training import (
 from alloop.config.yaml_text import Problem
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
-from alloop.models.settings import HEADED, is_pretrained, pretrained
+from alloop.models.settings import HEADED, is_pretrained
 from alloop.scores.soap import missing_dscribe
 
 
@@ -100,7 +104,7 @@ def _replay_problems(plan: Plan) -> Iterator[Problem]:
 
 
 def _missing_packages(plan: Plan) -> Iterator[Problem]:
-    weights = pretrained(plan.potential.kind)
+    weights = universal_weights(plan.potential)
     if weights is not None and (missing := weights.missing()):
         yield Problem("potential.kind", missing)
     soap = isinstance(plan.flag, DescriptorFlag) and plan.flag.descriptors == "soap"
@@ -110,7 +114,7 @@ def _missing_packages(plan: Plan) -> Iterator[Problem]:
 
 def coverage_problems(plan: Plan, start: Sequence[Frame]) -> list[Problem]:
     """Return a problem for frames that a universal potential is not made for."""
-    weights = pretrained(plan.potential.kind)
+    weights = universal_weights(plan.potential)
     text = None if weights is None else weights.refusal(pack_frames(start))
     return [Problem("potential.kind", text)] if text else []
 

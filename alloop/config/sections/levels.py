@@ -160,7 +160,7 @@ else:
 
 
 class Universal(LevelSection):
-    """A universal potential as it comes: so3lr, ani or chgnet, milliseconds a label."""
+    """A universal potential as it comes: so3lr, ani, chgnet or mace, fast."""
 
     kind: Literal["universal"]
     potential: AnyUniversal = Field(

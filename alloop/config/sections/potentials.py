@@ -17,6 +17,7 @@ from alloop.config.sections.base import (
 )
 from alloop.core.errors import InputError
 from alloop.models.settings import NETWORKS, NetworkSettings
+from alloop.models.universal.pretrained import Pretrained
 
 DEFAULT = "tensor-painn"
 _UNTRAINED = ("ase", "pyscf", "xtb")  # kinds of levels
@@ -102,6 +103,21 @@ def _refuse_level(value: Any) -> Any:
 NETWORK_SECTIONS = {kind: _network_section(NETWORKS[kind]) for kind in NETWORKS}
 # Where pickle looks for them, for a worker makes its trainer from the plan.
 globals().update({own.__name__: own for own in NETWORK_SECTIONS.values()})
+
+
+def universal_weights(potential: PotentialSection) -> Pretrained | None:
+    """Return the weights of a universal potential, None for other kinds.
+
+    What its file says is left out where that cannot be read.
+    """
+    record = NETWORKS.get(potential.kind)
+    if record is None or record.pretrained is None:
+        return None
+    try:
+        return build_record(record, potential).weights
+    except InputError:
+        return record.pretrained
+
 
 if TYPE_CHECKING:
     Potential = PotentialSection

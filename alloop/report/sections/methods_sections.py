@@ -14,6 +14,7 @@ from alloop.history.reader import History
 from alloop.labels.programs import level_tolerances
 from alloop.loop import events as e
 from alloop.models.settings import NETWORKS, is_pretrained
+from alloop.models.universal.converted import licence_text
 from alloop.report.analysis.campaign_facts import (
     config_number,
     config_value,
@@ -63,6 +64,7 @@ _POTENTIALS = {
     "visnet": ("ViSNet: Wang et al., Nat. Commun. 15, 313 (2024)", _PYG),
     "chgnet": ("CHGNet: Deng et al., Nat. Mach. Intell. 5, 1031 (2023)",),
     "so3lr": ("SO3LR: Kabylda et al., ChemRxiv 10.26434/chemrxiv-2024-bdfr0 (2024)",),
+    "mace": ("MACE: Batatia et al., NeurIPS 2022",),
     "ani": ("ANI-1x: Smith et al., J. Chem. Phys. 148, 241733 (2018)",),
 }
 _PROGRAMS = {
@@ -189,6 +191,7 @@ def methods_section(history: History) -> Section:
         + level_table(history)
         + bullet_list(label_checks(history))
         + paragraph(_version_text(history))
+        + join_pieces(paragraph(text) for text in _licences(history))
         + heading("To cite")
         + bullet_list([*citations(history), _alloop_citation(history)])
         + paragraph(
@@ -198,6 +201,19 @@ def methods_section(history: History) -> Section:
         + folded_block("Configuration in force", code_block(history.config.strip()))
     )
     return Section("methods", "Methods", body)
+
+
+def _licences(history: History) -> Iterator[str]:
+    """Yield a sentence on the licence of the weights that training began with."""
+    trained = config_value(history, "potential", "network", "settings")
+    licence = _config_word(history, "potential", "licence") or licence_text(
+        trained if isinstance(trained, Mapping) else {}
+    )
+    if licence:
+        yield (
+            f"Training began with weights under the licence {licence}; it holds for "
+            "every model of this campaign."
+        )
 
 
 def _fork_origin(history: History) -> Iterator[str]:

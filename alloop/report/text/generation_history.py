@@ -1,6 +1,6 @@
 """The history of single generations: what they learned, and why they are used."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from math import isfinite
 from typing import Any
@@ -69,9 +69,30 @@ def describe_generation(history: History, number: int) -> Iterator[str]:
     if event.threshold is not None:
         basis = threshold_basis(history, event)
         yield f"Its flag threshold is {number_text(event.threshold)}, {basis}."
+    yield from tuning_sentences(event.history)
     for check in event.checks:
         yield f"{'Passed' if check.passed else 'Failed'}: {check_text(check)}."
     yield from _use_sentences(history, event)
+
+
+def tuning_sentences(history: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the errors before and after a universal potential's fine-tuning, if any."""
+    names = history.get("before/name")
+    if isinstance(names, list):
+        errors = map(milli_text, history["before/force_mae"])
+        rows = (f"{name} {x}" for name, x in zip(names, errors, strict=True))
+        yield f"Force MAE before the first step, in meV/Å: {', '.join(rows)}."
+    names = history.get("after/name")
+    if isinstance(names, list) and names:
+        columns = (
+            map(milli_text, history[f"after/force_{key}"])
+            for key in ("mae", "before", "size")
+        )
+        rows = (
+            f"{name} {mae} (it was {before}, forces are {size})"
+            for name, mae, before, size in zip(names, *columns, strict=True)
+        )
+        yield f"Force MAE elsewhere after training, in meV/Å: {', '.join(rows)}."
 
 
 def _training_text(facts: GenerationFacts) -> str:

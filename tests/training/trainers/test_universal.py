@@ -85,9 +85,9 @@ def test_frames_that_it_cannot_tell_apart_are_refused() -> None:
     def water(charge: int, spin: int) -> Frame:
         return Frame(np.array([8, 1, 1]), WATER, charge, spin)
 
-    require_covered("chgnet", pack_frames([water(1, 1), water(1, 1)]))
+    require_covered("chgnet", {}, pack_frames([water(1, 1), water(1, 1)]))
     with pytest.raises(InputError, match=r"one charge and spin of H2O.*\(0, 0\)"):
-        require_covered("chgnet", pack_frames([water(0, 0), water(1, 1)]))
+        require_covered("chgnet", {}, pack_frames([water(0, 0), water(1, 1)]))
     heavy = Frame(np.array([95]), np.zeros((1, 3)))
     with pytest.raises(InputError, match=r"chgnet knows \(H to Pu\), got Am"):
-        require_covered("chgnet", pack_frames([heavy]))
+        require_covered("chgnet", {}, pack_frames([heavy]))

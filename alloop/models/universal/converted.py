@@ -1,0 +1,148 @@
+"""Files of universal potentials that `alloop convert` made, opened as numbers."""
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from alloop.core.errors import InputError
+from alloop.core.text import printable
+from alloop.models.checkpoint import (
+    Checkpoint,
+    checkpoint_from_bytes,
+    content_id,
+    malformed,
+    refuse_malformed,
+    understood,
+)
+
+ENDING = ".alloop"
+FOREIGN = (".model", ".pt", ".pth", ".cpt")  # files of torch, which are pickles
+BLOCKS = ("plain", "residual", "density", "density-residual", "nonlinear")
+READOUTS = {"linear", "hidden", "biased"}
+TRANSFORMS = ("none", "agnesi", "soft")  # of distances
+ORDERS = {1, 2, 3, 4}  # of products of components
+HEAVIEST = 118
+DEGREES = 4  # the highest degree of spherical harmonics
+_KIND = "mace"
+
+
+def read_converted(path: str | Path, identity: str = "") -> Checkpoint:
+    """Return description (as settings) and tensors of a converted file.
+
+    identity: that of its content, "" for any.
+
+    Raises InputError, in one sentence, for a file that is missing, is still a pickle,
+    or holds anything else.
+    """
+    file = Path(path)
+    if not str(path):
+        raise InputError(
+            "expected `path:` of a converted MACE file, got none; `alloop convert "
+            "FILE.model --out FILE.alloop` makes one"
+        )
+    if file.suffix in FOREIGN:
+        raise InputError(
+            f"expected a converted file, got {path}, which is a pickle that alloop "
+            f"does not open here; run `alloop convert {path} --out "
+            f"{file.with_suffix(ENDING)}` once, and name that file"
+        )
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise InputError(
+            f"expected a converted file at {path} ({error.strerror}); `alloop convert "
+            "FILE.model --out FILE.alloop` makes one"
+        ) from error
+    checkpoint, content = _read(os.fspath(file), status.st_mtime_ns, status.st_size)
+    if identity not in ("", content):
+        raise InputError(
+            f"expected the file that this work began with at {path}, its content is "
+            "another now; put that file back"
+        )
+    return checkpoint
+
+
+def identity_of(path: str | Path) -> str:
+    """Return the identity of a converted file's content; errors are the same."""
+    read_converted(path)
+    status = Path(path).stat()
+    return _read(os.fspath(path), status.st_mtime_ns, status.st_size)[1]
+
+
+@lru_cache(maxsize=2)
+def _read(path: str, _changed: int, _size: int) -> tuple[Checkpoint, str]:
+    try:
+        checkpoint = checkpoint_from_bytes(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"expected a file that can be read at {path} ({error.strerror})"
+        ) from error
+    with understood():
+        network = checkpoint.settings["potential"]["network"]
+        description = network.get("model")
+        if checkpoint.kind != _KIND or not isinstance(description, dict):
+            raise malformed("it is no converted MACE model")
+        refuse_malformed(checkpoint)
+        check_description(description)
+    described = Checkpoint(checkpoint.kind, description, checkpoint.tensors)
+    return described, content_id(checkpoint)
+
+
+def check_description(model: Mapping[str, Any]) -> None:
+    """Raise ValueError for degrees, elements or heads that no such network has."""
+    for layer in model["layers"]:
+        _check_layer(layer)
+    if {x["kind"] for x in model["readouts"]} - READOUTS:
+        raise ValueError("a readout is of another kind")
+    if model["transform"] not in TRANSFORMS:
+        raise ValueError("a transformation is of another kind")
+    elements, heads = model["elements"], model["heads"]
+    if not all(type(z) is int and 0 < z <= HEAVIEST for z in elements):
+        raise ValueError("an element is out of range")
+    if len(set(heads)) != len(heads) or not all(isinstance(x, str) for x in heads):
+        raise ValueError("heads are not different names")
+    if any(len(model["references"][head]) != len(elements) for head in heads):
+        raise ValueError("energies of atoms do not fit its elements")
+
+
+def _check_layer(layer: Mapping[str, Any]) -> None:
+    degrees = [x for path in layer["paths"] for x in path]
+    degrees += [*layer["inside"], *layer["outside"], *layer["target"]]
+    degrees += [int(x) for x in layer["terms"]]
+    if not all(type(x) is int and 0 <= x <= DEGREES for x in degrees):
+        raise ValueError("a degree is out of range")
+    orders = {int(order) for terms in layer["terms"].values() for order in terms}
+    if orders - ORDERS:
+        raise ValueError("an order of products is out of range")
+    if layer["block"] not in BLOCKS:
+        raise ValueError("a block is of another kind")
+
+
+def chosen_head(model: Mapping[str, Any], head: str) -> str:
+    """Return the name of the head; InputError with the list where there are several."""
+    heads: list[str] = model["heads"]
+    if head in heads:
+        return head
+    if not head and len(heads) == 1:
+        return heads[0]
+    got = repr(head) if head else "none"
+    raise InputError(
+        f"expected `head:` to name one of the model's heads ({', '.join(heads)}), got "
+        f"{got}"
+    )
+
+
+def licence_text(settings: Mapping[str, Any]) -> str | None:
+    """Return the licence of the weights that a network began with, None if not stated.
+
+    settings: those of the network, as in model files.
+    """
+    model = settings.get("model")
+    licence = model.get("licence") if isinstance(model, dict) else None
+    if not isinstance(licence, dict):
+        return None
+    name = printable(str(licence.get("name")))
+    forbids = ", which forbids commercial use" if licence.get("non_commercial") else ""
+    return f"{name}{forbids}"

@@ -1,0 +1,513 @@
+"""MACE, from a file that `alloop convert` made of the user's own.
+
+Batatia et al., NeurIPS 2022 (arXiv 2206.07697), and Batatia et al., "A foundation model
+for atomistic materials chemistry", arXiv 2401.00096. A layer sums products of the
+neighbours' features with spherical harmonics, and takes symmetric products of up to
+three such sums of an atom. The network here has the function of mace-torch 0.3.16's
+`ScaleShiftMACE`, whose Clebsch-Gordan coefficients come with the file; graphs are
+alloop's, so that it runs in batches, without e3nn, and as compiled code. The energies
+of free atoms that come with the weights are not part of it (`references`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from ase.data import covalent_radii
+from torch import Tensor, nn
+
+from alloop.core.batch import pack_frames
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.models.checkpoint import understood
+from alloop.models.graph import Graph, edge_vectors, to_graph
+from alloop.models.layers import AtomOutput, Network
+from alloop.models.settings import MACESettings
+from alloop.models.universal.converted import chosen_head, read_converted
+from alloop.models.universal.equivariant import (
+    Convolution,
+    DegreeLinear,
+    ElementLinear,
+    Features,
+    Gate,
+    ScaledMLP,
+    SymmetricContraction,
+    normed_mlp,
+)
+from alloop.models.universal.so3lr import Harmonics
+
+_FROZEN = ("nothing", "embeddings", "body")
+_CROWDED = 40  # edges of an atom, above which those beyond the cutoff are left out
+_AGNESI = (0.9183, 4.5791, 1.0805)  # q, p and a of the transformed distance
+_SOFT = 4.0  # steepness of the other transformed distance
+_SCREENING = (0.1818, 0.5099, 0.2802, 0.02817)  # of the universal repulsion (ZBL)
+_DECAYS = (3.2, 0.9423, 0.4028, 0.2016)
+
+
+class _Edges(NamedTuple):
+    """The edges that exchange messages.
+
+    ends (2, edges): sender and receiver; basis (edges, radial functions); envelope
+    (edges, 1), None where the basis contains it; harmonics (edges, 2l + 1) by degree.
+    """
+
+    ends: Tensor
+    basis: Tensor
+    envelope: Tensor | None
+    harmonics: Features
+
+
+class Interaction(nn.Module):
+    """The messages of one layer, and what of the atom's own features is kept."""
+
+    def __init__(self, model: Mapping[str, Any], layer: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.block: str = layer["block"]
+        self.neighbours: float = layer["neighbours"]
+        self.target = list(map(int, layer["target"]))
+        elements, wide = len(model["elements"]), int(layer["edge_channels"])
+        channels, inner = int(model["channels"]), list(map(int, layer["inside"]))
+        self.up = DegreeLinear({x: (channels, wide) for x in inner})
+        self.convolution = Convolution(layer["paths"])
+        paths = self.convolution.paths
+        slots = {x: sum(c == x for _, _, c in paths) for x in self.target}
+        sizes = [int(model["radial"]), *layer["hidden"], len(paths) * wide]
+        scale = float(model["activation"])
+        outside = [x for x in layer["outside"] if x in inner]
+        if self.block == "nonlinear":
+            self._build_nonlinear(layer, slots, sizes)
+            self.skip: nn.Module = DegreeLinear(
+                {x: (channels, channels) for x in outside}
+            )
+            return
+        self.radial: nn.Module = ScaledMLP(sizes, scale)
+        self.mix = DegreeLinear({x: (slots[x] * wide, channels) for x in self.target})
+        kept = outside if "residual" in self.block else self.target
+        self.skip = ElementLinear({x: (channels, channels) for x in kept}, elements)
+        if "density" in self.block:
+            self.density: nn.Module = ScaledMLP([sizes[0], 1], scale)
+
+    def _build_nonlinear(
+        self, layer: Mapping[str, Any], slots: Mapping[int, int], sizes: list[int]
+    ) -> None:
+        channels, wide = int(layer["channels"]), int(layer["edge_channels"])
+        elements = int(layer["elements"])
+        both = sizes[0] + 2 * channels
+        self.source = nn.Embedding(elements, channels)
+        self.sink = nn.Embedding(elements, channels)
+        self.radial = normed_mlp([both, *sizes[1:]])
+        self.density = normed_mlp([both, 64, 1])
+        gated = {x: channels for x in self.target}
+        gated[0] = channels * len(self.target)  # the gates of the others among them
+        self.residual = DegreeLinear({x: (wide, gated[x]) for x in self.up.degrees})
+        self.mix = DegreeLinear({x: (slots[x] * wide, gated[x]) for x in self.target})
+        self.gate = Gate(channels, layer["gates"])
+        self.last = DegreeLinear({x: (channels, channels) for x in self.target})
+        self.alpha = nn.Parameter(torch.tensor(20.0))
+        self.beta = nn.Parameter(torch.tensor(0.0))
+
+    def forward(
+        self, x: Features, element: Tensor, edges: _Edges
+    ) -> tuple[Features, Features]:
+        """Return messages, and features to add to the product; none is empty."""
+        up = self.up(x)
+        basis = edges.basis
+        if self.block == "nonlinear":
+            basis = self._with_elements(basis, element, edges.ends)
+        weights = self.radial(basis)
+        if edges.envelope is not None:
+            weights = weights * edges.envelope
+        sums = self.convolution(up, edges.harmonics, weights, edges.ends)
+        messages = self._divided(self.mix(sums), basis, edges, len(element))
+        if self.block == "nonlinear":
+            rest = self.residual(up)
+            messages = {
+                degree: part + rest[degree] if degree in rest else part
+                for degree, part in messages.items()
+            }
+            return self.last(self.gate(messages)), self.skip(x)
+        if "residual" in self.block:
+            return messages, self.skip(x, element)
+        return self.skip(messages, element), {}
+
+    def _with_elements(self, basis: Tensor, element: Tensor, ends: Tensor) -> Tensor:
+        scale = 1.0 / math.sqrt(self.source.num_embeddings)
+        there = self.source(element.index_select(0, ends[0])) * scale
+        here = self.sink(element.index_select(0, ends[1])) * scale
+        return torch.cat([basis, there, here], dim=-1)
+
+    def _divided(
+        self, messages: Features, basis: Tensor, edges: _Edges, atoms: int
+    ) -> Features:
+        if self.block != "nonlinear" and "density" not in self.block:
+            return {degree: x / self.neighbours for degree, x in messages.items()}
+        density = torch.tanh(self.density(basis) ** 2)
+        if edges.envelope is not None:
+            density = density * edges.envelope
+        none = density.new_zeros(atoms, 1)
+        around = none.index_add(0, edges.ends[1], density).unsqueeze(-1)
+        if self.block == "nonlinear":
+            around = around * self.beta + self.alpha
+        else:
+            around = around + 1.0
+        return {degree: x / around for degree, x in messages.items()}
+
+
+class Layer(nn.Module):
+    """An interaction, and the symmetric products of its messages."""
+
+    def __init__(self, model: Mapping[str, Any], layer: Mapping[str, Any]) -> None:
+        super().__init__()
+        channels, degrees = int(model["channels"]), list(map(int, layer["outside"]))
+        self.alike = bool(layer["alike"])  # one product for all elements
+        self.interaction = Interaction(model, layer)
+        self.product = SymmetricContraction(layer["terms"])
+        self.mix = DegreeLinear({degree: (channels, channels) for degree in degrees})
+
+    def forward(self, x: Features, element: Tensor, edges: _Edges) -> Features:
+        messages, own = self.interaction(x, element, edges)
+        kind = torch.zeros_like(element) if self.alike else element
+        products = self.mix(self.product(messages, kind))
+        return {
+            degree: part + own[degree] if degree in own else part
+            for degree, part in products.items()
+        }
+
+
+class Readout(nn.Module):
+    """Energies of one head from scalars: linear, or with one or two hidden layers.
+
+    heads: the number that the network was trained with, which counts as inputs.
+    """
+
+    def __init__(
+        self, kind: str, channels: int, width: int, heads: int, scale: float
+    ) -> None:
+        super().__init__()
+        self.kind, self.scale = kind, scale
+        self.norm = 1.0 / math.sqrt(heads * width) if width else 1.0
+        self.first = nn.Parameter(torch.zeros(1, channels, width or 1))
+        if width:
+            self.second = nn.Parameter(torch.zeros(1, width))
+        if kind == "biased":
+            self.middle = nn.Parameter(torch.zeros(1, width, width))
+            self.middle_bias = nn.Parameter(torch.zeros(1, width))
+            self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return energies (atoms,) of scalars (atoms, channels)."""
+        y = x @ (self.first[0] / math.sqrt(self.first.shape[1]))
+        if self.kind == "linear":
+            return y.squeeze(-1)
+        y = nn.functional.silu(y) * self.scale
+        if self.kind == "biased":
+            y = y @ (self.middle[0] * self.norm) + self.middle_bias
+            y = nn.functional.silu(y) * self.scale
+            return (y * (self.second[0] * self.norm)).sum(-1) + self.bias
+        return (y * (self.second[0] * self.norm)).sum(-1)
+
+
+class StateEmbedding(nn.Module):
+    """The embedding of a frame's total charge and spin multiplicity.
+
+    specs: by `total_charge` and `total_spin` the kind (`classes` with an offset, or
+    `number`), and the width.
+    """
+
+    def __init__(self, specs: Mapping[str, Any], channels: int) -> None:
+        super().__init__()
+        self.specs = {name: dict(specs[name]) for name in sorted(specs)}
+        self.parts = nn.ModuleDict(
+            {name: _state_part(spec) for name, spec in self.specs.items()}
+        )
+        self.names = list(specs)  # in the order in which they stand side by side
+        total = sum(int(spec["width"]) for spec in specs.values())
+        self.project = nn.Linear(total, channels, bias=False)
+
+    def forward(self, graph: Graph) -> Tensor:
+        states = {"total_charge": graph.charge, "total_spin": graph.spin + 1.0}
+        rows = []
+        for name in self.names:
+            spec, state = self.specs[name], states[name]
+            if spec["kind"] == "classes":
+                row = self.parts[name]((state + spec["offset"]).to(torch.int64))
+            else:
+                row = self.parts[name](state.unsqueeze(-1))
+            rows.append(row)
+        frames = nn.functional.silu(self.project(torch.cat(rows, dim=-1)))
+        return frames.index_select(0, graph.batch)
+
+
+def _state_part(spec: Mapping[str, Any]) -> nn.Module:
+    width = int(spec["width"])
+    if spec["kind"] == "classes":
+        return nn.Embedding(int(spec["classes"]), width)
+    bias = bool(spec["bias"])
+    return nn.Sequential(
+        nn.Linear(1, width, bias=bias), nn.SiLU(), nn.Linear(width, width, bias=bias)
+    )
+
+
+class Radial(nn.Module):
+    """Radial functions of distances and elements, and their envelope.
+
+    The distances may be transformed first, by the elements' covalent radii.
+    """
+
+    waves: Tensor
+    radii: Tensor
+
+    def __init__(self, model: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.cutoff, self.power = float(model["cutoff"]), int(model["envelope"])
+        self.transform: str = model["transform"]
+        self.inside = bool(model["envelope_in_basis"])
+        self.register_buffer("waves", torch.zeros(int(model["radial"])))
+        radii = torch.as_tensor(covalent_radii, dtype=torch.float64)
+        self.register_buffer("radii", radii, persistent=False)
+
+    def forward(
+        self, r: Tensor, ends: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return functions (edges, radial) of r (edges,), and the envelope (edges, 1).
+
+        ends: the atomic numbers of both atoms. The envelope is None where the functions
+        contain it.
+        """
+        envelope = polynomial_envelope(r, self.cutoff, self.power).unsqueeze(-1)
+        column = self._transformed(r, ends).unsqueeze(-1)
+        basis = math.sqrt(2.0 / self.cutoff) * (torch.sin(self.waves * column) / column)
+        return (basis * envelope, None) if self.inside else (basis, envelope)
+
+    def _transformed(self, r: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
+        if self.transform == "none":
+            return r
+        bond = self.radii.index_select(0, ends[0]) + self.radii.index_select(0, ends[1])
+        if self.transform == "agnesi":
+            q, p, a = _AGNESI
+            x = r / (0.5 * bond)
+            return 1.0 / (1.0 + a * x**q / (1.0 + x ** (q - p)))
+        low, high = 0.75 * bond, 4.0 / 3.0 * bond
+        x = _SOFT / (high - low) * (r - 0.5 * (low + high))
+        return low + (r - low) * (0.5 * (1.0 + torch.tanh(x)))
+
+
+def polynomial_envelope(r: Tensor, cutoff: Any, power: int) -> Tensor:
+    """Return the polynomial of DimeNet (Gasteiger et al., 2020, Eq. 8), 0 beyond."""
+    x, p = r / cutoff, power
+    factors = (p + 1.0) * (p + 2.0) / 2.0, p * (p + 2.0), p * (p + 1.0) / 2.0
+    inside = 1.0 - x**p * (factors[0] - x * (factors[1] - factors[2] * x))
+    return torch.where(x < 1.0, inside, torch.zeros_like(inside))
+
+
+class Repulsion(nn.Module):
+    """The repulsion of nuclei at short distances (Ziegler, Biersack, Littmark)."""
+
+    shape: Tensor
+    radii: Tensor
+
+    def __init__(self, power: int) -> None:
+        super().__init__()
+        self.power = power
+        self.register_buffer("shape", torch.zeros(2))  # exponent and length, 0.529 Å
+        radii = torch.as_tensor(covalent_radii, dtype=torch.float64)
+        self.register_buffer("radii", radii, persistent=False)
+
+    def forward(self, r: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
+        """Return half of the energy of each edge (edges,) in eV."""
+        a, b = (z.to(r.dtype) for z in ends)
+        exponent, length = self.shape.unbind()
+        x = r / (length * 0.529 / (a**exponent + b**exponent))
+        screened = sum(
+            factor * torch.exp(-decay * x)
+            for factor, decay in zip(_SCREENING, _DECAYS, strict=True)
+        )
+        reach = self.radii.index_select(0, ends[0]) + self.radii.index_select(
+            0, ends[1]
+        )
+        envelope = polynomial_envelope(r, reach, self.power)
+        return 0.5 * 14.3996 * a * b / r * screened * envelope
+
+
+class MACE(Network):
+    """The network of a converted file; energies in eV, descriptors are all scalars.
+
+    path: the file; head: the one of several heads, which names a data set; freeze: the
+    part that training leaves unchanged: "nothing", "embeddings" (of elements, charge
+    and spin), or the "body" (all but the last layer and the readouts). Raises
+    InputError where the file or the head is missing.
+    """
+
+    rows: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, settings: MACESettings) -> None:
+        if settings.freeze not in _FROZEN:
+            raise InputError(
+                f"expected freeze of mace to be {' or '.join(_FROZEN)}, "
+                f"got {settings.freeze!r}"
+            )
+        model = (
+            settings.model or read_converted(settings.path, settings.identity).settings
+        )
+        head = chosen_head(model, settings.head)
+        with understood():
+            self._number = model["heads"].index(head)
+            model = one_head(model, head)
+            super().__init__(settings, float(model["cutoff"]))
+            self._build(model)
+            energies = zip(model["elements"], model["references"][head], strict=True)
+            self.references = dict(energies)
+        self.settings = replace(
+            settings, path="", identity="", licence="", head=head, model=model
+        ).values
+        self._file, self.freeze = settings.path, settings.freeze
+        hooked: Any = self
+        hooked.register_load_state_dict_post_hook(_try_network)
+        self.requires_grad_()
+
+    def _build(self, model: Mapping[str, Any]) -> None:
+        """Make the layers, with weights of zero."""
+        channels, elements = int(model["channels"]), len(model["elements"])
+        self.register_buffer("rows", torch.zeros(119, dtype=torch.int64), False)
+        self.rows[torch.tensor(model["elements"])] = torch.arange(elements)
+        self.embedding = nn.Embedding(elements, channels)
+        self.state: nn.Module | None = None
+        self.first_readout: Readout | None = None
+        if model["states"]:
+            self.state = StateEmbedding(model["states"], channels)
+        count, scale = int(model["head_count"]), float(model["activation"])
+        if model["embedding_readout"]:
+            self.first_readout = Readout("linear", channels, 0, count, scale)
+        self.radial = Radial(model)
+        self.harmonics, self.degree = Harmonics(), int(model["harmonics"])
+        self.repulsion = Repulsion(int(model["zbl"])) if model["zbl"] else None
+        self.layers = nn.ModuleList(Layer(model, layer) for layer in model["layers"])
+        self.sources = [int(readout["layer"]) for readout in model["readouts"]]
+        self.readouts = nn.ModuleList(
+            Readout(x["kind"], channels, int(x["width"]), count, scale)
+            for x in model["readouts"]
+        )
+        self.register_buffer("scale", torch.ones(1))
+        self.register_buffer("shift", torch.zeros(1))
+
+    def load_pretrained(self) -> None:
+        """Take the weights of the converted file, in float64; not without a path."""
+        if not self._file:
+            return
+        tensors = read_converted(self._file).tensors
+        self.double()
+        with understood():
+            state = {
+                name: torch.from_numpy(array.copy())
+                for name, array in head_tensors(tensors, self._number).items()
+            }
+            self.load_state_dict(state)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Set `requires_grad` of all weights but the frozen ones, which stay frozen."""
+        super().requires_grad_(requires_grad)
+        if self.freeze == "nothing":
+            return self
+        for part in (self.embedding, self.state, self.first_readout):
+            if part is not None:
+                part.requires_grad_(False)
+        if self.freeze == "body":
+            for layer in self.layers[:-1]:
+                layer.requires_grad_(False)
+        return self
+
+    def is_traceable(self, graph: Graph) -> bool:
+        return not _has_many_edges(graph)
+
+    def atom_outputs(self, graph: Graph) -> AtomOutput:
+        element = self.rows.index_select(0, graph.z)
+        ends, r, edges = self._edges(graph)
+        scalars = self.embedding(element) / math.sqrt(self.embedding.num_embeddings)
+        if self.state is not None:
+            scalars = scalars + self.state(graph)
+        before = self.first_readout(scalars) if self.first_readout is not None else None
+        x: Features = {0: scalars.unsqueeze(1)}
+        invariants = []
+        for layer in self.layers:
+            x = layer(x, element, edges)
+            invariants.append(x[0].squeeze(1))
+        energies = self._readout_energies(invariants)
+        if self.repulsion is not None:
+            pairs = self.repulsion(r, ends)
+            energies = energies.index_add(0, edges.ends[1], pairs)
+        energies = self.scale * energies + self.shift
+        if before is not None:
+            energies = energies + before
+        return AtomOutput(energies, torch.cat(invariants, dim=-1))
+
+    def _readout_energies(self, invariants: Sequence[Tensor]) -> Tensor:
+        parts = [
+            readout(invariants[source])
+            for source, readout in zip(self.sources, self.readouts, strict=True)
+        ]
+        return torch.stack(parts).sum(0)
+
+    def _edges(self, graph: Graph) -> tuple[tuple[Tensor, Tensor], Tensor, _Edges]:
+        """Return the atomic numbers of both ends, the lengths and the edges."""
+        vectors = edge_vectors(graph)
+        r = torch.linalg.vector_norm(vectors, dim=-1)
+        ends = graph.edge_index
+        if _has_many_edges(graph):  # else all, so that no shape depends on r
+            near = torch.nonzero(r.detach() < self.cutoff).squeeze(-1)
+            ends, vectors, r = ends[:, near], vectors[near], r[near]
+        numbers = graph.z.index_select(0, ends[0]), graph.z.index_select(0, ends[1])
+        basis, envelope = self.radial(r, numbers)
+        harmonics = self._harmonics(vectors / r.unsqueeze(-1))
+        return numbers, r, _Edges(ends, basis, envelope, harmonics)
+
+    def _harmonics(self, unit: Tensor) -> Features:
+        """Return harmonics (edges, 2l + 1) by degree, whose squares sum to 2l + 1.
+
+        e3nn's axes are y, z, x where those of `Harmonics` are x, y, z. Vectors point
+        from receiver to sender, MACE's the other way round.
+        """
+        turned = -unit[:, [2, 0, 1]]
+        every = self.harmonics(turned) * math.sqrt(4.0 * math.pi)
+        out: Features = {0: torch.ones_like(unit[:, :1])}
+        for degree in range(1, self.degree + 1):
+            out[degree] = every[:, degree**2 - 1 : (degree + 1) ** 2 - 1]
+        return out
+
+
+@torch.no_grad()
+def _try_network(network: Any, _: Any) -> None:
+    """Run the network once, since a description may fit no features."""
+    element = next(iter(network.references))
+    pair = Frame(np.full(2, element), np.eye(3)[:2])
+    graph = to_graph(
+        pack_frames([pair]), network.cutoff, network.scale.dtype, network.scale.device
+    )
+    network.atom_outputs(graph)
+
+
+def one_head(model: Mapping[str, Any], head: str) -> dict[str, Any]:
+    """Return the description of a network with one of its heads."""
+    references = {head: model["references"][head]}
+    return {**model, "heads": [head], "references": references}
+
+
+def head_tensors(tensors: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return the tensors of one head: the first axis of some counts heads."""
+    by_head = ("readouts.", "first_readout.")
+    return {
+        name: x[number : number + 1]
+        if name.startswith(by_head) or name in ("scale", "shift")
+        else x
+        for name, x in tensors.items()
+    }
+
+
+def _has_many_edges(graph: Graph) -> bool:
+    edges: int = graph.edge_index.shape[1]
+    atoms: int = graph.z.shape[0]
+    return edges > _CROWDED * atoms
