@@ -86,6 +86,17 @@ def test_walkers_are_driven_by_surprise_that_has_a_gradient() -> None:
         assert kind in texts[0]
 
 
+def test_temperatures_are_exchanged_where_there_are_several() -> None:
+    text = "explore: {{exchange: true, steps: 100, {}}}"
+    assert not list(section_conflicts(plan(text.format("piece: 50")), set()))
+    for rest, path in (
+        ("piece: 50, temperature: 300", "explore.exchange"),
+        ("piece: 100", "explore.piece"),
+    ):
+        (problem,) = section_conflicts(plan(text.format(rest)), set())
+        assert problem.path == path
+
+
 def test_explorers_may_be_a_list() -> None:
     several = """explore:
   - {kind: langevin, walkers: 4, temperature: 300}

@@ -63,6 +63,7 @@ def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
         (_limit_problems, {"flag", "validation"}),
         (_share_problems, {"explore"}),
         (_uncertainty_problems, {"explore", "flag"}),
+        (_exchange_problems, {"explore"}),
         (_beyond_problems, {"validation"}),
         (_reactive_problems, {"explore", "flag"}),
     )
@@ -172,6 +173,22 @@ def beyond_problems(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
             return
         text = "expected a start without a cell and with a bond outside rings, got none"
         yield Problem("validation.beyond", f"{text}; leave it out")
+
+
+def _exchange_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield a problem if walkers that are to exchange temperatures have none to."""
+    explore = plan.explore
+    if not explore.exchange:
+        return
+    if len(set(explore.temperatures)) < 2:
+        text = "expected several temperatures to exchange, got one; leave it out"
+        yield Problem("explore.exchange", text)
+    elif explore.piece >= explore.steps:
+        text = (
+            "expected pieces of MD shorter than a round, after which temperatures are "
+            f"exchanged: fewer than {explore.steps} steps, got {explore.piece}"
+        )
+        yield Problem("explore.piece", text)
 
 
 def pressure_problems(

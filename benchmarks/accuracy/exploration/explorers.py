@@ -169,7 +169,9 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "uncertainty, 500+1000 K": {
         "explore": {"temperature": [500, 1000], "uncertainty": {}}
     },
-    "exchange, 500+1000 K": {"explore": {"temperature": [500, 1000], "exchange": True}},
+    "exchange, 500+1000 K": {
+        "explore": {"temperature": [500, 1000], "exchange": True, "piece": 50}
+    },
     "repulsion, 500+1000 K": {
         "explore": {
             "temperature": [500, 1000],
