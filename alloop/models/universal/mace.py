@@ -60,6 +60,13 @@ class _Edges(NamedTuple):
     harmonics: Features
 
 
+class _Ends(NamedTuple):
+    """Atomic numbers, as floats, and covalent radii (Å) of both ends, (edges,) each."""
+
+    numbers: tuple[Tensor, Tensor]
+    radii: tuple[Tensor, Tensor]
+
+
 class Interaction(nn.Module):
     """The messages of one layer, and what of the atom's own features is kept."""
 
@@ -258,7 +265,6 @@ class Radial(nn.Module):
     """
 
     waves: Tensor
-    radii: Tensor
 
     def __init__(self, model: Mapping[str, Any]) -> None:
         super().__init__()
@@ -266,26 +272,21 @@ class Radial(nn.Module):
         self.transform: str = model["transform"]
         self.inside = bool(model["envelope_in_basis"])
         self.register_buffer("waves", torch.zeros(int(model["radial"])))
-        radii = torch.as_tensor(covalent_radii, dtype=torch.float64)
-        self.register_buffer("radii", radii, persistent=False)
 
-    def forward(
-        self, r: Tensor, ends: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, r: Tensor, ends: _Ends) -> tuple[Tensor, Tensor | None]:
         """Return functions (edges, radial) of r (edges,), and the envelope (edges, 1).
 
-        ends: the atomic numbers of both atoms. The envelope is None where the functions
-        contain it.
+        The envelope is None where the functions contain it.
         """
         envelope = polynomial_envelope(r, self.cutoff, self.power).unsqueeze(-1)
         column = self._transformed(r, ends).unsqueeze(-1)
         basis = math.sqrt(2.0 / self.cutoff) * (torch.sin(self.waves * column) / column)
         return (basis * envelope, None) if self.inside else (basis, envelope)
 
-    def _transformed(self, r: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
+    def _transformed(self, r: Tensor, ends: _Ends) -> Tensor:
         if self.transform == "none":
             return r
-        bond = self.radii.index_select(0, ends[0]) + self.radii.index_select(0, ends[1])
+        bond = ends.radii[0] + ends.radii[1]
         if self.transform == "agnesi":
             q, p, a = _AGNESI
             x = r / (0.5 * bond)
@@ -307,27 +308,22 @@ class Repulsion(nn.Module):
     """The repulsion of nuclei at short distances (Ziegler, Biersack, Littmark)."""
 
     shape: Tensor
-    radii: Tensor
 
     def __init__(self, power: int) -> None:
         super().__init__()
         self.power = power
         self.register_buffer("shape", torch.zeros(2))  # exponent and length, 0.529 Å
-        radii = torch.as_tensor(covalent_radii, dtype=torch.float64)
-        self.register_buffer("radii", radii, persistent=False)
 
-    def forward(self, r: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, r: Tensor, ends: _Ends) -> Tensor:
         """Return half of the energy of each edge (edges,) in eV."""
-        a, b = (z.to(r.dtype) for z in ends)
+        a, b = ends.numbers
         exponent, length = self.shape.unbind()
         x = r / (length * 0.529 / (a**exponent + b**exponent))
         screened = sum(
             factor * torch.exp(-decay * x)
             for factor, decay in zip(_SCREENING, _DECAYS, strict=True)
         )
-        reach = self.radii.index_select(0, ends[0]) + self.radii.index_select(
-            0, ends[1]
-        )
+        reach = ends.radii[0] + ends.radii[1]
         envelope = polynomial_envelope(r, reach, self.power)
         return 0.5 * 14.3996 * a * b / r * screened * envelope
 
@@ -342,6 +338,7 @@ class MACE(Network):
     """
 
     rows: Tensor
+    table: Tensor
     scale: Tensor
     shift: Tensor
 
@@ -375,6 +372,9 @@ class MACE(Network):
         channels, elements = int(model["channels"]), len(model["elements"])
         self.register_buffer("rows", torch.zeros(119, dtype=torch.int64), False)
         self.rows[torch.tensor(model["elements"])] = torch.arange(elements)
+        facts = [[float(z), float(covalent_radii[z])] for z in model["elements"]]
+        table = torch.tensor(facts, dtype=torch.float64)
+        self.register_buffer("table", table, persistent=False)
         self.embedding = nn.Embedding(elements, channels)
         self.state: nn.Module | None = None
         self.first_readout: Readout | None = None
@@ -452,18 +452,30 @@ class MACE(Network):
         ]
         return torch.stack(parts).sum(0)
 
-    def _edges(self, graph: Graph) -> tuple[tuple[Tensor, Tensor], Tensor, _Edges]:
-        """Return the atomic numbers of both ends, the lengths and the edges."""
+    def _edges(self, graph: Graph) -> tuple[_Ends, Tensor, _Edges]:
+        """Return the ends, the lengths and the edges."""
         vectors = edge_vectors(graph)
         r = torch.linalg.vector_norm(vectors, dim=-1)
         ends = graph.edge_index
         if _has_many_edges(graph):  # else all, so that no shape depends on r
             near = torch.nonzero(r.detach() < self.cutoff).squeeze(-1)
             ends, vectors, r = ends[:, near], vectors[near], r[near]
-        numbers = graph.z.index_select(0, ends[0]), graph.z.index_select(0, ends[1])
-        basis, envelope = self.radial(r, numbers)
+        atoms = self._ends(graph.z, ends)
+        basis, envelope = self.radial(r, atoms)
         harmonics = self._harmonics(vectors / r.unsqueeze(-1))
-        return numbers, r, _Edges(ends, basis, envelope, harmonics)
+        return atoms, r, _Edges(ends, basis, envelope, harmonics)
+
+    def _ends(self, z: Tensor, ends: Tensor) -> _Ends:
+        """Return numbers and radii of the ends (2, edges).
+
+        A product with one-hot rows takes them by atom first: inductor gathers what it
+        has gathered at other indices in C++ that does not compile.
+        """
+        element = self.rows.index_select(0, z).unsqueeze(1)
+        places = torch.arange(len(self.table), device=z.device)
+        atoms = (element == places).to(self.table.dtype) @ self.table
+        a, b = (atoms.index_select(0, end) for end in ends)
+        return _Ends((a[:, 0], b[:, 0]), (a[:, 1], b[:, 1]))
 
     def _harmonics(self, unit: Tensor) -> Features:
         """Return harmonics (edges, 2l + 1) by degree, whose squares sum to 2l + 1.
