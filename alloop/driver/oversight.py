@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alloop.config import Setup
-from alloop.config.sections.notify import Notify, Topic
+from alloop.config.sections.notify import Notify
 from alloop.core.errors import AlloopError, Interrupted
+from alloop.core.records import Topic
 from alloop.core.text import plural
 from alloop.driver.disk import disk_problem, disk_space, nearly_full, round_need
 from alloop.driver.failure_rates import Outcomes, pause_reason, with_outcome
