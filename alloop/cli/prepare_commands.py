@@ -420,7 +420,12 @@ wait $alloop; code=$?
 case $code in
   0) echo "the campaign is done" ;;
   3|138)                                 # stopped in time, or warned at its very start
-     {submit}; code=$? ;;
+     if {python} -m alloop status {file} --json |
+         grep -qE '"state": "stopped"|"text": "paused: '; then
+       echo "alloop paused; fix the cause and submit {script} again" >&2
+     else
+       {submit}; code=$?
+     fi ;;
   *) echo "alloop ended with $code; fix the cause and submit {script} again" >&2 ;;
 esac
 exit $code

@@ -19,6 +19,10 @@ from alloop.core.units import Floats
 
 Detail: TypeAlias = str | float | int | bool | None
 Explorer: TypeAlias = Literal["md", "shapes", "metadynamics", "uncertainty", "paths"]
+# What a campaign tells by itself.
+Topic: TypeAlias = Literal[
+    "finished", "stopped", "target", "budget", "failures", "stalled", "disk"
+]
 
 
 class Failure(StrEnum):

@@ -64,13 +64,13 @@ def disk_problem(
     after = (space.used + need) / _MEGABYTE
     if budget is not None and after > budget:
         return (
-            f"the store has {space.used / _MEGABYTE:.0f} MB, a round needs about "
-            f"{need / _MEGABYTE:.0f}, and `limits: disk` is {budget:.0f} MB"
+            f"the store has {space.used / _MEGABYTE:.4g} MB, a round needs about "
+            f"{need / _MEGABYTE:.4g}, and `limits: disk` is {budget:.4g} MB"
         )
     if space.free / _MEGABYTE < spare + need / _MEGABYTE:
         return (
-            f"{space.free / _MEGABYTE:.0f} MB are free on the disk, a round needs "
-            f"about {need / _MEGABYTE:.0f}, and `limits: disk_free` is {spare:.0f} MB"
+            f"{space.free / _MEGABYTE:.4g} MB are free on the disk, a round needs "
+            f"about {need / _MEGABYTE:.4g}, and `limits: disk_free` is {spare:.4g} MB"
         )
     return None
 
@@ -80,6 +80,6 @@ def nearly_full(space: DiskSpace, budget: float | None) -> str | None:
     if budget is None or space.used / _MEGABYTE < _TOLD * budget:
         return None
     return (
-        f"the store has {space.used / _MEGABYTE:.0f} of {budget:.0f} MB "
+        f"the store has {space.used / _MEGABYTE:.4g} of {budget:.4g} MB "
         "(`limits: disk`)"
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alloop.config.sections.notify import Topic
+from alloop.core.records import Topic
 from alloop.core.text import plural, printable_line
 from alloop.driver.failure_rates import Outcomes, failing_kinds
 from alloop.loop.rules import Rules

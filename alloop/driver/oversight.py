@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alloop.config import Setup
-from alloop.config.sections.notify import Notify, Topic
+from alloop.config.sections.notify import Notify
 from alloop.core.errors import AlloopError, Interrupted
+from alloop.core.records import Topic
 from alloop.core.text import plural
 from alloop.driver.disk import disk_problem, disk_space, nearly_full, round_need
 from alloop.driver.failure_rates import Outcomes, pause_reason, with_outcome
@@ -96,8 +97,8 @@ class Oversight:
         now = time.monotonic()
         for problem in self._sender.problems():
             self.warn(problem)
-        silence, limit = now - self._answered, self._stall_limit(state, times)
-        if limit is not None and silence > limit:
+        silence = now - self._answered
+        if silence > _SHORTEST_STALL and self._is_stalled(state, times, silence):
             text = (
                 f"no answer for {silence / 60:.0f} min, with "
                 f"{plural(len(state.open), 'task')} open, {min(state.open)} among them"
@@ -143,12 +144,13 @@ class Oversight:
         key = f"paused/{self.seq}/{reason}"
         self._tell([Notice(about, key, self.paused)], state)
 
-    def _stall_limit(self, state: LoopState, times: TaskTimes) -> float | None:
+    def _is_stalled(self, state: LoopState, times: TaskTimes, silence: float) -> bool:
+        """Return True if all open tasks should have been answered long ago."""
         usual = [times.median(command) for command in state.open.values()]
-        longest = max((x for x in usual if x is not None), default=None)
-        if longest is None or None in usual:
-            return None
-        return max(_SHORTEST_STALL, self._notify.stalled * longest)
+        known = [x for x in usual if x is not None]
+        if not known or len(known) < len(usual):
+            return False
+        return silence > self._notify.stalled * max(known)
 
     def _look_at_disk(self, state: LoopState, *, starts_round: bool) -> None:
         limits, self._looked = self.setup.plan.limits, time.monotonic()

@@ -12,6 +12,7 @@ from alloop.config import load_campaign
 from alloop.workers.batch_systems import BATCH_SYSTEMS
 
 ALLOOP = """#!/bin/bash
+test "$3" = status && { test -e told && cat told; exit 0; }
 echo "$@" >> calls
 trap 'exit 3' USR1
 test -e endless && { touch ready; while :; do sleep 0.05; done; }
@@ -70,6 +71,25 @@ def test_only_a_run_that_stopped_early_is_submitted_again(
     assert ("fix the cause" in errors) == (code == 2)
     assert (folder / "calls").read_text() == "-m alloop run a.yml --quiet\n"
     assert not [*folder.parent.rglob("hit")]
+
+
+@pytest.mark.parametrize(
+    ("told", "sent"),
+    [
+        ('{"state": "paused", "notice": {"text": "paused: 10 failed"}}', False),
+        ('{"state": "stopped", "notice": null}', False),
+        ('{"state": "paused", "notice": {"text": "the time is over"}}', True),
+    ],
+)
+def test_a_run_that_paused_for_a_cause_waits_for_somebody_to_mend_it(
+    folder: Path, told: str, sent: bool
+) -> None:
+    (folder / "code").write_text("3")
+    (folder / "told").write_text(told)
+    process = start(folder)
+    _, errors = process.communicate(timeout=20)
+    assert (folder / "sent").exists() == sent
+    assert ("fix the cause" in errors) != sent
 
 
 def test_a_script_of_lsf_submits_itself_as_standard_input(folder: Path) -> None:

@@ -1,14 +1,12 @@
 """The `notify:` section: who is told what a campaign does, and of what."""
 
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
 from alloop.config.sections.base import Line, Loose, Section
+from alloop.core.records import Topic
 
-Topic: TypeAlias = Literal[
-    "finished", "stopped", "target", "budget", "failures", "stalled", "disk"
-]
 # A name of an environment variable, whose value never reaches store or report.
 Secret: TypeAlias = Annotated[str, Field(pattern=r"^\$[A-Za-z_]\w*$", max_length=200)]
 Address: TypeAlias = Annotated[
