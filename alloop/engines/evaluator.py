@@ -17,7 +17,7 @@ from alloop.core.errors import AlloopError, InputError
 from alloop.core.frame import Frame
 from alloop.core.units import Floats
 from alloop.generation import Generation, from_bytes, load, to_bytes
-from alloop.potentials.threads import torch_threads
+from alloop.potentials.devices import torch_threads
 
 BeyondAction: TypeAlias = Literal["ignore", "warn", "write", "stop"]
 ACTIONS: tuple[BeyondAction, ...] = ("ignore", "warn", "write", "stop")
