@@ -1,0 +1,1 @@
+"""Adaptors by which programs of others run MD with a trained model."""
