@@ -19,7 +19,7 @@ from alloop.core.atoms import from_atoms
 from alloop.engines.evaluator import Evaluator, Watch, repeated
 from benchmarks.common import show
 
-STEPS = 500
+STEPS = 200
 
 
 def seconds(run: Callable[[int], Any], repeats: int = 3) -> float:
