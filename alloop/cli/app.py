@@ -18,6 +18,7 @@ from alloop.cli import (
     refine_command,
     run_commands,
     score_command,
+    serve_command,
     watch_command,
 )
 from alloop.cli.console import output_error, prepare_streams, print_error
@@ -103,6 +104,7 @@ _COMMANDS = (
         model_commands.convert,
         model_commands.md,
         path_command.path,
+        serve_command.serve,
     ),
     *(score_command.score, diagnose_command.diagnose, refine_command.refine),
     *(doctor_command.doctor, doctor_command.version),
