@@ -175,3 +175,22 @@ def test_energy_is_conserved_as_with_ase(water_model: Model) -> None:
         dynamics.run(steps // 40)
     drift = [abs(np.polyfit(np.arange(40), x, 1)[0]) * 40 for x in (totals, by_ase)]
     assert drift[0] <= drift[1] + 1e-3
+
+
+def test_metadynamics_of_openmm_moves_the_molecule(water_model: Model) -> None:
+    potential = openmmml.MLPotential("alloop", modelPath=str(water_model.file))
+    system = potential.createSystem(water_topology(), watch=Watch(action="ignore"))
+    angle = openmm.CustomAngleForce("theta")
+    angle.addAngle(1, 0, 2)
+    variable = app.BiasVariable(angle, 1.0, 2.8, 0.1, False)
+    metadynamics = app.Metadynamics(system, [variable], 300.0, 5.0, 1.0, 5)
+    integrator = openmm.LangevinIntegrator(300.0, 5.0, 0.0005)
+    integrator.setRandomNumberSeed(1)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    simulation = app.Simulation(water_topology(), system, integrator, platform)
+    simulation.context.setPositions(water_model.atoms.positions * unit.angstrom)
+    metadynamics.step(simulation, 20)
+    hills = -metadynamics.getFreeEnergy()._value
+    assert hills.max() > 0.5  # kJ/mol, of four hills
+    (value,) = metadynamics.getCollectiveVariables(simulation)
+    assert 1.0 < value < 2.8
