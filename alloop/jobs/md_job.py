@@ -292,7 +292,10 @@ def _text_in_older_states(dynamics: DynamicsSettings) -> str:
         **({} if barostat is None else {"barostat": barostat, "volume": guards.volume}),
     }
     text = ", ".join(f"{name}={value!r}" for name, value in facts.items())
-    return f"DynamicsSettings({text})".replace(f"volume={guards.volume!r}, ", "")
+    later = (f"volume={guards.volume!r}, ", f", reactive={guards.reactive!r}")
+    for part in later:  # settings of guards that the first states lack
+        text = text.replace(part, "")
+    return f"DynamicsSettings({text})"
 
 
 def _moving_walkers(walkers: Sequence[Walker]) -> int:

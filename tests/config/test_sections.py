@@ -35,6 +35,8 @@ def smallest(name: str) -> dict[str, Any]:
     tree = {key: REQUIRED[key] for key in keys}
     if "kind" in section.model_fields and tag:
         tree["kind"] = "mine:label" if tag == "program" else tag
+    if "webhook" in section.model_fields:
+        tree["command"] = "true"  # one receiver of several is required
     if "walltime" in keys:
         tree["labels"] = WORKERS
     return tree
