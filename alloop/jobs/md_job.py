@@ -292,7 +292,7 @@ def _text_in_older_states(dynamics: DynamicsSettings) -> str:
         **({} if barostat is None else {"barostat": barostat, "volume": guards.volume}),
     }
     text = ", ".join(f"{name}={value!r}" for name, value in facts.items())
-    later = (f"volume={guards.volume!r}, ", f", reactive={guards.reactive!r}")
+    later = (f"volume={guards.volume!r}, ", ", reactive=False")
     for part in later:  # settings of guards that the first states lack
         text = text.replace(part, "")
     return f"DynamicsSettings({text})"
