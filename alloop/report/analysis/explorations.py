@@ -158,8 +158,8 @@ class ExplorerYield:
     """The yield of an explorer: frames scored, labels of chosen ones, their errors.
 
     errors: by fidelity, the mean absolute difference between the model's forces and the
-    label's components, mean over frames, eV/Å; NaN without labels. seconds: CPU time of
-    these labels.
+    label's components, median over frames, eV/Å (a few are very far off); NaN without
+    labels. seconds: CPU time of these labels.
     """
 
     explorer: Explorer
@@ -193,7 +193,7 @@ def explorer_yields(history: History, explored: Explorations) -> list[ExplorerYi
                 scored,
                 labels={k: len(values) for k, values in errors.items()},
                 errors={
-                    k: float(np.mean(values)) if values else float("nan")
+                    k: float(np.median(values)) if values else float("nan")
                     for k, values in errors.items()
                 },
                 seconds=sum(label.cpu_seconds for _, label in labels),

@@ -435,8 +435,8 @@ def _explorer_table(history: History, explored: Explorations) -> Markup:
     if {x.explorer for x in yields} <= {"md"}:
         return Markup("")
     text = (
-        "What each explorer brought, without control frames: the error is that of the "
-        "model which proposed a frame, before it was labelled."
+        "What each explorer brought, without control frames: the error is the median "
+        "over frames, of the model which proposed them, before they were labelled."
     )
     head = ["explorer", "scored", "cheap labels", "error, meV/Å"]
     head += ["expensive labels", "error, meV/Å", "labels, CPU s"]
