@@ -113,12 +113,12 @@ class _Handler(BaseHTTPRequestHandler):
         if not secrets.compare_digest(key.encode(), self.server.key.encode()):
             return self._send(404, b"not found\n", "text/plain", body=body)
         try:
-            found = self.server.answer(name)
+            answer = self.server.answer(name)
         except AlloopError as error:
             return self._send(503, f"{error}\n".encode(), "text/plain", body=body)
-        if found is None:
+        if answer is None:
             return self._send(404, b"not found\n", "text/plain", body=body)
-        data, kind = found
+        data, kind = answer
         return self._send(200, data, kind, body=body)
 
     def _send(self, code: int, data: bytes, kind: str, *, body: bool) -> None:

@@ -146,11 +146,11 @@ class Oversight:
 
     def _is_stalled(self, state: LoopState, times: TaskTimes, silence: float) -> bool:
         """Return True if all open tasks should have been answered long ago."""
-        usual = [times.median(command) for command in state.open.values()]
-        known = [x for x in usual if x is not None]
-        if not known or len(known) < len(usual):
+        medians = [times.median(command) for command in state.open.values()]
+        durations = [x for x in medians if x is not None]
+        if not durations or len(durations) < len(medians):
             return False
-        return silence > self._notify.stalled * max(known)
+        return silence > self._notify.stalled * max(durations)
 
     def _look_at_disk(self, state: LoopState, *, starts_round: bool) -> None:
         limits, self._looked = self.setup.plan.limits, time.monotonic()

@@ -260,7 +260,14 @@ class Evaluator:
 def _restored(
     blob: bytes, watch: Watch, outside: bool, threads: int, compile: bool, scored: bool
 ) -> Evaluator:
-    return Evaluator(from_bytes(blob), watch, outside, threads, compile, scored)
+    return Evaluator(
+        from_bytes(blob),
+        watch,
+        outside=outside,
+        threads=threads,
+        compile=compile,
+        scored=scored,
+    )
 
 
 def _same_molecules(batch: Batch, other: Batch) -> bool:

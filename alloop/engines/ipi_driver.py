@@ -71,8 +71,8 @@ class AlloopDriver(Dummy_driver):  # type: ignore[misc]
         if not isinstance(cell, list):
             return self.compute([cell], [pos])[0]
         batch = self._batch(cell, pos)
-        found = self.evaluator.evaluate(batch)
-        return [_answer(batch, found, index) for index in range(len(batch))]
+        evaluation = self.evaluator.evaluate(batch)
+        return [_answer(batch, evaluation, index) for index in range(len(batch))]
 
     def _batch(self, cells: list[Floats], positions: list[Floats]) -> Batch:
         angstrom = unit_to_user("length", "angstrom", 1.0)
@@ -84,21 +84,21 @@ class AlloopDriver(Dummy_driver):  # type: ignore[misc]
         return repeated(self.frame, where, columns.transpose(0, 2, 1))
 
 
-def _answer(batch: Batch, found: Evaluation, index: int) -> tuple[Any, ...]:
+def _answer(batch: Batch, evaluation: Evaluation, index: int) -> tuple[Any, ...]:
     electronvolt = unit_to_internal("energy", "electronvolt", 1.0)
     force = unit_to_internal("force", "ev/ang", 1.0)
     span = slice(*batch.offsets[index : index + 2].tolist())
     virial = np.zeros((3, 3))
-    if found.stress is not None and np.isfinite(found.stress[index]).all():
+    if evaluation.stress is not None and np.isfinite(evaluation.stress[index]).all():
         volume = abs(float(np.linalg.det(batch.cells[index])))
-        virial = -volume * tensor_of_voigt(found.stress[index])
+        virial = -volume * tensor_of_voigt(evaluation.stress[index])
     extras = {
-        "surprise": float(found.surprise[index]),
-        "error_limit": float(found.error_limits[index]),
+        "surprise": float(evaluation.surprise[index]),
+        "error_limit": float(evaluation.error_limits[index]),
     }
     return (
-        float(found.energies[index]) * electronvolt,
-        found.forces[span] * force,
+        float(evaluation.energies[index]) * electronvolt,
+        evaluation.forces[span] * force,
         virial * electronvolt,
         json.dumps(extras),
     )

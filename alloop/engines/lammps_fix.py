@@ -81,7 +81,8 @@ class LammpsFix:
         size = len(types)
         cell = self._cell() if a else np.zeros((3, 3))
         zero = np.zeros((size, 3))
-        return Frame(numbers[types - 1], zero, charge, spin, cell, (a, b, c))
+        kinds = numbers[types - 1]
+        return Frame(kinds, zero, charge, spin, cell=cell, pbc=(a, b, c))
 
     def _cell(self) -> Floats:
         low, high, xy, yz, xz, *_ = self.lmp.extract_box()
@@ -105,13 +106,13 @@ class LammpsFix:
         positions[places] = x
         cells = self._cell()[None] if any(self._frame.pbc) else None
         batch = repeated(self._frame, positions[None], cells)
-        found = self.evaluation = self.evaluator.evaluate(batch)
-        f[:] = found.forces[places] / self._energy
-        energy = float(found.energies[0]) / self._energy
+        evaluation = self.evaluation = self.evaluator.evaluate(batch)
+        f[:] = evaluation.forces[places] / self._energy
+        energy = float(evaluation.energies[0]) / self._energy
         self.lmp.fix_external_set_energy_global(self.name, energy)
         virial = np.zeros(6)
-        if cells is not None and found.stress is not None:
+        if cells is not None and evaluation.stress is not None:
             volume = abs(float(np.linalg.det(cells[0])))
-            tensor = -volume * tensor_of_voigt(found.stress[0]) / self._energy
+            tensor = -volume * tensor_of_voigt(evaluation.stress[0]) / self._energy
             virial = np.array([tensor[a, b] for a, b in _VIRIAL])
         self.lmp.fix_external_set_virial_global(self.name, virial.tolist())

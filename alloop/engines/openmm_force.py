@@ -69,9 +69,11 @@ class _Compute:
                 positions = _whole(positions, cell)
             else:
                 cells = cell[None]
-        found = self.evaluator.evaluate(repeated(self.frame, positions[None], cells))
-        energy = float(found.energies[0]) / KJ_PER_MOL
-        return energy, found.forces * (_NANOMETRE / KJ_PER_MOL)
+        evaluation = self.evaluator.evaluate(
+            repeated(self.frame, positions[None], cells)
+        )
+        energy = float(evaluation.energies[0]) / KJ_PER_MOL
+        return energy, evaluation.forces * (_NANOMETRE / KJ_PER_MOL)
 
 
 def _whole(positions: Floats, cell: Floats) -> Floats:
@@ -84,5 +86,5 @@ def _whole(positions: Floats, cell: Floats) -> Floats:
         steps = (
             steps - np.round(steps[:, axis] / cell[axis, axis])[:, None] * cell[axis]
         )
-    whole: Floats = positions[0] + steps
-    return whole
+    joined: Floats = positions[0] + steps
+    return joined

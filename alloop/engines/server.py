@@ -62,19 +62,19 @@ class _Caller(BaseRequestHandler):
     def handle(self) -> None:
         """Answer one caller until it leaves."""
         protocol, frame = IPIProtocol(self.request), None
-        found: Evaluation | AlloopError | None = None
+        answer: Evaluation | AlloopError | None = None
         with suppress(SocketClosed, ConnectionError):
             while (message := protocol.recvmsg()) != "EXIT":
                 if message == "INIT":
                     frame = _read_frame(protocol)
                 elif message == "POSDATA":
                     cell, _, positions = protocol.recvposdata()
-                    found = self._evaluated(frame, cell, positions)
-                elif message == "GETFORCE" and found is not None:
-                    _answer(protocol, found, cell)
-                    found = None
+                    answer = self._evaluated(frame, cell, positions)
+                elif message == "GETFORCE" and answer is not None:
+                    _answer(protocol, answer, cell)
+                    answer = None
                 elif message == "STATUS":
-                    state = "READY" if found is None else "HAVEDATA"
+                    state = "READY" if answer is None else "HAVEDATA"
                     protocol.sendmsg(state if frame is not None else "NEEDINIT")
                 else:
                     return
@@ -107,19 +107,19 @@ def _read_frame(protocol: Any) -> Frame:
     return Frame(numbers, np.zeros((len(numbers), 3)), *state, pbc=(a, b, c))
 
 
-def _answer(protocol: Any, found: Evaluation | AlloopError, cell: Any) -> None:
-    if isinstance(found, AlloopError):
-        text = str(found).encode()
+def _answer(protocol: Any, answer: Evaluation | AlloopError, cell: Any) -> None:
+    if isinstance(answer, AlloopError):
+        text = str(answer).encode()
         protocol.sendmsg("ERROR")
         protocol.send(len(text), np.int32)
         protocol.send(np.frombuffer(text, np.byte), np.byte)
         return
     virial = np.zeros((3, 3))
-    if found.stress is not None and np.isfinite(found.stress[0]).all():
-        virial = -abs(np.linalg.det(cell)) * tensor_of_voigt(found.stress[0])
-    extras = {"surprise": found.surprise[0], "error_limit": found.error_limits[0]}
+    if answer.stress is not None and np.isfinite(answer.stress[0]).all():
+        virial = -abs(np.linalg.det(cell)) * tensor_of_voigt(answer.stress[0])
+    extras = {"surprise": answer.surprise[0], "error_limit": answer.error_limits[0]}
     data = np.frombuffer(json.dumps(extras).encode(), np.byte)
-    protocol.sendforce(found.energies[0], found.forces, virial, data)
+    protocol.sendforce(answer.energies[0], answer.forces, virial, data)
 
 
 def call_server(

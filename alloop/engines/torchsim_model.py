@@ -37,15 +37,15 @@ class AlloopModel(ModelInterface):  # type: ignore[misc]
     def forward(self, state: Any, **_: Any) -> dict[str, torch.Tensor]:
         """Return the outputs for a SimState."""
         batch = self._batch(state)
-        found = self.evaluator.evaluate(batch)
+        evaluation = self.evaluator.evaluate(batch)
         outputs = {
-            "energy": found.energies,
-            "forces": found.forces,
-            "surprise": found.surprise,
-            "error_limit": found.error_limits,
+            "energy": evaluation.energies,
+            "forces": evaluation.forces,
+            "surprise": evaluation.surprise,
+            "error_limit": evaluation.error_limits,
         }
         if self._compute_stress:
-            stress = found.stress
+            stress = evaluation.stress
             size = len(batch)
             outputs["stress"] = np.full((size, 3, 3), np.nan)
             if stress is not None:

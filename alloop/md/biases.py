@@ -371,7 +371,14 @@ class ShapeMetadynamics:
             np.where(x, 1.0, 0.0) if x.sum() > 2 else np.ones(len(x)) for x in heavy
         )
         molecules = tuple(walker.molecule for walker in walkers)
-        return cls(batch, settings, tuple(kelvin), molecules, weights, {}, place)
+        return cls(
+            batch=batch,
+            settings=settings,
+            temperatures=tuple(kelvin),
+            molecules=molecules,
+            weights=weights,
+            place=place,
+        )
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:  # noqa: ARG002
         """Return the bias (walkers,) in eV and its forces (atoms, 3) in eV/Å."""

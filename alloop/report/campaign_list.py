@@ -94,15 +94,15 @@ def list_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = FittingTable(*head, box=None, first_out=("round", "CPU", "note"))
     for row in rows:
         of = "" if row["budget"] is None else f"/{row['budget']}"
-        known = row["age"] is not None
+        is_heard = row["age"] is not None
         table.add_row(
             row["name"],
             row["state"],
             "" if row["round"] is None else str(row["round"]),
             milli_text(row["force_mae"]),
             "" if row["expensive"] is None else f"{row['expensive']}{of}",
-            duration_text(row["cpu_seconds"]) if known else "",
-            f"{duration_text(row['age'])} ago" if known else "",
+            duration_text(row["cpu_seconds"]) if is_heard else "",
+            f"{duration_text(row['age'])} ago" if is_heard else "",
             row["note"],
         )
     return table

@@ -77,7 +77,7 @@ def _tiles(values: Mapping[str, Any], history: History, now: float) -> Markup:
     best = values["best"]
     error = values["errors"][best - 1] if best else None
     end, left = values["cpu_seconds_at_end"], values["time_left"]
-    silence, usual = silence_seconds(history, now), usual_interval(history)
+    silence, median = silence_seconds(history, now), usual_interval(history)
     driver = "no driver is running" if values["running"] is None else "running"
     return outcome_tiles(
         [
@@ -97,7 +97,7 @@ def _tiles(values: Mapping[str, Any], history: History, now: float) -> Markup:
             (
                 "last sign",
                 f"{duration_text(silence)} ago" if silence is not None else _NONE,
-                f"usually every {duration_text(usual)}"
+                f"usually every {duration_text(median)}"
                 + (f"; about {duration_text(left)} left" if left else ""),
             ),
         ]
@@ -178,10 +178,10 @@ def metrics(history: History, now: float) -> str:
     """
     lines = []
     for name, (about, samples) in _samples(history, now).items():
-        known = [(labels, value) for labels, value in samples if value is not None]
-        if known:
+        finite = [(labels, value) for labels, value in samples if value is not None]
+        if finite:
             lines += [f"# HELP alloop_{name} {about}", f"# TYPE alloop_{name} gauge"]
-            lines += [f"alloop_{name}{_labels(x)} {float(y)!r}" for x, y in known]
+            lines += [f"alloop_{name}{_labels(x)} {float(y)!r}" for x, y in finite]
     return "\n".join(lines) + "\n"
 
 

@@ -204,9 +204,9 @@ def _explore_biased(
 
     The hills are those of this task alone. Walkers without a variable stay out.
     """
+    kelvin = settings.dynamics.temperature
     if metadynamics.variables == "shape":
         movable = [x for x in command.walkers if not any(x.frame.pbc)]
-        kelvin = settings.dynamics.temperature
 
         def hills(place: Place) -> Potential:
             return ShapeMetadynamics.of(
@@ -224,11 +224,7 @@ def _explore_biased(
 
     def bias(place: Place) -> Potential:
         return Metadynamics.of(
-            walkers,
-            variables,
-            metadynamics,
-            temperature=settings.dynamics.temperature,
-            place=place,
+            walkers, variables, metadynamics, temperature=kelvin, place=place
         )
 
     return _biased_frames(command, generation, settings, walkers, bias)
@@ -307,10 +303,10 @@ def perform_examine(
     walkers, seen = command.walkers, _Rotamers({})
     conformers: tuple[tuple[int, int], ...] = ()
     if command.equilibration:
-        known = task_data.known
-        seen = _Rotamers({k: Turns.of(frames[0]) for k, frames in known.items()})
+        shapes = task_data.known
+        seen = _Rotamers({k: Turns.of(frames[0]) for k, frames in shapes.items()})
         if command.piece == 0:
-            walkers, conformers = _at_conformers(command, generation, settings, known)
+            walkers, conformers = _at_conformers(command, generation, settings, shapes)
         seen.look(walkers)
         walkers = _turned_walkers(command, walkers, generation, settings, seen.turns)
         seen.look(walkers)
@@ -377,7 +373,7 @@ def _at_conformers(
     command: Examine,
     generation: Generation,
     settings: WorkerSettings,
-    known: Mapping[int, Sequence[Frame]],
+    shapes: Mapping[int, Sequence[Frame]],
 ) -> tuple[tuple[Walker, ...], tuple[tuple[int, int], ...]]:
     """Return the walkers at conformers, and by molecule the number of these.
 
@@ -386,7 +382,7 @@ def _at_conformers(
     """
     minima = {
         molecule: known_conformers(frames, generation.potential, Turns.of(frames[0]))
-        for molecule, frames in known.items()
+        for molecule, frames in shapes.items()
     }
     walkers = []
     for walker in command.walkers:
@@ -415,9 +411,9 @@ def _turned_walkers(
         walkers,
         turns,
         generation.potential,
-        _ATTEMPTS,
-        [random_stream(settings.seed, f"{name}/{x.index}") for x in walkers],
-        settings.dynamics.guards.contact or 0.0,
+        attempts=_ATTEMPTS,
+        rngs=[random_stream(settings.seed, f"{name}/{x.index}") for x in walkers],
+        contact=settings.dynamics.guards.contact or 0.0,
     )
 
 
