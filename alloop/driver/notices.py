@@ -1,4 +1,4 @@
-"""What a campaign tells by itself: which notices are due, and which were sent.
+"""Notices of a campaign: which are due, and which were sent.
 
 A notice has an id that follows from the journal, so that a resumed campaign gives the
 same notice the same id. A file beside the store, STORE.notices, has a line for each
@@ -73,10 +73,10 @@ def _budgets(state: LoopState, rules: Rules) -> Iterator[tuple[str, float, str]]
     budget = rules.budget
     if rules.split is None:
         for fidelity in ("cheap", "expensive"):
-            whole = budget.cheap if fidelity == "cheap" else budget.expensive
-            if whole:
-                share = state.labels.used(fidelity) / whole
-                yield f"{fidelity} labels", share, f"{whole} labels"
+            limit = budget.cheap if fidelity == "cheap" else budget.expensive
+            if limit:
+                share = state.labels.used(fidelity) / limit
+                yield f"{fidelity} labels", share, f"{limit} labels"
     if budget.cpu_hours is not None:
         share = state.labels.cpu_seconds() / 3600 / budget.cpu_hours
         yield "CPU time", share, f"{budget.cpu_hours:g} CPU h"
@@ -121,12 +121,11 @@ class NoticeFile:
 
     def __init__(self, store: Path, name: str, identity: Callable[[], str]) -> None:
         self._path, self._name, self._identity = notices_file(store), name, identity
-        self._due = {x["id"]: x for x in read_notices(store) if x["state"] == "due"}
+        lines = read_notices(store)
+        self._due = {x["id"]: x for x in lines if x["state"] == "due"}
         self._seen: set[str] = set()  # keys of this run
         self._taken = {
-            (x["id"], x.get("receiver"))
-            for x in read_notices(store)
-            if x["state"] == "sent"
+            (x["id"], x.get("receiver")) for x in lines if x["state"] == "sent"
         }
 
     def add(self, notice: Notice, facts: dict[str, Any]) -> dict[str, Any] | None:

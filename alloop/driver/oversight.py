@@ -28,7 +28,7 @@ _DEFAULTS = Notify.model_construct()
 
 @dataclass(slots=True)
 class Oversight:
-    """What a run tells and what pauses it, beside the decisions of the loop.
+    """Tells the notices of a run, and pauses it, beside the decisions of the loop.
 
     identity: returns that of the campaign, for the ids of its notices. seq: the last
     record. warn: receives sentences for the log. `paused` is the reason to pause, once

@@ -47,7 +47,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What to do where a model does not trust its prediction.
+    """The limits of trust in a model, and the action beyond them.
 
     surprise: a frame above it is beyond the limit, by default above the model's own
     threshold. error: so is one whose limit of error, eV/Å, is larger. action: `ignore`,

@@ -267,13 +267,7 @@ class Metadynamics:
         Raises InputError for a temperature of 0, for hills in another number of
         variables, and as `walker_variables`.
         """
-        kelvin = [
-            temperature if x.temperature is None else x.temperature for x in walkers
-        ]
-        if not min(kelvin) > 0.0:
-            raise InputError(
-                "expected a temperature above 0 for well-tempered metadynamics, got 0"
-            )
+        kelvin = _thermostat_temperatures(walkers, temperature)
         rows = [tuple(variables.get(walker.molecule, ())) for walker in walkers]
         batch = pack_frames([walker.frame for walker in walkers])
         placed = walker_variables(batch, rows, place)
@@ -303,7 +297,7 @@ class Metadynamics:
         energies, slopes = self._evaluate(values)
         forces = self.variables.forces(batch.positions, gradients, slopes)
         return Predictions(
-            energies, capped_forces(self.variables, forces, self.settings.force)
+            energies, _capped(self.variables, forces, self.settings.force)
         )
 
     def adapt(self, step: int, batch: Batch, moving: Booleans) -> None:
@@ -356,13 +350,7 @@ class ShapeMetadynamics:
 
         Raises InputError for a temperature of 0, and for walkers with a cell.
         """
-        kelvin = [
-            temperature if x.temperature is None else x.temperature for x in walkers
-        ]
-        if not min(kelvin) > 0.0:
-            raise InputError(
-                "expected a temperature above 0 for well-tempered metadynamics, got 0"
-            )
+        kelvin = _thermostat_temperatures(walkers, temperature)
         batch = pack_frames([walker.frame for walker in walkers])
         if batch.pbc.any():
             raise InputError("expected molecules without a cell to bias, got a cell")
@@ -384,10 +372,9 @@ class ShapeMetadynamics:
         """Return the bias (walkers,) in eV and its forces (atoms, 3) in eV/Å."""
         terms = [self._of_walker(x, i) for i, x in enumerate(self._parts(batch))]
         forces = np.concatenate([force for _, force in terms])
-        squares = np.maximum.reduceat((forces**2).sum(1), self.batch.offsets[:-1])
-        largest = np.sqrt(squares).clip(self.settings.force)
-        forces *= (self.settings.force / largest)[self.batch.frame_index, None]
         energies = np.array([energy for energy, _ in terms])
+        offsets, owner = self.batch.offsets, self.batch.frame_index
+        forces = capped_forces(forces, offsets, owner, self.settings.force)
         return Predictions(self.place(energies), self.place(forces))
 
     def adapt(self, step: int, batch: Batch, moving: Booleans) -> None:
@@ -464,7 +451,7 @@ class HarmonicWindows:
         slopes = self.stiffness * off * self.variables.used
         energies = 0.5 * (slopes * off).sum(1)
         forces = self.variables.forces(batch.positions, gradients, slopes)
-        return Predictions(energies, capped_forces(self.variables, forces, self.force))
+        return Predictions(energies, _capped(self.variables, forces, self.force))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -501,22 +488,39 @@ class Walls:
         slopes = self.stiffness * off
         energies = 0.5 * (slopes * off).sum(1)
         forces = self.variables.forces(batch.positions, gradients, slopes)
-        return Predictions(energies, capped_forces(self.variables, forces, self.force))
+        return Predictions(energies, _capped(self.variables, forces, self.force))
 
 
 def capped_forces(
-    variables: WalkerVariables, forces: Floats, largest: float | None
+    forces: Floats, offsets: Integers, owner: Integers, largest: float | None
 ) -> Floats:
     """Return forces (atoms, 3), each walker's scaled so that none is above `largest`.
 
-    In eV/Å; None for no limit.
+    In eV/Å; None for no limit. offsets (walkers + 1,): of the walkers' atoms; owner
+    (atoms,): their walkers.
     """
     if largest is None:
         return forces
     functions = library(forces)
-    # One factor for a walker: its net force and torque stay zero, as those of a
-    # function of internal coordinates are.
-    squares = segment_maxima((forces * forces).sum(-1), variables.atom_offsets)
+    squares = segment_maxima((forces * forces).sum(-1), offsets)
     lengths = functions.sqrt(functions.clip(squares, largest**2, None))
-    out: Floats = forces * (largest / lengths)[variables.owner][:, None]
+    out: Floats = forces * (largest / lengths)[owner][:, None]
     return out
+
+
+def _capped(
+    variables: WalkerVariables, forces: Floats, largest: float | None
+) -> Floats:
+    return capped_forces(forces, variables.atom_offsets, variables.owner, largest)
+
+
+def _thermostat_temperatures(
+    walkers: Sequence[Walker], temperature: float
+) -> list[float]:
+    """Return the temperatures of the walkers in K, `temperature` where one has none."""
+    kelvin = [temperature if x.temperature is None else x.temperature for x in walkers]
+    if not min(kelvin) > 0.0:
+        raise InputError(
+            "expected a temperature above 0 for well-tempered metadynamics, got 0"
+        )
+    return kelvin

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from alloop.core.arrays import Place, on_host, segment_maxima
+from alloop.core.arrays import Place, on_host
 from alloop.core.batch import Batch
 from alloop.core.records import Predictions
-from alloop.md.biases import UncertaintySettings
+from alloop.md.biases import UncertaintySettings, capped_forces
 from alloop.md.dynamics import host_batch
 from alloop.models.graph import to_graph
 from alloop.potentials.learned import LearnedPotential
@@ -58,9 +58,8 @@ class SurpriseBias:
             bias = bias + self._repulsion(host, features.double())
         (gradient,) = torch.autograd.grad(bias.sum(), graph.pos)
         forces = -gradient.double().cpu().numpy()
-        lengths = (forces**2).sum(axis=1) ** 0.5
-        largest = segment_maxima(lengths, host.offsets).clip(self.settings.force)
-        forces *= (self.settings.force / largest)[host.frame_index, None]
+        limit = self.settings.force
+        forces = capped_forces(forces, host.offsets, host.frame_index, limit)
         energies = bias.detach().cpu().numpy()
         return Predictions(self.place(energies), self.place(forces))
 

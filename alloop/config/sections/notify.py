@@ -15,7 +15,7 @@ Address: TypeAlias = Annotated[
 
 
 class Notify(Section):
-    """Who is told of the end of a run and of trouble.
+    """Receivers of notices of the end of a run and of trouble.
 
     `$NAME` stands for the value of an environment variable of the process that runs the
     campaign.

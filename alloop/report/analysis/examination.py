@@ -97,7 +97,7 @@ class Examination:
 
 @dataclass(frozen=True, slots=True)
 class ExaminedMotion:
-    """What the walkers of an examination visited.
+    """Conformers, rotamers and transitions that an examination visited.
 
     equilibrated: whether bonds were turned between pieces of MD. conformers: number of
     minima that walkers were drawn from, over all molecules; rotamers: of those visited;

@@ -149,7 +149,7 @@ class UniversalTrainer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Beginning:
-    """What fine-tuning begins with: network, stages, and references by level."""
+    """The beginning of fine-tuning: network, stages, and references by level."""
 
     network: Network
     stages: tuple[Stage, ...]

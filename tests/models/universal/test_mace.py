@@ -37,15 +37,10 @@ from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.restore import restore_potential
 from alloop.report.sections.methods_sections import methods_section
 from alloop.testing.potentials import (
-    check_batching,
     check_cutoff,
     check_forces,
-    check_permutation,
     check_predictions,
-    check_reflection,
-    check_rotation,
     check_stored,
-    check_translation,
 )
 from alloop.training.optimisers import free_weights, parameter_groups
 from alloop.training.replay import Replay
@@ -55,6 +50,7 @@ from alloop.training.trainers.universal import UniversalTrainer, untrained_poten
 from alloop.training.tuning_errors import pressed_frames
 from tests.conftest import write_toy
 from tests.models.universal.mace_reference import FOLDER, HEADS, STATES, frames
+from tests.models.universal.shared import LAWS
 
 KINDS = ("density", "states")
 DENSITY = {"path": str(FOLDER / "mace_density.alloop"), "head": "xtb"}
@@ -98,14 +94,7 @@ def test_the_laws_hold(kind: str) -> None:
     check_predictions(own, some)
     check_stored(own, some)
     check_cutoff(own, some, cutoff=own.cutoff, tolerance=1e-7)
-    for law in (
-        check_forces,
-        check_translation,
-        check_rotation,
-        check_reflection,
-        check_permutation,
-        check_batching,
-    ):
+    for law in (check_forces, *LAWS):
         law(own, some, tolerance=1e-6)
 
 
