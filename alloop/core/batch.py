@@ -130,3 +130,13 @@ def _concatenated(parts: Sequence[Any], empty: tuple[int, ...], dtype: type) -> 
 def _frame_offsets(sizes: Integers) -> Integers:
     out: Integers = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     return out
+
+
+def same_molecules(batch: Batch, other: Batch) -> bool:
+    """Return True if two batches are the same molecules; in MD they share arrays."""
+    if batch.numbers is other.numbers and batch.offsets is other.offsets:
+        return True
+    return all(
+        np.array_equal(getattr(batch, name), getattr(other, name))
+        for name in ("numbers", "offsets", "charges", "spins", "pbc")
+    )

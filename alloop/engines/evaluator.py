@@ -17,6 +17,7 @@ from alloop.core.errors import AlloopError, InputError
 from alloop.core.frame import Frame
 from alloop.core.units import Floats
 from alloop.generation import Generation, from_bytes, load, to_bytes
+from alloop.potentials.checked import CheckedPotential
 from alloop.potentials.devices import torch_threads
 
 BeyondAction: TypeAlias = Literal["ignore", "warn", "write", "stop"]
@@ -101,11 +102,14 @@ class Evaluator:
     count_beyond: int = 0
     count_written: int = 0
     last_written: int | None = None
-    _system: Batch | None = None
-    _fast: Any = None
+    _checked: CheckedPotential = field(init=False)
 
     def __post_init__(self) -> None:
         self.scored = self.scored and self.generation.scorer is not None
+        domain = None if self.outside else self.generation.domain
+        self._checked = CheckedPotential(
+            self.generation.potential, domain, compile=self.compile
+        )
         watch = self.watch
         lacking = not self.scored or (
             watch.error is not None and self.generation.error_limits is None
@@ -143,8 +147,8 @@ class Evaluator:
         Raises InputError outside the domain, BeyondLimitError where the watch stops.
         """
         with torch_threads(self.threads):
-            batch = self._prepared(batch)
-            predictions = self._fast.predict(batch, descriptors=self.scored)
+            batch = self._checked.prepare(batch)
+            predictions = self._checked.fast.predict(batch, descriptors=self.scored)
             surprise = np.full(len(batch), np.nan)
             limits = surprise.copy()
             if self.scored:
@@ -164,28 +168,6 @@ class Evaluator:
         )
         self._tell(batch, evaluation)
         return evaluation
-
-    def _prepared(self, batch: Batch) -> Batch:
-        """Return the batch; arrays are the last one's where the molecules are the same.
-
-        By these compiled code recognises it.
-        """
-        last = self._system
-        if last is not None and _same_molecules(batch, last):
-            return last.with_cells(batch.positions, batch.cells)
-        domain = self.generation.domain
-        if domain is not None and not self.outside:
-            domain.require(batch)
-            strange = domain.strange(batch)
-            if strange is not None:
-                warnings.warn(strange, stacklevel=3)
-        self._fast = self.generation.potential
-        if self.compile:
-            from alloop.potentials.compiled import compiled_for
-
-            self._fast = compiled_for(self.generation.potential, batch)[0]
-        self._system = batch
-        return batch
 
     def _beyond(
         self, surprise: Floats, limits: Floats
@@ -268,11 +250,6 @@ def _restored(
         compile=compile,
         scored=scored,
     )
-
-
-def _same_molecules(batch: Batch, other: Batch) -> bool:
-    names = ("numbers", "offsets", "charges", "spins", "pbc")
-    return all(np.array_equal(getattr(batch, x), getattr(other, x)) for x in names)
 
 
 def repeated(frame: Frame, positions: Floats, cells: Floats | None = None) -> Batch:

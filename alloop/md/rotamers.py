@@ -19,6 +19,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import Walker
 from alloop.core.roles import Potential
 from alloop.core.units import BOLTZMANN, Booleans, Floats
+from alloop.md.collective_variables import Torsion
 from alloop.md.contacts import closest_contact
 from alloop.md.path_explorer import PathExplorerSettings, low_minima
 from alloop.md.shapes import OpenBond, bonded_atoms, open_bonds, turned_frame
@@ -29,7 +30,7 @@ _OF_A_ROTAMER, _OF_ALL = 3, 40  # frames that are relaxed to find conformers
 
 
 @dataclass(frozen=True, slots=True)
-class Torsion:
+class RotamerTorsion:
     """A torsion whose states are different rotamers.
 
     atoms: along the chain. states: 2 for cis and trans (about a planar atom), 3 for
@@ -41,7 +42,8 @@ class Torsion:
 
     def state(self, positions: Floats) -> str:
         """Return `c`, `t`, `+` or `-`."""
-        degrees = np.degrees(_dihedral(positions[list(self.atoms)]))
+        angles, _ = Torsion(self.atoms).evaluate(positions[None, list(self.atoms)])
+        degrees = float(np.degrees(angles[0]))
         if self.states == 2:
             return "c" if abs(degrees) < 90.0 else "t"
         if self.states == 3 and abs(degrees) > 120.0:
@@ -54,7 +56,7 @@ class Turns:
     """The bonds of a molecule that turn, and the torsions that tell its rotamers."""
 
     bonds: tuple[OpenBond, ...]
-    torsions: tuple[Torsion, ...]
+    torsions: tuple[RotamerTorsion, ...]
 
     @classmethod
     def of(cls, frame: Frame) -> "Turns":
@@ -150,7 +152,7 @@ def drawn_conformer(
     return minima[int(rng.choice(len(minima), p=weights / weights.sum()))]
 
 
-def _torsion(frame: Frame, bond: OpenBond, joined: Booleans) -> Torsion | None:
+def _torsion(frame: Frame, bond: OpenBond, joined: Booleans) -> RotamerTorsion | None:
     """Return the torsion about a bond; None where its turn makes no other rotamer."""
     ends = ((bond.fixed, bond.moved), (bond.moved, bond.fixed))
     around = [
@@ -173,7 +175,7 @@ def _torsion(frame: Frame, bond: OpenBond, joined: Booleans) -> Torsion | None:
         if alike and terminal and (len(x) > 2 or planar):
             return None  # such as CH3, NO2
     single = all(len(x) == 1 for x in around)
-    return Torsion(chain, 2 if any(flat) else 1 if single else 3)
+    return RotamerTorsion(chain, 2 if any(flat) else 1 if single else 3)
 
 
 def _is_flat(positions: Floats) -> bool:
@@ -190,11 +192,3 @@ def _is_bent(positions: Floats) -> bool:
     steps /= np.linalg.norm(steps, axis=1)[:, None]
     sines = np.linalg.norm(np.cross(steps[:-1], steps[1:]), axis=1)
     return bool(sines.min() > _BENT)
-
-
-def _dihedral(positions: Floats) -> float:
-    """Return the torsion of a chain of four atoms (4, 3), rad, from -π to π."""
-    first, axis, last = np.diff(positions, axis=0)
-    before, after = np.cross(first, axis), np.cross(axis, last)
-    sine = np.linalg.norm(axis) * (first @ after)
-    return float(np.arctan2(sine, before @ after))

@@ -1,6 +1,5 @@
 """ASE calculators of potentials, which depend on charge and spin."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +8,12 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import Batch, pack_frames
+from alloop.core.batch import pack_frames
 from alloop.core.error_limits import ErrorLimits
 from alloop.core.records import Predictions
 from alloop.core.roles import AtomwisePotential, FittedScorer, Potential
 from alloop.core.species import Domain
+from alloop.potentials.checked import CheckedPotential
 from alloop.potentials.devices import torch_threads
 
 _STATE = ("charge", "spin")
@@ -73,8 +73,7 @@ class PotentialCalculator(StatefulCalculator):
         self.threads = threads
         self.compile = compile
         self.source = ""
-        self._system: Batch | None = None  # the system of the last call
-        self._fast: Potential = potential
+        self._checked = CheckedPotential(potential, domain, compile=compile)
         if isinstance(potential, AtomwisePotential):
             self.implemented_properties = (*self.implemented_properties, "energies")
         if scorer is not None:
@@ -100,9 +99,9 @@ class PotentialCalculator(StatefulCalculator):
         """
         super().calculate(atoms, properties, system_changes)
         with torch_threads(self.threads):
-            batch = self._prepared(self.atoms)
+            batch = self._checked.prepare(pack_frames([from_atoms(self.atoms)]))
             scored = self.scorer is not None
-            predictions = self._fast.predict(batch, descriptors=scored)
+            predictions = self._checked.fast.predict(batch, descriptors=scored)
             self.results = _results(predictions)
             if "energies" in properties and isinstance(
                 self.potential, AtomwisePotential
@@ -114,38 +113,6 @@ class PotentialCalculator(StatefulCalculator):
                 if self.error_limits is not None:
                     limit = self.error_limits.limits(surprise, batch)
                     self.results["error_limit"] = float(limit[0])
-
-    def _prepared(self, atoms: Atoms) -> Batch:
-        """Return the atoms as a batch.
-
-        A batch of the same system as the last one shares its arrays, by which compiled
-        code recognises it.
-        """
-        batch, last = pack_frames([from_atoms(atoms)]), self._system
-        if last is not None and _same_system(batch, last):
-            return last.with_positions(batch.positions)
-        self._allow(batch)
-        self._fast = self._compiled(batch) if self.compile else self.potential
-        self._system = batch
-        return batch
-
-    def _allow(self, batch: Batch) -> None:
-        if self.domain is None:
-            return
-        self.domain.require(batch)
-        strange = self.domain.strange(batch)
-        if strange is not None:
-            warnings.warn(strange, stacklevel=2)
-
-    def _compiled(self, batch: Batch) -> Potential:
-        from alloop.potentials.compiled import compiled_for
-
-        return compiled_for(self.potential, batch)[0]
-
-
-def _same_system(batch: Batch, other: Batch) -> bool:
-    names = ("numbers", "charges", "spins", "cells", "pbc")
-    return all(np.array_equal(getattr(batch, x), getattr(other, x)) for x in names)
 
 
 def _results(predictions: Predictions) -> dict[str, Any]:

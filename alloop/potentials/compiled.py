@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alloop.core.batch import Batch, pack_frames
+from alloop.core.batch import Batch, pack_frames, same_molecules
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.core.roles import Potential
@@ -268,14 +268,4 @@ def _relative_difference(values: Sequence[Tensor], expected: Sequence[Tensor]) -
     pairs = zip(values, expected, strict=True)
     return max(
         float((a - b).abs().max() / b.abs().max().clamp(min=1e-6)) for a, b in pairs
-    )
-
-
-def same_molecules(batch: Batch, other: Batch) -> bool:
-    """Return True if two batches are the same molecules; in MD they share arrays."""
-    if batch.numbers is other.numbers and batch.offsets is other.offsets:
-        return True
-    return all(
-        np.array_equal(getattr(batch, name), getattr(other, name))
-        for name in ("numbers", "offsets", "charges", "spins", "pbc")
     )

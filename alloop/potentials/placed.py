@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alloop.core.arrays import AnyArray, is_numpy, to_numpy
-from alloop.core.batch import Batch
+from alloop.core.batch import Batch, same_molecules
 from alloop.core.records import Predictions
 from alloop.core.roles import Potential
 from alloop.core.stress import stress_from_virial
@@ -22,7 +22,7 @@ from alloop.models.network import (
     energy_and_forces,
     energy_forces_virial,
 )
-from alloop.potentials.compiled import CompiledPotential, compiled_for, same_molecules
+from alloop.potentials.compiled import CompiledPotential, compiled_for
 from alloop.potentials.learned import LearnedPotential, frame_slice
 from alloop.potentials.repulsion import added
 
