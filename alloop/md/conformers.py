@@ -1,6 +1,6 @@
 """Conformers of a molecule from its SMILES, by RDKit (an extra)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -70,14 +70,22 @@ def _relaxed_shapes(molecule: Any, charge: int, spin: int) -> list[Frame]:
     energies = [energy for _, energy in relax(molecule, maxIters=2000)]
     numbers = np.array([atom.GetAtomicNum() for atom in molecule.GetAtoms()])
     conformers = list(molecule.GetConformers())
+    order = np.argsort(energies, kind="stable")
+    return different_shapes(
+        Frame(numbers, conformers[int(place)].GetPositions(), charge, spin)
+        for place in order
+    )
+
+
+def different_shapes(frames: Iterable[Frame]) -> list[Frame]:
+    """Return the frames of a molecule whose shapes differ from those before them."""
     shapes: list[Frame] = []
     marks: list[Floats] = []
-    for place in np.argsort(energies, kind="stable"):
-        positions = conformers[int(place)].GetPositions()
-        mark = sorted_distances(numbers, positions)
+    for frame in frames:
+        mark = sorted_distances(frame.numbers, frame.positions)
         if not any(same_shape(mark, x) for x in marks):
             marks.append(mark)
-            shapes.append(Frame(numbers, positions, charge, spin))
+            shapes.append(frame)
     return shapes
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from alloop.core.prediction_errors import ErrorSummary
 from alloop.core.text import local_time
 from alloop.driver.notices import last_notice
 from alloop.history.acceptance import unaccepted_sentence
@@ -402,8 +403,7 @@ def _examination_values(history: History) -> dict[str, Any] | None:
         "missing": dict(sorted(examination.missing.items())),
         "walkers": examination.walkers,
         "stopped": dict(sorted(examination.stopped.items())),
-        "force_mae": None if errors is None else errors.force_mae,
-        "force_rmse": None if errors is None else errors.force_rmse,
+        **_force_errors(errors),
         "energy_mae": None if errors is None else errors.energy_mae,
         "energy_mae_offset_removed": None if errors is None else errors.energy_spread,
         "alarms": examination.alarms,
@@ -420,11 +420,16 @@ def _beyond_values(history: History) -> dict[str, Any] | None:
     beyond = beyond_md(history)
     if beyond is None:
         return None
-    errors = beyond.errors
     return {
         "frames": beyond.frames,
         "waiting": beyond.waiting,
         "missing": dict(sorted(beyond.missing.items())),
+        **_force_errors(beyond.errors),
+    }
+
+
+def _force_errors(errors: ErrorSummary | None) -> dict[str, float | None]:
+    return {
         "force_mae": None if errors is None else errors.force_mae,
         "force_rmse": None if errors is None else errors.force_rmse,
     }

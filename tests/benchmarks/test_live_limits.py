@@ -11,6 +11,7 @@ from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.md.thermal_frames import normal_modes
 from benchmarks.accuracy.exploration import explorers as exploration
+from benchmarks.accuracy.exploration import reference_frames
 from benchmarks.accuracy.uncertainty.live_limits import (
     KELVIN,
     ScoredLabels,
@@ -64,8 +65,8 @@ def test_a_molecule_without_torsions_has_no_scan_of_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     water = from_atoms(molecule("H2O"))
-    monkeypatch.setattr(exploration, "_md_frames", lambda *_given: [water])
-    frames = exploration._test_frames(
+    monkeypatch.setattr(reference_frames, "_md_frames", lambda *_given: [water])
+    frames = reference_frames._test_frames(
         Namespace(molecule="H2O"), water, normal_modes(water, HESSIAN)
     )
     assert {name: len(x) for name, x in frames.items()} == {

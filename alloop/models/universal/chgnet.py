@@ -33,6 +33,7 @@ from alloop.core.errors import InputError
 from alloop.models.graph import Graph, bond_angles, edge_vectors
 from alloop.models.layers import AtomOutput, Network
 from alloop.models.settings import CHGNetSettings
+from alloop.models.universal.pretrained import require_choice
 
 _WEIGHTS = {
     "0.3.0": "chgnet_0.3.0_e29f68s314m37.pth.tar",  # PBE and PBE+U
@@ -156,11 +157,11 @@ class CHGNet(Network):
     net: Any  # chgnet's module, whose layers are called here
 
     def __init__(self, settings: CHGNetSettings) -> None:
-        frozen = _chosen("freeze", settings.freeze, _FROZEN)
-        file = _chosen("version", settings.version, _WEIGHTS)
-        arguments, state = _pretrained_weights(file)
+        require_choice("chgnet", "freeze", settings.freeze, _FROZEN)
+        require_choice("chgnet", "version", settings.version, _WEIGHTS)
+        arguments, state = _pretrained_weights(_WEIGHTS[settings.version])
         super().__init__(settings, float(arguments["atom_graph_cutoff"]))
-        self.frozen: tuple[str, ...] = frozen
+        self.frozen: tuple[str, ...] = _FROZEN[settings.freeze]
         self.net = _build_network(arguments)
         self.net.load_state_dict(state)
         self.reach = float(arguments["bond_graph_cutoff"])  # Å, of bonds with angles
@@ -255,14 +256,6 @@ def _angle_parts(
         MLPPart(a),
         MLPPart(v, x.corner),
     )
-
-
-def _chosen(setting: str, word: str, choices: dict[str, Any]) -> Any:
-    if word not in choices:
-        raise InputError(
-            f"expected {setting} of chgnet to be {' or '.join(choices)}, got {word!r}"
-        )
-    return choices[word]
 
 
 def require_package() -> None:

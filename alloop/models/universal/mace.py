@@ -20,7 +20,6 @@ from ase.data import covalent_radii
 from torch import Tensor, nn
 
 from alloop.core.batch import pack_frames
-from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.models.checkpoint import understood
 from alloop.models.graph import Graph, edge_vectors, to_graph
@@ -37,6 +36,7 @@ from alloop.models.universal.equivariant import (
     SymmetricContraction,
     normed_mlp,
 )
+from alloop.models.universal.pretrained import require_choice
 from alloop.models.universal.so3lr import Harmonics
 
 _FROZEN = ("nothing", "embeddings", "body")
@@ -343,11 +343,7 @@ class MACE(Network):
     shift: Tensor
 
     def __init__(self, settings: MACESettings) -> None:
-        if settings.freeze not in _FROZEN:
-            raise InputError(
-                f"expected freeze of mace to be {' or '.join(_FROZEN)}, "
-                f"got {settings.freeze!r}"
-            )
+        require_choice("mace", "freeze", settings.freeze, _FROZEN)
         model = (
             settings.model or read_converted(settings.path, settings.identity).settings
         )

@@ -82,6 +82,14 @@ class Pretrained:
         return None
 
 
+def require_choice(kind: str, name: str, word: str, choices: Collection[str]) -> None:
+    """Raise InputError unless a setting of a network is one of the choices."""
+    if word not in choices:
+        raise InputError(
+            f"expected {name} of {kind} to be {' or '.join(choices)}, got {word!r}"
+        )
+
+
 def _listed(numbers: Collection[int]) -> str:
     """Return chemical symbols; "H to Pu" for many in a row."""
     ordered = sorted(numbers)

@@ -43,6 +43,7 @@ from alloop.models.universal.long_range import (
     mixed_c6,
     repulsion_energy,
 )
+from alloop.models.universal.pretrained import require_choice
 from alloop.models.universal.pretrained_files import package_file, pickled_tensors
 
 CUTOFF = 4.5  # Å, of messages
@@ -308,11 +309,7 @@ class SO3LR(Network):
     free_atoms: Tensor
 
     def __init__(self, settings: SO3LRSettings) -> None:
-        if settings.freeze not in _FROZEN:
-            raise InputError(
-                f"expected freeze of so3lr to be {' or '.join(_FROZEN)}, "
-                f"got {settings.freeze!r}"
-            )
+        require_choice("so3lr", "freeze", settings.freeze, _FROZEN)
         super().__init__(settings, max(settings.long_range, CUTOFF))
         self.frozen = _FROZEN[settings.freeze]
         self.long_range = settings.long_range

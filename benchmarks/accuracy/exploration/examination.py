@@ -31,11 +31,10 @@ from alloop.md.dynamics import DynamicsSettings, run_dynamics
 from alloop.md.integrate import maxwell_boltzmann
 from alloop.md.rotamers import drawn_conformer
 from alloop.report.analysis.examination import beyond_md, last_examination
-from benchmarks.accuracy.exploration.explorers import (
-    campaign_tree,
+from benchmarks.accuracy.exploration.explorers import campaign_tree, run_campaign
+from benchmarks.accuracy.exploration.reference_frames import (
     conformer_frames,
     expensive_potential,
-    run_campaign,
 )
 from benchmarks.common import Row, Rows, make_parser, make_table, show
 
@@ -80,7 +79,7 @@ def long_md_error(options: Namespace, model: Generation) -> Row:
     errors = []
     for frames in reference_frames(options):
         batch = pack_frames(frames)
-        truth = expensive_potential(options).predict(batch).forces
+        truth = expensive_potential().predict(batch).forces
         errors.append(1e3 * float(np.abs(model.predict(batch).forces - truth).mean()))
     deviation = float(np.std(errors, ddof=1) / np.sqrt(len(errors)))
     return {"long MD": float(np.mean(errors)), "standard error": deviation}
@@ -99,7 +98,7 @@ def reference_frames(options: Namespace) -> list[list[Frame]]:
 
 
 def _reference_positions(options: Namespace, minima: list[Frame]) -> np.ndarray:
-    potential = expensive_potential(options)
+    potential = expensive_potential()
     energies = potential.predict(pack_frames(minima)).energies
     rngs = [random_stream(17, f"long MD/{i}") for i in range(options.walkers)]
     walkers: Sequence[Walker] = []

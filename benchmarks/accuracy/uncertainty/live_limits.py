@@ -44,10 +44,9 @@ from alloop.loop.commands import Sample
 from alloop.report.analysis.examination import counted_frames
 from alloop.scores.calibrate import conformal_quantile
 from alloop.scores.error_limits import fit_error_limits
-from benchmarks.accuracy.exploration.explorers import (
-    campaign_tree,
+from benchmarks.accuracy.exploration.explorers import campaign_tree, run_campaign
+from benchmarks.accuracy.exploration.reference_frames import (
     reference_minimum,
-    run_campaign,
     test_sets,
 )
 from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
