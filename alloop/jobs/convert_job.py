@@ -43,9 +43,9 @@ def convert_model(
         "threshold": None,
         "facts": {},
     }
-    whole: Checkpoint = replace(checkpoint, settings=settings)
+    model_file: Checkpoint = replace(checkpoint, settings=settings)
     with replace_atomically(out) as partial:
-        partial.write_bytes(checkpoint_to_bytes(whole))
+        partial.write_bytes(checkpoint_to_bytes(model_file))
     model: Mapping[str, Any] = checkpoint.settings["network"]["model"]
     return model
 

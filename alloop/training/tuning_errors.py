@@ -65,8 +65,8 @@ class StartingErrors:
                 f"{start.force_mae:.3g} eV/Å; begin with `start: scratch`, or another "
                 "model"
             )
-        least = _LEAST_ENERGY * self.atoms
-        if start.energy_mae > _ENERGY * best.energy_mae + least:
+        margin = _LEAST_ENERGY * self.atoms
+        if start.energy_mae > _ENERGY * best.energy_mae + margin:
             raise InputError(
                 f"expected training to start near the potential as it comes, whose "
                 f"energies err by {best.energy_mae:.3g} eV a frame once references are "
@@ -87,10 +87,10 @@ def starting_errors(
     energies; start: what training starts from, with its references.
     """
     elements = sorted({int(z) for z in labels.batch.numbers})
-    own = {z: pretrained.references.get(z, 0.0) for z in elements}
+    published = {z: pretrained.references.get(z, 0.0) for z in elements}
     fitted = {z: fitted.get(z, 0.0) for z in elements}
     potentials = {
-        AS_IT_COMES: LearnedPotential(pretrained, own),
+        AS_IT_COMES: LearnedPotential(pretrained, published),
         FITTED: LearnedPotential(pretrained, fitted),
         START: start,
     }
@@ -129,11 +129,11 @@ def forgetting(
         said = LearnedPotential(
             original.frozen_network, dict.fromkeys(elements, 0.0), original.scale
         ).predict(batch)
-        wanted = said.forces if isinstance(rows, Batch) else rows.forces
-        own = tuned.predict(batch).forces
+        truth = said.forces if isinstance(rows, Batch) else rows.forces
+        forces = tuned.predict(batch).forces
         values = (
-            *(name, len(batch), _mean_size(own - wanted)),
-            *(_mean_size(said.forces - wanted), _mean_size(wanted)),
+            *(name, len(batch), _mean_size(forces - truth)),
+            *(_mean_size(said.forces - truth), _mean_size(truth)),
         )
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)

@@ -73,9 +73,12 @@ def start_item(options: Namespace) -> dict[str, Any]:
 def reference_minimum(options: Namespace) -> tuple[Frame, NormalModes]:
     """Return the minimum at GFN2-xTB with its normal modes."""
     oracle = expensive_potential()
-    tree = {"name": "start", "start": [start_item(options)]}
-    levels = {"levels": {"cheap": LEVEL, "expensive": LEVEL}}
-    setup = parse_campaign(dump_yaml(tree | levels), ".")
+    tree = {
+        "name": "start",
+        "start": [start_item(options)],
+        "levels": {"expensive": LEVEL},
+    }
+    setup = parse_campaign(dump_yaml(tree), ".")
     minimum = relax_frame(setup.start[0], oracle)
     return minimum, normal_modes(minimum, numerical_hessian(minimum, oracle))
 
