@@ -8,39 +8,45 @@ that was never paused.
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from alloop.core.levels import Fidelity, LevelId
 from alloop.core.text import plural
 from alloop.loop import events as e
+from alloop.loop.commands import Command, LabelFrame, Recheck, Train, TrainPart
 
 Outcomes: TypeAlias = Mapping[str, tuple[bool, ...]]  # by kind of task, oldest first
 ENOUGH = 10  # answers of a kind before its failures say anything
-_TASKS = {"train": "training", "part": "training", "recheck": "recheck"}
 
 
 def with_outcome(
     outcomes: Outcomes,
     event: e.Event,
-    levels: Mapping[Fidelity, LevelId],
+    command: Command | None,
     window: int,
 ) -> Outcomes:
     """Return the last outcomes by kind of task, with the one that an event tells.
 
-    Labels from a cache cost nothing and are not counted.
+    command: that the event answers, None for one that answers nothing. Labels from a
+    cache cost nothing and are not counted.
     """
-    if isinstance(event, e.Unasked | e.Priced) or getattr(event, "cached", False):
+    if command is None or isinstance(event, e.Unasked | e.Priced):
         return outcomes
-    kind = task_kind(event, levels)
+    if getattr(event, "cached", False):
+        return outcomes
+    kind = task_kind(command)
     good = not isinstance(event, e.NotLabelled | e.TaskLost)
     return {**outcomes, kind: (*outcomes.get(kind, ()), good)[-window:]}
 
 
-def task_kind(event: e.Answer | e.TaskLost, levels: Mapping[Fidelity, LevelId]) -> str:
+def task_kind(command: Command) -> str:
     """Return the kind of task whose failures are counted together, in the singular."""
-    what, _, rest = event.name.partition("/")
-    if what != "label":
-        return _TASKS.get(what, "piece of MD")
-    fidelities = {level: fidelity for fidelity, level in levels.items()}
-    return f"{fidelities.get(rest.partition('/')[0], 'other')} label"
+    match command:
+        case LabelFrame(fidelity=fidelity):
+            return f"{fidelity} label"
+        case Train() | TrainPart():
+            return "training"
+        case Recheck():
+            return "recheck"
+        case _:
+            return "piece of MD"
 
 
 def failing_kinds(

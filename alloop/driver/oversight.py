@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from alloop.driver.failure_rates import Outcomes, pause_reason, with_outcome
 from alloop.driver.notices import Notice, NoticeFile, failure_notices, state_notices
 from alloop.driver.receivers import Sender, make_receivers
 from alloop.loop import events as e
-from alloop.loop.commands import Explore
+from alloop.loop.commands import Command, Explore
 from alloop.loop.state import LoopState
 from alloop.workers.task_times import TaskTimes
 
@@ -41,6 +41,7 @@ class Oversight:
     warn: Callable[[str], None]
     paused: str | None = None
     _outcomes: Outcomes = field(default_factory=dict)
+    _open: Mapping[str, Command] = field(default_factory=dict)  # before the turn
     _file: NoticeFile = field(init=False)
     _sender: Sender = field(init=False)
     _looked: float = field(default_factory=time.monotonic)
@@ -76,6 +77,7 @@ class Oversight:
 
     def _begin(self, state: LoopState) -> None:
         """Tell what a killed driver could not; raise Interrupted on a full disk."""
+        self._open = state.open
         if self.seq >= 0:
             self._tell(self._due(state), state)
         self._look_at_disk(state, starts_round=False)
@@ -89,6 +91,7 @@ class Oversight:
             self._answered = time.monotonic()
         self._tell(self._due(state), state)
         self._note_outcome(state, turn.event)
+        self._open = state.open
         if any(isinstance(x, Explore) and not x.piece for x in turn.commands):
             self._look_at_disk(state, starts_round=True)
 
@@ -130,7 +133,8 @@ class Oversight:
         """Tell a rate of failures, and pause at a higher one."""
         limits, number = self.setup.plan.limits, state.exploration.round
         share, window = limits.failures, limits.failure_window
-        self._outcomes = with_outcome(self._outcomes, event, state.levels, window)
+        command = self._open.get(getattr(event, "name", ""))
+        self._outcomes = with_outcome(self._outcomes, event, command, window)
         self._tell(
             failure_notices(self._outcomes, self._notify.failures, window, number),
             state,

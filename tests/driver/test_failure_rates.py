@@ -1,5 +1,6 @@
 """Failures of one kind pause a run, and nothing else does."""
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -21,14 +22,15 @@ from alloop.driver.failure_rates import (
 )
 from alloop.history.reader import read_history
 from alloop.loop import events as e
-from alloop.loop.commands import Command, LabelFrame
+from alloop.loop.commands import Command, Explore, LabelFrame, Train, TrainPart
 from benchmarks.durability.comparison import store_contents
 from tests.conftest import write_toy
 from tests.loop.conftest import LEVELS, frame, label
 
 HERE = frame("here")
 LOST = Unlabelled(HERE.id, LEVELS["expensive"], Failure.GATE, "force too large")
-BAD = e.NotLabelled(f"label/{LEVELS['expensive']}/{HERE.id}", LOST)
+ASKED = LabelFrame(HERE, LEVELS["expensive"], "expensive", "flagged", 0)
+BAD = e.NotLabelled(ASKED.name, LOST)
 GOOD = e.Labelled(BAD.name, label(HERE, LEVELS["expensive"]))
 
 
@@ -37,7 +39,7 @@ def played(outcomes: list[bool], share: float | None = 0.8) -> tuple[int, str | 
     seen: Outcomes = {}
     for number, good in enumerate(outcomes, 1):
         event = GOOD if good else BAD
-        seen = with_outcome(seen, event, LEVELS, 20)
+        seen = with_outcome(seen, event, ASKED, 20)
         reason = pause_reason(seen, event, share, 20)
         if reason is not None:
             return number, reason
@@ -73,11 +75,16 @@ def test_kinds_are_counted_apart_and_caches_not_at_all() -> None:
     assert failing_kinds({"a": bad, "b": bad}, 0.8, 20) == {}
     assert failing_kinds({"a": (*bad, False), "b": bad}, 0.8, 20) == {"a": (10, 10)}
     assert (
-        with_outcome({}, e.Labelled(GOOD.name, GOOD.label, cached=True), LEVELS, 20)
+        with_outcome({}, e.Labelled(GOOD.name, GOOD.label, cached=True), ASKED, 20)
         == {}
     )
-    names = ("train/3", "part/3/both", "explore/1/0/0", f"label/{LEVELS['cheap']}/x")
-    kinds = [task_kind(e.TaskLost(name, 1, ""), LEVELS) for name in names]
+    commands = (
+        Train(3, (), (), ()),
+        TrainPart(3, "both", (), (), (), share=0.1),
+        Explore(1, 0, 0, 1, "m", (), steps=5, keep=1, controls=0),
+        replace(ASKED, level=LEVELS["cheap"], fidelity="cheap"),
+    )
+    kinds = [task_kind(command) for command in commands]
     assert kinds == ["training", "training", "piece of MD", "cheap label"]
 
 
