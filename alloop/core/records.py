@@ -100,14 +100,17 @@ class Walker:
     temperature: float | None = None
 
 
+PATH_TOP = "path top"  # origin of a candidate: the highest structure of a path
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """A frame that MD proposes, with the model's predictions, made before any label.
 
     surprise: from the scorer; energy in eV and forces (atoms, 3) in eV/Å: from the
     model; descriptor (features,): the mean over atoms; origin: "surprise", "control",
-    or the guard rail that stopped its walker. explorer: what made it, from the walker
-    at this step.
+    `PATH_TOP`, or the guard rail that stopped its walker. explorer: what made it, from
+    the walker at this step.
     """
 
     frame: Frame
@@ -120,6 +123,29 @@ class Candidate:
     descriptor: Floats
     origin: str = "surprise"
     explorer: Explorer = "md"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MinimumPath:
+    """A reaction path from a molecule's lowest minimum to another one, as last found.
+
+    minimum: the other one, on the model of that round; top: the highest structure, and
+    its energy in eV by that model; surprising: the number of structures whose surprise
+    is above the threshold. error: of the energy against the expensive label of the top
+    in eV, None without one.
+    """
+
+    molecule: int
+    minimum: Frame
+    top: FrameId
+    energy: float
+    surprising: int
+    error: float | None = None
+
+    def is_done(self, tolerance: float) -> bool:
+        """Return True if the path is trusted and its top agrees with the label (eV)."""
+        trusted = self.surprising == 0 and self.error is not None
+        return trusted and abs(self.error or 0.0) <= tolerance
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -37,6 +37,7 @@ _EVENTS = (
 )
 _FACTS = (
     *(frame.Frame, batch.Batch, levels.Level, records.Walker, records.Candidate),
+    records.MinimumPath,
     *(records.Label, records.Unlabelled, records.Failure, records.Noise),
     *(records.ModelCheck, records.Refinement),
     *(label_cost.Cost, cost_curve.Curve, ErrorLimits, KnownDistances),

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import Fidelity, LevelId
-from alloop.core.records import Explorer, Walker
+from alloop.core.records import Explorer, MinimumPath, Walker
 from alloop.core.seeds import Purpose
 
 ModelId: TypeAlias = str  # 32 hexadecimal digits, of the generation's content
@@ -102,7 +102,8 @@ class Explore:
 
     keep: the number of most surprising frames to return; controls: the number of random
     ones, whatever their surprise. explorer: what proposes frames; another one than MD
-    makes them of the walkers as they are, or moves copies of them.
+    makes them of the walkers as they are, or moves copies of them. paths: those that
+    earlier rounds found.
     """
 
     round: int
@@ -115,6 +116,7 @@ class Explore:
     keep: int
     controls: int
     explorer: Explorer = "md"
+    paths: tuple[MinimumPath, ...] = ()
 
     @property
     def name(self) -> str:

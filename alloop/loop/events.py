@@ -18,6 +18,7 @@ from alloop.core.records import (
     Explorer,
     Label,
     LabelSet,
+    MinimumPath,
     ModelCheck,
     Noise,
     Refinement,
@@ -178,6 +179,7 @@ class Explored:
     timing: Timing = Timing()
     note: str = ""  # proton transfers, and once why force calls are not compiled
     explorer: Explorer = "md"
+    paths: tuple[MinimumPath, ...] = ()  # those that the command followed or went past
 
     @property
     def name(self) -> str:

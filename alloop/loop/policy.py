@@ -20,13 +20,13 @@ learned every label. Then the best generation is examined, on frames of its own 
 were used neither for training nor for any choice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import ceil
 from typing import Protocol, TypeAlias
 
 from alloop.core.levels import Fidelity
-from alloop.core.records import Walker
+from alloop.core.records import MinimumPath, Walker
 from alloop.core.seeds import BEYOND, EXAMINATION, Purpose, random_stream
 from alloop.loop import events as e
 from alloop.loop.commands import (
@@ -397,7 +397,7 @@ def explore_commands(state: LoopState, rules: Rules) -> tuple[Explore, ...]:
         )
         for number, batch in enumerate(batches)
     )
-    return commands + tuple(
+    beside = [
         replace(
             command,
             batch=turn * len(batches) + command.batch,
@@ -409,7 +409,26 @@ def explore_commands(state: LoopState, rules: Rules) -> tuple[Explore, ...]:
         for turn, (explorer, settings) in enumerate(rules.active_explorers.items(), 1)
         for command in commands
         if not all(any(walker.frame.pbc) for walker in command.walkers)
-    )
+    ]
+    return (*commands, *_with_paths(beside, state.exploration.all_paths))
+
+
+def _with_paths(
+    commands: Sequence[Explore], paths: Sequence[MinimumPath]
+) -> Iterator[Explore]:
+    """Yield the commands; those that look for paths get the paths found before.
+
+    The first command with walkers of a molecule gets that molecule's.
+    """
+    left = list(paths)
+    for command in commands:
+        if command.explorer != "paths":
+            yield command
+            continue
+        molecules = {walker.molecule for walker in command.walkers}
+        followed = tuple(path for path in left if path.molecule in molecules)
+        left = [path for path in left if path.molecule not in molecules]
+        yield replace(command, paths=followed)
 
 
 def next_explore_piece(

@@ -295,6 +295,9 @@ def _apply_labelled(state: LoopState, event: e.Labelled | e.NotLabelled) -> Loop
         limit_held=held,
         doubts=doubts.doubts_of_details(event.label.details),
     )
+    if command.fidelity == "expensive":
+        after = state.exploration.with_top(command.frame.id, event.label.energy)
+        state = replace(state, exploration=after)
     return _record_entry(state, command, entry)
 
 

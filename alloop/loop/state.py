@@ -14,7 +14,7 @@ from alloop.core.doubts import Doubt
 from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import Cost
 from alloop.core.levels import Fidelity, LevelId
-from alloop.core.records import Candidate, Walker
+from alloop.core.records import Candidate, MinimumPath, Walker
 from alloop.core.seeds import BEYOND, EXAMINATION, Purpose, name_share, split_of
 from alloop.core.units import Floats
 from alloop.loop.commands import (
@@ -386,7 +386,8 @@ class ExplorationState:
     """The newest round: its walkers and the frames that they came upon.
 
     generation: the one that explores, with its threshold and landmarks; pieces: the
-    answers of the round by name, without walkers. moved_steps: MD steps of each walker
+    answers of the round by name, without walkers. paths: those that
+    were found last, by the batch of walkers. moved_steps: MD steps of each walker
     in the round; stalled_rounds: rounds in a row in which no walker got beyond its
     first steps.
     """
@@ -399,6 +400,7 @@ class ExplorationState:
     pieces: Mapping[str, Explored] = field(default_factory=dict)
     moved_steps: Mapping[int, int] = field(default_factory=dict)
     stalled_rounds: int = 0
+    paths: Mapping[int, tuple[MinimumPath, ...]] = field(default_factory=dict)
 
     def with_command(
         self, command: Explore, summary: Trained | None
@@ -430,12 +432,32 @@ class ExplorationState:
             for walker in before
             if walker.index in walkers
         }
+        paths = {event.batch: event.paths} if event.explorer == "paths" else {}
         return replace(
             self,
             walkers={**self.walkers, **walkers},
             pieces={**self.pieces, event.name: event.without_walkers()},
             moved_steps={**self.moved_steps, **steps},
+            paths={**self.paths, **paths},
         )
+
+    def with_top(self, frame: FrameId, energy: float) -> "ExplorationState":
+        """Return the exploration once a frame has an expensive label, of energy eV."""
+        if not any(path.top == frame for path in self.all_paths):
+            return self
+        paths = {
+            batch: tuple(
+                replace(x, error=energy - x.energy) if x.top == frame else x
+                for x in paths
+            )
+            for batch, paths in self.paths.items()
+        }
+        return replace(self, paths=paths)
+
+    @property
+    def all_paths(self) -> tuple[MinimumPath, ...]:
+        """The paths of all batches."""
+        return tuple(x for _, paths in sorted(self.paths.items()) for x in paths)
 
     def end_round(self) -> "ExplorationState":
         """Return the exploration with the round counted, if its walkers got nowhere."""

@@ -19,7 +19,7 @@ from alloop.core.units import Floats
 from alloop.md.conformers import same_shape, sorted_distances
 from alloop.md.contacts import closest_contact, covalent_lengths
 from alloop.md.shapes import CLASH, ShapeSettings, bonded_atoms, proposed_shapes
-from alloop.md.thermal_frames import rattled_frames, relax_frames
+from alloop.md.thermal_frames import relax_frames
 
 _RELAXED = 0.05  # eV/Å; the model's own error is rarely smaller where it is surprised
 _CONVERGED = 0.1  # eV/Å across a band; its images are rattled anyway
@@ -56,6 +56,12 @@ class PathExplorerSettings:
     reach: float = setting(
         3.0, "largest distance of a hydrogen from the atom it is moved to, Å", gt=0
     )
+    tolerance: float = setting(
+        0.01,
+        "largest error of the energy at a path's top at which the path is done, once "
+        "none of its structures surprises, eV",
+        gt=0,
+    )
     energy: float = setting(
         5.0,
         "largest energy that the model gives a structure above the lowest minimum, eV",
@@ -68,25 +74,49 @@ class PathExplorerSettings:
         return 0
 
 
-def path_frames(
+@dataclass(frozen=True, slots=True, eq=False)
+class Band:
+    """The structures of a path from the lowest minimum to another one, ends included.
+
+    Those above the settings' energy are left out, but for `top`, the highest.
+    """
+
+    images: tuple[Frame, ...]
+    top: Frame
+    minimum: Frame
+
+
+def path_bands(
     frames: Sequence[Frame],
     potential: Potential,
     settings: PathExplorerSettings,
     rng: np.random.Generator,
-) -> list[Frame]:
-    """Return structures along paths between minima, each with its rattled copies.
+    *,
+    followed: Sequence[Frame] = (),
+    done: Sequence[Frame] = (),
+) -> list[Band]:
+    """Return bands from the lowest minimum of a molecule to others.
 
-    frames: of one molecule, without cells; the minima are those that shapes of them
-    relax to, up to `settings.energy` above the lowest. Empty with one minimum.
+    frames: of one molecule, without cells; the minima are those that shapes of them and
+    the minima `followed` relax to, up to `settings.energy` above the lowest. Those that
+    are also minima in `done` are passed over. Empty with one minimum.
     """
     seeds = [seed for frame in frames for seed in _seeds(frame, settings, rng)]
-    minima = low_minima(frames, seeds, potential, settings)
-    out: list[Frame] = []
-    for last in minima[1 : settings.minima + 1]:
-        for image in _images(minima[0], last, potential, settings):
-            copies = rattled_frames(image, settings.rattle, settings.copies, rng)
-            out += [image, *copies]
-    return out
+    minima = low_minima(frames, [*followed, *seeds], potential, settings)
+    relaxed = relax_frames(done, potential, _RELAXED, settings.effort)
+    marks = [_mark(frame) for frame in relaxed if frame is not None]
+    others = [
+        x for x in minima[1:] if not any(same_shape(_mark(x), mark) for mark in marks)
+    ]
+    bands = (
+        _band(minima[0], last, potential, settings)
+        for last in others[: settings.minima]
+    )
+    return [band for band in bands if band is not None]
+
+
+def _mark(frame: Frame) -> Floats:
+    return sorted_distances(frame.numbers, frame.positions)
 
 
 def transferred_frames(
@@ -144,7 +174,7 @@ def low_minima(
     minima: list[Frame] = []
     marks: list[Floats] = []
     for frame in (sound[place] for place in order):
-        mark = sorted_distances(frame.numbers, frame.positions)
+        mark = _mark(frame)
         twin = next((i for i, x in enumerate(marks) if same_shape(mark, x)), None)
         if twin is None:
             minima.append(frame)
@@ -169,10 +199,10 @@ def _seeds(
     return [pool[place] for place in chosen]
 
 
-def _images(
+def _band(
     first: Frame, last: Frame, potential: Potential, settings: PathExplorerSettings
-) -> list[Frame]:
-    """Return the images of a path, ends included; none where no band joins them."""
+) -> Band | None:
+    """Return the band between two minima; None where there is none of low energy."""
     from alloop.md.reaction_path import PathSettings, find_path  # loads scipy
 
     search = PathSettings(
@@ -185,6 +215,8 @@ def _images(
     try:
         path = find_path(first, last, potential, search)
     except InputError:  # the ends are one once their like atoms are numbered alike
-        return []
+        return None
     low = path.energies <= settings.energy
-    return [frame for frame, kept in zip(path.batch.frames(), low, strict=True) if kept]
+    frames = list(path.batch.frames())
+    images = tuple(x for x, kept in zip(frames, low, strict=True) if kept)
+    return Band(images, frames[path.top], frames[-1])

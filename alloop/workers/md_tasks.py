@@ -9,7 +9,7 @@ import numpy as np
 from alloop.core.arrays import Place, on_host
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
-from alloop.core.records import Candidate, Walker
+from alloop.core.records import PATH_TOP, Candidate, MinimumPath, Walker
 from alloop.core.roles import DevicePotential, Labeller, Potential
 from alloop.core.seeds import EXAMINATION, random_stream
 from alloop.core.units import Booleans
@@ -34,7 +34,7 @@ from alloop.md.dynamics import run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import proton_transfers, transfer_note
 from alloop.md.integrate import maxwell_boltzmann
-from alloop.md.path_explorer import PathExplorerSettings, path_frames
+from alloop.md.path_explorer import Band, PathExplorerSettings, path_bands
 from alloop.md.replica_exchange import exchange_temperatures
 from alloop.md.rotamers import Turns, drawn_conformer, known_conformers, turn_walkers
 from alloop.md.shapes import ShapeSettings, proposed_shapes
@@ -151,24 +151,63 @@ def _propose_paths(
     settings: WorkerSettings,
     paths: PathExplorerSettings,
 ) -> e.Explored:
-    """Find paths away from the walkers; return their most surprising structures."""
-    walkers = []
+    """Follow paths away from the walkers; return their tops and what surprises there.
+
+    Of a path without surprise only the top is proposed; one that is done is left.
+    """
+    records = [x for x in command.paths if x.is_done(paths.tolerance)]
+    left = [x for x in command.paths if x not in records]
+    walkers: list[Walker] = []
+    tops: list[Candidate] = []
     for molecule, group in groupby(
         sorted(command.walkers, key=lambda x: x.molecule), lambda x: x.molecule
     ):
         parents = [x for x in group if not any(x.frame.pbc)]
-        frames = path_frames(
+        rng = random_stream(settings.seed, f"{command.name}/{molecule}")
+        bands = path_bands(
             [x.frame for x in parents],
             generation.potential,
             paths,
-            random_stream(settings.seed, f"{command.name}/{molecule}"),
+            rng,
+            followed=[x.minimum for x in left if x.molecule == molecule],
+            done=[x.minimum for x in records if x.molecule == molecule],
         )
-        walkers += [replace(parents[0], frame=frame) for frame in frames]
-    if not walkers:
-        return _proposed(command, (), 0)
-    scored = _scored_frames(generation, walkers)
-    candidates = _most_surprising(scored, scored.eligible, command.keep)
-    return _proposed(command, candidates, len(walkers))
+        for band in bands:
+            record, top = _judged_band(band, parents[0], generation)
+            records.append(record)
+            tops.append(top)
+            if record.surprising:
+                images = [x for x in band.images if x.id != record.top]
+                frames = images + [
+                    copy
+                    for image in band.images
+                    for copy in rattled_frames(image, paths.rattle, paths.copies, rng)
+                ]
+                walkers += [replace(parents[0], frame=frame) for frame in frames]
+    candidates = tops
+    if walkers:
+        scored = _scored_frames(generation, walkers)
+        candidates = tops + _most_surprising(scored, scored.eligible, command.keep)
+    event = _proposed(command, candidates, len(walkers) + len(tops))
+    return replace(event, paths=tuple(records))
+
+
+def _judged_band(
+    band: Band, parent: Walker, generation: Generation
+) -> tuple[MinimumPath, Candidate]:
+    """Return what is kept of a band, and its top as a candidate."""
+    images = [replace(parent, frame=frame) for frame in (band.top, *band.images)]
+    scored = _scored_frames(generation, images)
+    top = scored.candidate(0, PATH_TOP)
+    trusted = scored.surprise <= (generation.threshold or 0.0)
+    record = MinimumPath(
+        molecule=parent.molecule,
+        minimum=band.minimum,
+        top=top.frame.id,
+        energy=top.energy,
+        surprising=int(np.count_nonzero(~trusted)),
+    )
+    return record, top
 
 
 def _most_surprising(

@@ -15,7 +15,7 @@ from alloop.labels.direct import DirectLabeller
 from alloop.md.path_explorer import (
     PathExplorerSettings,
     low_minima,
-    path_frames,
+    path_bands,
     transferred_frames,
 )
 from alloop.md.reaction_path import PathSettings, find_path
@@ -38,36 +38,61 @@ def surface() -> LabellerPotential:
 def test_the_barrier_of_hydrogen_cyanide_is_found_from_one_side(
     surface: LabellerPotential,
 ) -> None:
-    settings = PathExplorerSettings(images=5, copies=1, proposals=8, isomers=True)
-    frames = path_frames([CYANIDE], surface, settings, random_stream(0, "paths"))
-    energies = surface.predict(pack_frames(frames)).energies.reshape(-1, 2)
-    band = energies[:, 0] - energies[0, 0]
+    settings = PathExplorerSettings(images=5, proposals=8, isomers=True)
+    band, *_ = path_bands([CYANIDE], surface, settings, random_stream(0, "paths"))
+    frames = band.images
+    energies = surface.predict(pack_frames(frames)).energies
     first, last = (relax_frame(x, surface) for x in (CYANIDE, ISOCYANIDE))
     path = find_path(first, last, surface, PathSettings(images=5, relax=False))
-    assert band.max() == pytest.approx(path.energies.max(), abs=0.02)
+    height = energies.max() - energies[0]
+    assert height == pytest.approx(path.energies.max(), abs=0.02)
+    assert frames[int(energies.argmax())].id == band.top.id
+    assert frames[-1].id == band.minimum.id
     bonds = [bonded_atoms(x)[0] for x in frames]
     assert any(x[2] and not x[1] for x in bonds)  # the hydrogen at the nitrogen
-    assert np.all(energies[[0, -1], 1] > energies[[0, -1], 0])  # rattled minima
+
+
+def test_a_path_that_is_done_is_passed_over_and_one_that_is_not_is_followed(
+    surface: LabellerPotential,
+) -> None:
+    settings = PathExplorerSettings(images=3, proposals=8, isomers=True, effort=40)
+    band, *_ = path_bands([CYANIDE], surface, settings, random_stream(0, "paths"))
+    stream = random_stream(0, "paths")
+    assert not path_bands([CYANIDE], surface, settings, stream, done=[band.minimum])
+    few = replace(settings, proposals=1, isomers=True)
+    for number in range(4):  # streams that do not find it alone
+        stream = random_stream(number, "few")
+        if not path_bands([CYANIDE], surface, few, stream):
+            break
+    else:
+        pytest.fail("one proposal always finds the isomer")
+    again = path_bands(
+        [CYANIDE],
+        surface,
+        few,
+        random_stream(number, "few"),
+        followed=[band.minimum],
+    )
+    assert len(again) == 1
 
 
 def test_the_same_stream_gives_the_same_frames(surface: LabellerPotential) -> None:
-    settings = PathExplorerSettings(
-        images=3, copies=1, proposals=4, effort=20, isomers=True
-    )
+    settings = PathExplorerSettings(images=3, proposals=4, effort=20, isomers=True)
     first, second = (
-        path_frames([CYANIDE], surface, settings, random_stream(0, "paths"))
+        path_bands([CYANIDE], surface, settings, random_stream(0, "paths"))
         for _ in range(2)
     )
-    assert [x.id for x in first] == [x.id for x in second] != []
+    assert [x.top.id for x in first] == [x.top.id for x in second] != []
 
 
 def test_bonds_stay_as_they_are_unless_isomers_are_wanted(
     surface: LabellerPotential,
 ) -> None:
     ethanol = relax_frame(from_atoms(molecule("CH3CH2OH")), surface)
-    settings = PathExplorerSettings(images=3, copies=1, proposals=4, effort=40)
-    frames = path_frames([ethanol], surface, settings, random_stream(0, "paths"))
+    settings = PathExplorerSettings(images=3, proposals=4, effort=40)
+    bands = path_bands([ethanol], surface, settings, random_stream(0, "paths"))
     bonds = bonded_atoms(ethanol)
+    frames = [frame for band in bands for frame in band.images]
     assert frames  # to the other rotamer
     assert all(np.array_equal(bonded_atoms(x), bonds) for x in frames)
 
@@ -90,4 +115,4 @@ def test_minima_that_are_one_are_counted_once() -> None:
     minima = low_minima(frames, [turned], DoubleWell(), settings)
     lengths = [float(np.ptp(x.positions, axis=0).max()) for x in minima]
     assert sorted(lengths) == pytest.approx([2.1, 3.9], abs=1e-2)
-    assert path_frames([pair(2.1)], DoubleWell(), settings, random_stream(0, "")) == []
+    assert path_bands([pair(2.1)], DoubleWell(), settings, random_stream(0, "")) == []
