@@ -16,7 +16,6 @@ from alloop.core.settings import SHARE, setting
 from alloop.core.species import bonded_species
 from alloop.core.units import Booleans, Floats, Integers
 
-_ORDINARY = ("surprise", "control")  # other origins are guard rails
 _FARTHEST = 1e6  # of the spread: distance from nothing known, squared without overflow
 
 
@@ -176,7 +175,7 @@ class PerSpecies(PerMolecule):
 
 def _is_above(candidate: Candidate, threshold: float | None) -> bool:
     above = threshold is not None and candidate.surprise > threshold
-    return above or candidate.origin not in _ORDINARY
+    return above or candidate.guard is not None
 
 
 class _GreedyRule(Protocol):

@@ -104,6 +104,7 @@ _COMMANDS = (
         model_commands.convert,
         model_commands.md,
         path_command.path,
+        path_command.paths,
         serve_command.serve,
     ),
     *(score_command.score, diagnose_command.diagnose, refine_command.refine),

@@ -1,4 +1,4 @@
-"""The command `path`: a reaction path between two structures on a model."""
+"""The commands `path` and `paths`: reaction paths on a model, one or a campaign's."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -9,9 +9,11 @@ from alloop.cli.campaign_paths import (
     Force,
     ModelOption,
     StoreOption,
+    StorePath,
     load_generation,
     load_model_or_level,
     one_place,
+    open_campaign,
     short_path,
 )
 from alloop.cli.console import (
@@ -26,6 +28,10 @@ from alloop.cli.exits import FRUITLESS
 from alloop.core.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ase import Atoms
+
     from alloop.core.frame import Frame
     from alloop.generation import Generation
     from alloop.jobs.path_job import PathCheck, PathImage, PathProfile
@@ -124,8 +130,71 @@ def path(  # noqa: PLR0913 - one for each option
     return 0 if profile.path.converged else FRUITLESS
 
 
+def paths(  # noqa: PLR0913 - one for each option
+    place: StorePath,
+    level: Level = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="extxyz file to write: minima and saddle points"),
+    ] = None,
+    images: Images = 9,
+    fmax: LargestForce = 0.05,
+    steps: Steps = 500,
+    no_relax: NoRelax = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show the reaction paths that a campaign found, on its best model.
+
+    They are searched again between the minima that `explore: {paths: ...}` joined last.
+    A path is done when none of its structures surprised and the label of the highest
+    agreed. In the file `path` is the number here, `point` minimum or saddle.
+    """
+    from alloop.files.targets import refuse_target
+    from alloop.jobs.path_job import path_profile
+    from alloop.md.path_explorer import PathExplorerSettings
+    from alloop.md.reaction_path import PathSettings
+
+    if out is not None:
+        refuse_target(out, _KINDS, force=force)
+    campaign = open_campaign(place)
+    state = campaign.history().state
+    records = state.exploration.all_paths
+    if not records:
+        raise InputError(
+            f"expected a campaign that looked for paths, {place} has found none; set "
+            "`explore: {paths: {}}`"
+        )
+    explorer = campaign.setup.rules.explorers.get("paths")
+    tolerance = getattr(explorer, "tolerance", PathExplorerSettings().tolerance)
+    settings = PathSettings(images, fmax, steps, not no_relax, match=True)
+    frames = [end for record in records for end in (record.lowest, record.minimum)]
+    generation, check = _model_and_check(campaign.store, level, frames)
+    facts, structures = [], []
+    for number, record in enumerate(records):
+        ends = (record.lowest, record.minimum)
+        try:
+            with busy_line(f"path {number}", quiet=quiet):
+                profile = path_profile(generation, ends, settings, check)
+        except InputError as error:  # the ends are one minimum on this model
+            print_error(f"path {number}: {error}")
+            continue
+        done = record.is_done(tolerance)
+        facts.append({"path": number, "done": done, **profile.facts()})
+        if not as_json:
+            print_text(f"path {number}, {'done' if done else 'open'}")
+            print_text(_summary(profile))
+        for atoms in profile.stationary_atoms():
+            atoms.info["path"] = number
+            structures.append(atoms)
+    _write_structures(structures, out)
+    if as_json:
+        print_json(facts)
+
+
 def _model_and_check(
-    place: Path, level: str | None, ends: "tuple[Frame, Frame]"
+    place: Path, level: str | None, ends: "Sequence[Frame]"
 ) -> "tuple[Generation, PathCheck | None]":
     """Return the model, which must know the ends, and the level of the check."""
     from alloop.core.batch import pack_frames
@@ -151,17 +220,23 @@ def _one_frame(source: str) -> "Frame":
     return structures[0].frame
 
 
-def _write_files(
-    profile: "PathProfile", out: Path | None, picture: Path | None
-) -> None:
+def _write_structures(structures: "list[Atoms]", out: Path | None) -> None:
     from ase.io import write
 
     from alloop.files.targets import replace_atomically
-    from alloop.jobs.path_job import draw_profile
 
     if out is not None:
         with replace_atomically(out) as partial:
-            write(partial, list(profile.atoms()), format="extxyz")
+            write(partial, structures, format="extxyz")
+
+
+def _write_files(
+    profile: "PathProfile", out: Path | None, picture: Path | None
+) -> None:
+    from alloop.files.targets import replace_atomically
+    from alloop.jobs.path_job import draw_profile
+
+    _write_structures(list(profile.atoms()), out)
     if picture is not None:
         with replace_atomically(picture) as partial:
             draw_profile(profile, partial, picture.suffix[1:])

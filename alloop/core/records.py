@@ -100,7 +100,8 @@ class Walker:
     temperature: float | None = None
 
 
-PATH_TOP = "path top"  # origin of a candidate: the highest structure of a path
+STATIONARY = "stationary"  # origin of a candidate: the top or the end of a path
+_CHOSEN = ("surprise", "control", STATIONARY)  # origins that are no guard rails
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,8 +110,8 @@ class Candidate:
 
     surprise: from the scorer; energy in eV and forces (atoms, 3) in eV/Å: from the
     model; descriptor (features,): the mean over atoms; origin: "surprise", "control",
-    `PATH_TOP`, or the guard rail that stopped its walker. explorer: what made it, from
-    the walker at this step.
+    `STATIONARY`, or the guard rail that stopped its walker. explorer: what made it,
+    from the walker at this step.
     """
 
     frame: Frame
@@ -124,18 +125,24 @@ class Candidate:
     origin: str = "surprise"
     explorer: Explorer = "md"
 
+    @property
+    def guard(self) -> str | None:
+        """The guard rail that stopped its walker, None where none did."""
+        return None if self.origin in _CHOSEN else self.origin
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MinimumPath:
     """A reaction path from a molecule's lowest minimum to another one, as last found.
 
-    minimum: the other one, on the model of that round; top: the highest structure, and
-    its energy in eV by that model; surprising: the number of structures whose surprise
-    is above the threshold. error: of the energy against the expensive label of the top
-    in eV, None without one.
+    lowest, minimum: the two, on the model of that round; top: the highest structure,
+    and its energy in eV by that model; surprising: the number of structures whose
+    surprise is above the threshold. error: of the energy against the expensive label
+    of the top in eV, None without one.
     """
 
     molecule: int
+    lowest: Frame
     minimum: Frame
     top: FrameId
     energy: float

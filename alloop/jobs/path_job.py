@@ -104,6 +104,16 @@ class PathProfile:
             "images": [image.facts() for image in self.images],
         }
 
+    def stationary_atoms(self) -> Iterator[Atoms]:
+        """Yield both minima and, between them, the saddle, as `atoms` does."""
+        names = {0: "minimum", len(self.images) - 1: "minimum"}
+        if self.has_barrier:
+            names[self.path.top] = "saddle"
+        for number, atoms in enumerate(self.atoms()):
+            if number in names:
+                atoms.info["point"] = names[number]
+                yield atoms
+
     def atoms(self) -> Iterator[Atoms]:
         """Yield the images with their numbers in `info`, for extxyz."""
         for image, frame in zip(self.images, self.path.batch.frames(), strict=True):

@@ -12,7 +12,7 @@ import numpy as np
 
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import Fidelity
-from alloop.core.records import PATH_TOP, Candidate, Explorer
+from alloop.core.records import STATIONARY, Candidate, Explorer
 from alloop.core.roles import Selector
 from alloop.core.seeds import Purpose, random_stream
 from alloop.core.units import Floats
@@ -49,7 +49,7 @@ def unexplained_bias(bias: Floats, descriptors: Floats, components: int = 3) -> 
 
 Chosen = list[tuple[Candidate, str]]
 _RANDOM = PerMolecule(RandomChoice())
-_TOP_REASON = "paths: the highest structure of a path"
+_STATIONARY_REASON = "paths: the highest structure of a path, or its end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +143,20 @@ def flagged_frames(
             drawn = _drawn_frames(state, rules, count, taken)
             chosen += [(x, "random") for x in drawn]
             part, count = _without(part, drawn), count - len(drawn)
-        tops = [] if random else _path_tops(part, count)
-        chosen += [(x, _TOP_REASON) for x in tops]
-        part, count = _without(part, tops), count - len(tops)
+        points = [] if random else _stationary_points(part, count)
+        chosen += [(x, _STATIONARY_REASON) for x in points]
+        part, count = _without(part, points), count - len(points)
         picked = _selected(selector, part, state, count, rng=rng, threshold=threshold)
         chosen += [(x, _selection_reason(x, threshold, selector)) for x in picked]
     return chosen
 
 
-def _path_tops(pool: Sequence[Candidate], count: int) -> list[Candidate]:
-    """Return the tops of paths, which are labelled whatever their surprise.
+def _stationary_points(pool: Sequence[Candidate], count: int) -> list[Candidate]:
+    """Return tops and ends of paths, which come before what surprises more.
 
     A path is done when the label of its top agrees.
     """
-    return [candidate for candidate in pool if candidate.origin == PATH_TOP][:count]
+    return [candidate for candidate in pool if candidate.origin == STATIONARY][:count]
 
 
 def _drawn_frames(
@@ -233,9 +233,9 @@ def biased_frames(state: LoopState, rules: Rules, quota: int) -> Chosen:
             drawn = _selected(_RANDOM, lot, state, number, rng=rng)
             chosen += [(x, "random") for x in drawn]
             part, count = _without(part, drawn), count - number
-        tops = [] if random else _path_tops(part, count)
-        chosen += [(x, _TOP_REASON) for x in tops]
-        part, count = _without(part, tops), count - len(tops)
+        points = [] if random else _stationary_points(part, count)
+        chosen += [(x, _STATIONARY_REASON) for x in points]
+        part, count = _without(part, points), count - len(points)
         picked = _selected(selector, part, state, count, rng=rng)
         chosen += [(x, "random" if random else _bias_reason(x, bias)) for x in picked]
     return chosen
@@ -319,8 +319,8 @@ def _selection_reason(
         return "random"
     if not isinstance(inner, MostSurprising | LargestCluster):
         return f"surprise {candidate.surprise:.2f}, chosen by {type(inner).__name__}"
-    if candidate.origin not in ("surprise", "control"):
-        return f"guard rail: {candidate.origin}"
+    if candidate.guard is not None:
+        return f"guard rail: {candidate.guard}"
     source = _source(candidate)
     if threshold is not None and candidate.surprise > threshold:
         return f"{source}surprise {candidate.surprise:.2f} above {threshold:.2f}"

@@ -67,6 +67,6 @@ def _surprising(state: LoopState) -> set[str]:
 
 
 def _is_surprising(candidate: Candidate, threshold: float | None) -> bool:
-    if candidate.origin not in ("surprise", "control"):
+    if candidate.guard is not None:
         return True
     return threshold is not None and candidate.surprise > threshold

@@ -9,7 +9,7 @@ import numpy as np
 from alloop.core.arrays import Place, on_host
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
-from alloop.core.records import PATH_TOP, Candidate, MinimumPath, Walker
+from alloop.core.records import STATIONARY, Candidate, MinimumPath, Walker
 from alloop.core.roles import DevicePotential, Labeller, Potential
 from alloop.core.seeds import EXAMINATION, random_stream
 from alloop.core.units import Booleans
@@ -153,12 +153,13 @@ def _propose_paths(
 ) -> e.Explored:
     """Follow paths away from the walkers; return their tops and what surprises there.
 
-    Of a path without surprise only the top is proposed; one that is done is left.
+    Of a path without surprise only the top is proposed; one that is done is left. Tops,
+    and ends that surprise, come before other structures.
     """
     records = [x for x in command.paths if x.is_done(paths.tolerance)]
     left = [x for x in command.paths if x not in records]
     walkers: list[Walker] = []
-    tops: list[Candidate] = []
+    points: list[Candidate] = []
     for molecule, group in groupby(
         sorted(command.walkers, key=lambda x: x.molecule), lambda x: x.molecule
     ):
@@ -173,41 +174,46 @@ def _propose_paths(
             done=[x.minimum for x in records if x.molecule == molecule],
         )
         for band in bands:
-            record, top = _judged_band(band, parents[0], generation)
+            record, stationary = _judged_band(band, parents[0], generation)
             records.append(record)
-            tops.append(top)
+            points += stationary
             if record.surprising:
-                images = [x for x in band.images if x.id != record.top]
+                taken = {point.frame.id for point in stationary}
+                images = [x for x in band.images if x.id not in taken]
                 frames = images + [
                     copy
                     for image in band.images
                     for copy in rattled_frames(image, paths.rattle, paths.copies, rng)
                 ]
                 walkers += [replace(parents[0], frame=frame) for frame in frames]
-    candidates = tops
+    candidates = points
     if walkers:
         scored = _scored_frames(generation, walkers)
-        candidates = tops + _most_surprising(scored, scored.eligible, command.keep)
-    event = _proposed(command, candidates, len(walkers) + len(tops))
+        candidates = points + _most_surprising(scored, scored.eligible, command.keep)
+    event = _proposed(command, candidates, len(walkers) + len(points))
     return replace(event, paths=tuple(records))
 
 
 def _judged_band(
     band: Band, parent: Walker, generation: Generation
-) -> tuple[MinimumPath, Candidate]:
-    """Return what is kept of a band, and its top as a candidate."""
-    images = [replace(parent, frame=frame) for frame in (band.top, *band.images)]
-    scored = _scored_frames(generation, images)
-    top = scored.candidate(0, PATH_TOP)
-    trusted = scored.surprise <= (generation.threshold or 0.0)
+) -> tuple[MinimumPath, list[Candidate]]:
+    """Return what is kept of a band, and its stationary points to be labelled."""
+    frames = (band.top, band.minimum, *band.images)
+    scored = _scored_frames(generation, [replace(parent, frame=x) for x in frames])
+    surprising = ~(scored.surprise <= (generation.threshold or 0.0))
+    top = scored.candidate(0, STATIONARY)
+    points = [top]
+    if surprising[1] and band.minimum.id != band.top.id:
+        points.append(scored.candidate(1, STATIONARY))
     record = MinimumPath(
         molecule=parent.molecule,
+        lowest=band.images[0],
         minimum=band.minimum,
         top=top.frame.id,
         energy=top.energy,
-        surprising=int(np.count_nonzero(~trusted)),
+        surprising=int(np.count_nonzero(surprising[2:])),
     )
-    return record, top
+    return record, points
 
 
 def _most_surprising(

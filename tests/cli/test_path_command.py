@@ -1,6 +1,7 @@
 """`alloop path`, on the model of a toy campaign of ammonia."""
 
 import json
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from ase.io import read, write
 from alloop import Campaign
 from alloop.cli.app import run_command
 from alloop.cli.path_command import path
+from alloop.core.atoms import from_atoms
+from alloop.core.records import MinimumPath
 from alloop.jobs.path_job import energy_limits
+from alloop.loop.state import ExplorationState
 from alloop.md.reaction_path import PathSettings
 from tests.conftest import write_toy
 
@@ -150,3 +154,29 @@ def test_the_options_have_the_defaults_of_the_settings() -> None:
     assert {name: usual[name] for name in shared} == shared
     assert usual["no_relax"] is not settings.relax
     assert usual["match"] is settings.match
+
+
+def test_paths_of_a_campaign_are_told_and_written(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Minima and saddle points, with their energies and limits."""
+    assert run_command(["paths", "toy.zarr"]) == 2
+    assert "explore: {paths: {}}" in capsys.readouterr().err
+    pyramid, flat, mirrored = (from_atoms(ammonia(x)) for x in (0.38, 0.0, -0.38))
+    record = MinimumPath(0, pyramid, flat, "", energy=0.0, surprising=0, error=0.001)
+    paths = (record, replace(record, error=None), replace(record, minimum=mirrored))
+    monkeypatch.setattr(ExplorationState, "all_paths", property(lambda _: paths))
+    usual = ["paths", "toy.zarr", "--images", "3", "--quiet"]
+    assert run_command([*usual, "--out", "points.extxyz"]) == 0
+    told = capsys.readouterr()
+    assert "path 0, done" in told.out
+    assert "path 1, open" in told.out
+    assert "path 2: expected two structures" in told.err
+    assert run_command([*usual, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [x["done"] for x in facts] == [True, False]
+    points = read("points.extxyz", ":")
+    assert {x.info["path"] for x in points} == {0, 1}
+    assert {x.info["point"] for x in points} >= {"minimum"}
+    top = max(x["energy"] for x in facts[0]["images"])
+    assert max(x.info["path_energy"] for x in points) == pytest.approx(top)

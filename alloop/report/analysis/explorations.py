@@ -74,8 +74,6 @@ EXPLORERS: Mapping[Explorer, str] = {  # in words
     "uncertainty": "uncertainty-driven MD",
     "paths": "reaction paths",
 }
-_OTHERS = ("surprise", "control")  # origins of frames whose walker continued
-
 _MOST_STOPS = 300  # frames of stopped walkers that are kept
 
 _MOST_POINTS = 20_000  # moments, and energies, that are kept
@@ -254,7 +252,7 @@ def _add_origin(
     Only the first proposal of a frame is certain to precede any label of it.
     """
     frame = proposal.candidate.frame
-    stops = proposal.candidate.origin not in _OTHERS and len(stopping) < _MOST_STOPS
+    stops = proposal.candidate.guard is not None and len(stopping) < _MOST_STOPS
     if stops:
         stopping.setdefault(frame.id, frame)
     if frame.id not in origins and (stops or frame.id in requested):

@@ -453,7 +453,23 @@ def _explorer_table(history: History, explored: Explorations) -> Markup:
         ]
         for x in yields
     ]
-    return paragraph(text) + table_html(head, rows)
+    return paragraph(text) + table_html(head, rows) + _path_sentence(history)
+
+
+def _path_sentence(history: History) -> Markup:
+    """Return how far the reaction paths are, empty without any."""
+    paths = history.state.exploration.all_paths
+    if not paths:
+        return Markup("")
+    text = f"The last round knew {plural(len(paths), 'reaction path')}."
+    errors = [abs(path.error) for path in paths if path.error is not None]
+    if errors:
+        low, high = milli_text(min(errors)), milli_text(max(errors))
+        text += (
+            f" At the tops of {len(errors)} the model's energy was {low} to {high} meV "
+            "off the expensive label; `alloop paths` shows them on the best model."
+        )
+    return paragraph(text)
 
 
 def _stop_table(history: History, explored: Explorations) -> Markup:
