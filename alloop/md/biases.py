@@ -62,7 +62,7 @@ class AdaptiveBias(Potential, Protocol):
 class MetadynamicsSettings:
     """Well-tempered metadynamics, as it moves copies of the walkers of a round.
 
-    coordination_width: of hills in coordination numbers, which no campaign chooses.
+    named: variables of every molecule in place of those chosen by `variables`.
     """
 
     share: float = setting(
@@ -100,7 +100,10 @@ class MetadynamicsSettings:
         "largest force of the bias on an atom, eV/Å; a larger one is scaled down",
         gt=0,
     )
-    coordination_width: float = 0.1
+    coordination_width: float = setting(
+        0.1, "width of hills in coordination numbers", gt=0, le=10
+    )
+    named: tuple[CollectiveVariable, ...] = ()
 
     def width(self, unit: Unit) -> float:
         """Return the width of hills in a variable with this unit."""
@@ -149,6 +152,8 @@ def chosen_variables(
 
     turn: each takes the next ones, so that rounds bias them all.
     """
+    if settings.named:
+        return settings.named
     torsions = rotatable_torsions(frame)
     transfers = transfer_differences(frame, settings.reach)
     pool: list[CollectiveVariable] = []

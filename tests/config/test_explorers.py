@@ -8,7 +8,8 @@ from alloop.config.checks.validate import validate_tree
 from alloop.config.sections.plan import Plan
 from alloop.config.yaml_text import parse_yaml
 from alloop.core.atoms import from_atoms
-from alloop.md.biases import MetadynamicsSettings
+from alloop.md.biases import MetadynamicsSettings, chosen_variables
+from alloop.md.collective_variables import Coordination, Torsion
 
 START = """
 name: x
@@ -71,6 +72,32 @@ def test_something_can_be_biased() -> None:
     (problem,) = variable_problems(transfers, [peroxide])
     assert "within 3 Å" in problem.text
     assert not list(variable_problems(plan(""), [water]))
+
+
+def test_collective_variables_may_be_named_by_their_atoms() -> None:
+    text = "explore: {{metadynamics: {{variables: {}}}}}"
+    peroxide = from_atoms(molecule("H2O2"))
+    named = plan(
+        text.format("[{torsion: [2, 0, 1, 3]}, {coordination: [0, 2, 3], radius: 1.4}]")
+    )
+    assert not list(variable_problems(named, [peroxide]))
+    section = named.explore.metadynamics
+    assert section is not None
+    built = section.build()
+    assert built.named == (Torsion((2, 0, 1, 3)), Coordination((0, 2, 3), 1.4))
+    assert chosen_variables(peroxide, built) == built.named
+    (problem,) = variable_problems(named, [peroxide, from_atoms(molecule("H2O"))])
+    assert "numbered 0 to 2, got 3" in problem.text
+    for wrong, path, said in (
+        ("[{torsion: [2, 0, 1, 1]}]", "0", "different atoms"),
+        ("[{torsion: [2, 0, 1]}]", "0.torsion.3", "is missing"),
+        ("[{radius: 1}]", "0", "got none"),
+        ("[{distance: [0, 1], angle: [0, 1, 2]}]", "0", "got distance, angle"),
+    ):
+        tree = parse_yaml(START + text.format(wrong), "x")
+        _, (mistake, *_) = validate_tree(tree)
+        assert mistake.path == f"explore.metadynamics.variables.{path}"
+        assert said in mistake.text
 
 
 def test_walkers_are_driven_by_surprise_that_has_a_gradient() -> None:

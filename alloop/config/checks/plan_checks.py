@@ -218,6 +218,11 @@ def variable_problems(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
     settings = plan.explore.metadynamics.build()
     if settings.variables == "shape":
         return
+    last = max((x for named in settings.named for x in named.atoms), default=0)
+    smallest = min((len(frame) for frame in start), default=last + 1)
+    if last >= smallest:
+        text = f"expected atoms of every molecule, numbered 0 to {smallest - 1}"
+        yield Problem("explore.metadynamics.variables", f"{text}, got {last}")
     if start and not any(chosen_variables(frame, settings) for frame in start):
         words = {
             "torsions": "a bond that turns",

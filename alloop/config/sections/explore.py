@@ -1,8 +1,8 @@
 """The `explore:` section: walkers, their thermostat and barostat, their guards."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -22,7 +22,19 @@ from alloop.core.roles import ExplorerSettings
 from alloop.core.units import GIGAPASCAL
 from alloop.loop.rules import ExploreRules, Protocol
 from alloop.md.barostat import Barostat as CellBarostat
-from alloop.md.biases import MetadynamicsSettings, UncertaintySettings
+from alloop.md.biases import (
+    MetadynamicsSettings,
+    UncertaintySettings,
+    VariableChoice,
+)
+from alloop.md.collective_variables import (
+    Angle,
+    CollectiveVariable,
+    Coordination,
+    Distance,
+    DistanceDifference,
+    Torsion,
+)
 from alloop.md.dynamics import DynamicsSettings
 from alloop.md.guards import Guards as WalkerGuards
 from alloop.md.integrate import Integrator, VelocityVerlet
@@ -32,6 +44,14 @@ from alloop.md.shapes import ShapeSettings
 
 # The explorers that have keys in the section of MD, in the order in which they are run.
 BESIDE: tuple[Explorer, ...] = ("shapes", "metadynamics", "uncertainty", "paths")
+
+Atom: TypeAlias = Annotated[int, Field(ge=0)]
+_VARIABLES: Mapping[str, Callable[[Any], CollectiveVariable]] = {
+    "distance": Distance,
+    "angle": Angle,
+    "torsion": Torsion,
+    "difference": DistanceDifference,
+}
 
 Temperatures: TypeAlias = Annotated[
     Annotated[Kelvin, union_tag("one")]
@@ -60,8 +80,71 @@ class Shapes(RecordSection[ShapeSettings]):
     """Shapes that MD rarely reaches, made by turning and stretching bonds."""
 
 
+class Variable(Section):
+    """A collective variable by its atoms, numbered from 0: one key of the five."""
+
+    distance: Annotated[tuple[Atom, Atom], Loose] | None = Field(
+        None, description="of two atoms"
+    )
+    angle: Annotated[tuple[Atom, Atom, Atom], Loose] | None = Field(
+        None, description="of three atoms, its vertex at the second one"
+    )
+    torsion: Annotated[tuple[Atom, Atom, Atom, Atom], Loose] | None = Field(
+        None, description="of four atoms about the middle two"
+    )
+    difference: Annotated[tuple[Atom, Atom, Atom], Loose] | None = Field(
+        None, description="distance of the first two less that of the last two"
+    )
+    coordination: Annotated[tuple[Atom, ...], Loose, Field(min_length=2)] | None = (
+        Field(None, description="number of the other atoms near the first one")
+    )
+    radius: float = Field(
+        1.5, gt=0, le=20, description="where such an atom counts one half, Å"
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        kinds = (*_VARIABLES, "coordination")
+        names = [name for name in kinds if getattr(self, name) is not None]
+        if len(names) != 1:
+            got = ", ".join(names) or "none"
+            raise ValueError(f"expected one of {', '.join(kinds)}, got {got}")
+        atoms = getattr(self, names[0])
+        if len(set(atoms)) < len(atoms):
+            raise ValueError(f"expected different atoms, got {list(atoms)}")
+        return self
+
+    def build(self) -> CollectiveVariable:
+        """Return the variable."""
+        if self.coordination is not None:
+            return Coordination(self.coordination, self.radius)
+        name = next(name for name in _VARIABLES if getattr(self, name) is not None)
+        return _VARIABLES[name](getattr(self, name))
+
+
+Variables: TypeAlias = Annotated[
+    Annotated[VariableChoice, union_tag("one")]
+    | Annotated[
+        tuple[Variable, ...],
+        Loose,
+        Field(min_length=1, max_length=3),
+        union_tag("several"),
+    ],
+    one_or_several(),
+]
+
+
 class Metadynamics(RecordSection[MetadynamicsSettings]):
     """Copies of the walkers that hills drive over barriers, beside MD."""
+
+    variables: Variables = setting_key(MetadynamicsSettings, "variables")
+
+    def build(self, **others: Any) -> MetadynamicsSettings:
+        """Return the record of this section."""
+        if isinstance(self.variables, str):
+            return super().build(**others)
+        named = tuple(variable.build() for variable in self.variables)
+        return super().build(variables="torsions", named=named, **others)
 
 
 class Uncertainty(RecordSection[UncertaintySettings]):
