@@ -38,7 +38,7 @@ def test_settings_are_checked() -> None:
         ("{factor: 1}", "factor"),
         ("{dimensions: 4}", "dimensions"),
         ("{variables: angles}", "variables"),
-        ("{coordination_width: 1}", "coordination_width"),
+        ("{coordination_width: 0}", "coordination_width"),
     ):
         tree = parse_yaml(f"{START}explore: {{metadynamics: {wrong}}}", "x")
         _, problems = validate_tree(tree)

@@ -37,6 +37,8 @@ def smallest(name: str) -> dict[str, Any]:
         tree["kind"] = "mine:label" if tag == "program" else tag
     if "webhook" in section.model_fields:
         tree["command"] = "true"  # one receiver of several is required
+    if "torsion" in section.model_fields:
+        tree["torsion"] = [0, 1, 2, 3]  # one of several is required
     if "walltime" in keys:
         tree["labels"] = WORKERS
     return tree
