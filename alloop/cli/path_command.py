@@ -70,6 +70,14 @@ Match: TypeAlias = Annotated[
         "structure; not for inversions",
     ),
 ]
+Refine: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--refine",
+        help="put the highest image on the saddle point, by Newton's method, and show "
+        "its wavenumbers",
+    ),
+]
 Level: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -92,6 +100,7 @@ def path(  # noqa: PLR0913 - one for each option
     steps: Steps = 500,
     no_relax: NoRelax = False,
     match: Match = False,
+    refine: Refine = False,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -118,7 +127,9 @@ def path(  # noqa: PLR0913 - one for each option
         def observe(step: int, residual: float) -> None:
             update(f"step {step} of at most {steps}, largest force {residual:.3f} eV/Å")
 
-        profile = path_profile(generation, ends, settings, check, observe)
+        profile = path_profile(
+            generation, ends, settings, check, observe, refine=refine
+        )
     _write_files(profile, out, picture)
     if as_json:
         print_json(profile.facts())
@@ -141,6 +152,7 @@ def paths(  # noqa: PLR0913 - one for each option
     fmax: LargestForce = 0.05,
     steps: Steps = 500,
     no_relax: NoRelax = False,
+    refine: Refine = False,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -176,7 +188,7 @@ def paths(  # noqa: PLR0913 - one for each option
         ends = (record.lowest, record.minimum)
         try:
             with busy_line(f"path {number}", quiet=quiet):
-                profile = path_profile(generation, ends, settings, check)
+                profile = path_profile(generation, ends, settings, check, refine=refine)
         except InputError as error:  # the ends are one minimum on this model
             print_error(f"path {number}: {error}")
             continue
@@ -296,6 +308,9 @@ def _summary(profile: "PathProfile") -> str:
         f"{top.energy - last.energy:.4f} eV from the other end; reaction energy "
         f"{last.energy:.4f} eV"
     )
+    if profile.wavenumbers:
+        imaginary = [f"{-x:.0f}i" for x in profile.wavenumbers if x < 0.0]
+        text += f"; imaginary wavenumbers: {', '.join(imaginary) or 'none'} cm⁻¹"
     if isnan(top.reference):
         return text
     return (

@@ -16,7 +16,13 @@ from alloop.core.records import Predictions
 from alloop.core.roles import Potential
 from alloop.core.units import Floats
 from alloop.generation import Generation
-from alloop.md.reaction_path import PathSettings, ReactionPath, find_path
+from alloop.md.reaction_path import (
+    PathSettings,
+    ReactionPath,
+    find_path,
+    stationary_point,
+    with_saddle,
+)
 
 PICTURES = (".svg", ".png", ".pdf")
 # In extxyz, where `energy` is the total energy.
@@ -62,13 +68,15 @@ class PathProfile:
     """A path with the model's opinion of each image, and the check of its top.
 
     threshold: the surprise above which the model should not be trusted, None without.
-    level: the title of the level of the check, "" without.
+    wavenumbers: of a refined saddle in cm⁻¹, negative for imaginary ones. level: the
+    title of the level of the check, "" without.
     """
 
     path: ReactionPath
     images: tuple[PathImage, ...]
     threshold: float | None
     level: str = ""
+    wavenumbers: tuple[float, ...] = ()
 
     @property
     def top(self) -> PathImage:
@@ -100,6 +108,7 @@ class PathProfile:
             ),
             "reaction_energy": last.energy,
             "surprising": self.surprising,
+            "wavenumbers": list(self.wavenumbers) or None,
             "level": self.level or None,
             "images": [image.facts() for image in self.images],
         }
@@ -129,13 +138,21 @@ def path_profile(
     settings: PathSettings,
     check: PathCheck | None = None,
     observe: Callable[[int, float], None] | None = None,
+    *,
+    refine: bool = False,
 ) -> PathProfile:
     """Return the path of least energy between two structures on a model.
 
-    observe: called with step and largest force, eV/Å. Raises InputError where the
+    observe: called with step and largest force, eV/Å. refine: put the highest image,
+    where it is no end, on the saddle point next to it. Raises InputError where the
     structures do not fit together, see `alloop.md.reaction_path.find_path`.
     """
     path = find_path(*ends, model, settings, observe)
+    wavenumbers: tuple[float, ...] = ()
+    if refine and 0 < path.top < len(path.batch) - 1:
+        saddle, modes = stationary_point(path.batch.frame(path.top), model)
+        path = with_saddle(path, saddle, model)
+        wavenumbers = tuple(modes.wavenumbers.tolist())
     surprise, limits = _trust(model, path)
     columns = (
         path.lengths.tolist(),
@@ -148,7 +165,7 @@ def path_profile(
     rows = enumerate(zip(*columns, strict=True))
     images = tuple(PathImage(number, *values) for number, values in rows)
     title = "" if check is None else check.title
-    return PathProfile(path, images, model.threshold, title)
+    return PathProfile(path, images, model.threshold, title, wavenumbers)
 
 
 def energy_limits(lengths: Floats, limits: Floats) -> Floats:

@@ -24,7 +24,12 @@ from alloop.core.roles import Potential
 from alloop.core.settings import COUNT, setting
 from alloop.core.units import Floats, Integers
 from alloop.md.shapes import bonded_atoms
-from alloop.md.thermal_frames import relax_frame
+from alloop.md.thermal_frames import (
+    NormalModes,
+    normal_modes,
+    numerical_hessian,
+    relax_frame,
+)
 
 _ENDS = 0.01  # eV/Å, the largest force of relaxed ends
 _ROUGH = 5.0  # times the limit of forces, where the highest image begins to climb
@@ -34,6 +39,8 @@ _ROUNDS = 4  # of numbering like atoms
 _MOST_LIKE = 4  # atoms whose orders are all tried
 _TORN = 1e4  # eV/Å; atoms on top of each other, or a model that knows nothing there
 _KINK = 0.05  # Å, the standard deviation by which the first images are displaced
+_STRIDE = 0.05  # Å, the longest move of an atom in a step of Newton's method
+_NEWTON_STEPS, _HESSIAN_LIFE = 24, 8  # steps, and those between two Hessians
 _SAME = 0.05  # Å, the root mean square distance of atoms below which ends are one
 
 
@@ -127,6 +134,46 @@ def find_path(
         steps=steps,
         converged=bool(converged),
     )
+
+
+def stationary_point(
+    frame: Frame, potential: Potential, fmax: float = 1e-3
+) -> tuple[Frame, NormalModes]:
+    """Return the stationary point next to a frame with its modes, by Newton's method.
+
+    fmax: the largest force there, eV/Å. Directions without curvature, in which a
+    molecule moves as a whole, are left out. A saddle stays one, since a step goes
+    uphill where the curvature is negative. Raises InputError where no point is reached.
+    """
+    inverse: Floats = np.zeros((3 * len(frame), 3 * len(frame)))
+    for step in range(_NEWTON_STEPS):
+        forces = potential.predict(pack_frames([frame])).forces
+        if np.abs(forces).max() < fmax:
+            modes = normal_modes(frame, numerical_hessian(frame, potential))
+            return frame, modes
+        if step % _HESSIAN_LIFE == 0:
+            hessian = numerical_hessian(frame, potential)
+            inverse = np.asarray(np.linalg.pinv(hessian, rcond=1e-3, hermitian=True))
+        move = (inverse @ forces.ravel()).reshape(-1, 3)
+        move *= min(1.0, _STRIDE / np.linalg.norm(move, axis=1).max())
+        frame = replace(frame, positions=frame.positions + move)
+    raise InputError(
+        f"expected a stationary point near the structure, a force of "
+        f"{np.abs(forces).max():.3g} eV/Å is left after {_NEWTON_STEPS} steps; give "
+        "more `--images`, or a smaller `--fmax`"
+    )
+
+
+def with_saddle(
+    path: ReactionPath, saddle: Frame, potential: Potential
+) -> ReactionPath:
+    """Return the path with another structure in place of its highest image."""
+    positions = path.batch.positions.reshape(len(path.batch), -1, 3).copy()
+    positions[path.top] = _aligned(
+        saddle.positions, positions[path.top], np.arange(len(saddle))
+    )
+    batch = path.batch.with_positions(positions.reshape(-1, 3))
+    return replace(path, batch=batch, predictions=potential.predict(batch))
 
 
 def with_matched_atoms(first: Frame, last: Frame) -> Frame:

@@ -166,7 +166,7 @@ def test_paths_of_a_campaign_are_told_and_written(
     record = MinimumPath(0, pyramid, flat, "", energy=0.0, surprising=0, error=0.001)
     paths = (record, replace(record, error=None), replace(record, minimum=mirrored))
     monkeypatch.setattr(ExplorationState, "all_paths", property(lambda _: paths))
-    usual = ["paths", "toy.zarr", "--images", "3", "--quiet"]
+    usual = ["paths", "toy.zarr", "--images", "3", "--quiet", "--refine"]
     assert run_command([*usual, "--out", "points.extxyz"]) == 0
     told = capsys.readouterr()
     assert "path 0, done" in told.out

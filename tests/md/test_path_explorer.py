@@ -10,6 +10,7 @@ from ase.build import molecule
 from alloop.config.load import parse_level
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
+from alloop.core.errors import InputError
 from alloop.core.seeds import random_stream
 from alloop.labels.direct import DirectLabeller
 from alloop.md.path_explorer import (
@@ -18,7 +19,12 @@ from alloop.md.path_explorer import (
     path_bands,
     transferred_frames,
 )
-from alloop.md.reaction_path import PathSettings, find_path
+from alloop.md.reaction_path import (
+    PathSettings,
+    find_path,
+    stationary_point,
+    with_saddle,
+)
 from alloop.md.shapes import bonded_atoms
 from alloop.md.thermal_frames import relax_frame
 from alloop.potentials.labeller_potential import LabellerPotential
@@ -50,6 +56,22 @@ def test_the_barrier_of_hydrogen_cyanide_is_found_from_one_side(
     assert frames[-1].id == band.minimum.id
     bonds = [bonded_atoms(x)[0] for x in frames]
     assert any(x[2] and not x[1] for x in bonds)  # the hydrogen at the nitrogen
+
+
+def test_the_top_of_a_path_is_put_on_the_saddle_point(
+    surface: LabellerPotential,
+) -> None:
+    rough = PathSettings(images=5, fmax=0.3)
+    path = find_path(CYANIDE, ISOCYANIDE, surface, rough)
+    saddle, modes = stationary_point(path.batch.frame(path.top), surface)
+    assert np.sum(modes.wavenumbers < 0.0) == 1
+    forces = surface.predict(pack_frames([saddle])).forces
+    assert np.abs(forces).max() < 1e-3
+    fine = find_path(CYANIDE, ISOCYANIDE, surface, PathSettings(images=9, fmax=0.01))
+    refined = with_saddle(path, saddle, surface)
+    assert refined.energies.max() == pytest.approx(fine.energies.max(), abs=2e-3)
+    with pytest.raises(InputError, match="stationary point"):
+        stationary_point(saddle, surface, fmax=0.0)
 
 
 def test_a_path_that_is_done_is_passed_over_and_one_that_is_not_is_followed(

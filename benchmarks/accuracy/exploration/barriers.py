@@ -26,15 +26,12 @@ from alloop.core.frame import Frame
 from alloop.core.roles import Potential
 from alloop.core.units import Floats
 from alloop.labels.direct import DirectLabeller
-from alloop.md.reaction_path import PathSettings, find_path
-from alloop.md.thermal_frames import NormalModes, normal_modes, numerical_hessian
+from alloop.md.reaction_path import PathSettings, find_path, stationary_point
+from alloop.md.thermal_frames import NormalModes
 from alloop.potentials.labeller_potential import LabellerPotential
 from benchmarks.common import Row, make_parser, make_table, show, write_json
 
 _POINTS = ("first end", "saddle", "last end")
-_STRIDE = 0.05  # Å, the longest move of an atom in a step
-_FORCE = 1e-3  # eV/Å, the largest force at a stationary point
-_STEPS, _REFRESH = 24, 8  # Newton steps, and those between two Hessians
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,28 +52,15 @@ class StationaryPoint:
         return out
 
 
-def stationary_point(frame: Frame, potential: Potential) -> StationaryPoint:
-    """Return the stationary point next to a frame, by Newton's method.
-
-    Directions without curvature, in which a molecule moves as a whole, are left out.
-    """
-    inverse: Floats = np.zeros((3 * len(frame), 3 * len(frame)))
-    for step in range(_STEPS):
-        if step % _REFRESH == 0:
-            hessian = numerical_hessian(frame, potential)
-            inverse = np.asarray(np.linalg.pinv(hessian, rcond=1e-3, hermitian=True))
-        predictions = potential.predict(pack_frames([frame]))
-        if np.abs(predictions.forces).max() < _FORCE:
-            break
-        move = (inverse @ predictions.forces.ravel()).reshape(-1, 3)
-        move *= min(1.0, _STRIDE / np.linalg.norm(move, axis=1).max())
-        frame = Frame(frame.numbers, frame.positions + move, frame.charge, frame.spin)
+def point_on(frame: Frame, potential: Potential) -> StationaryPoint:
+    """Return the stationary point of a potential next to a frame."""
+    frame, modes = stationary_point(frame, potential)
     predictions = potential.predict(pack_frames([frame]))
     return StationaryPoint(
         frame,
         float(predictions.energies[0]),
         float(np.abs(predictions.forces).max()),
-        normal_modes(frame, numerical_hessian(frame, potential)),
+        modes,
     )
 
 
@@ -101,9 +85,9 @@ def make_figures(options: Namespace) -> list[Row]:
     settings = PathSettings(images=options.images, match=options.match)
     path = find_path(first, last, model, settings)
     frames = [path.batch.frame(place) for place in (0, path.top, len(path.batch) - 1)]
-    points = [stationary_point(frame, model) for frame in frames]
+    points = [point_on(frame, model) for frame in frames]
     began = time.process_time()
-    truths = [stationary_point(point.frame, level) for point in points]
+    truths = [point_on(point.frame, level) for point in points]
     show(f"{time.process_time() - began:.0f} CPU s at {options.level}")
     return [
         {
