@@ -9,6 +9,7 @@ from torch import Tensor
 
 from alloop.core.batch import Batch
 from alloop.models.neighbours import (
+    SMALL,
     NeighbourPairs,
     is_static,
     neighbour_pairs,
@@ -24,16 +25,17 @@ def to_graph(
     cutoff: float,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
+    small: int = SMALL,
 ) -> Graph:
     """Return the graph of a batch.
 
     Fields: z (atoms,), pos (atoms, 3) Å, batch (atoms,) the frame of each atom,
     edge_index (2, edges) as [sender, receiver], shift (edges, 3) Å to add to the
-    sender's position, charge and spin (frames,), num_graphs. Small molecules get all
-    pairs, so that edges longer than `cutoff` (Å) occur: the network must give them no
-    effect.
+    sender's position, charge and spin (frames,), num_graphs. Molecules of up to `small`
+    atoms get all pairs, so that edges longer than `cutoff` (Å) occur: the network must
+    give them no effect.
     """
-    edge_index, shift, owner = _graph_topology(batch, cutoff, dtype, device)
+    edge_index, shift, owner = _graph_topology(batch, cutoff, dtype, device, small)
     graph = Data(
         z=torch.as_tensor(batch.numbers.copy(), device=device),
         pos=_float_tensor(batch.positions, dtype, device),
@@ -82,11 +84,16 @@ def bond_angles(centre: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _graph_topology(
-    batch: Batch, cutoff: float, dtype: torch.dtype, device: str | torch.device
+    batch: Batch,
+    cutoff: float,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    small: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if is_static(batch):
+    if is_static(batch, small):
         return _static_topology(tuple(batch.sizes.tolist()), dtype, str(device))
-    return _pair_tensors(neighbour_pairs(batch, cutoff), batch.sizes, dtype, device)
+    pairs = neighbour_pairs(batch, cutoff, small)
+    return _pair_tensors(pairs, batch.sizes, dtype, device)
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,7 @@
 
 Small molecules list all pairs once: the list then depends on nothing but the sizes of
 the frames, and MD needs no search. Pairs beyond a cutoff must be removed by an envelope
-in the network. Periodic and large frames are searched (vesin).
+in the network. Periodic and larger frames are searched (vesin).
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from alloop.core.errors import InputError
 from alloop.core.units import Floats, Integers
 
 FARTHEST = 60.0  # Å, the largest cutoff in a cell
-LARGE = 64  # atoms; above, a search is cheaper than the pairs it saves
+SMALL = 20  # atoms up to which a search costs more than the pairs that it leaves out
+FIXED = 64  # the same where changing pairs cost more: on a card, in code for one batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,17 +32,21 @@ class NeighbourPairs:
     shifts: Floats
 
 
-def is_static(batch: Batch) -> bool:
-    """Return True if the pairs depend on the sizes of the frames alone."""
-    return not batch.pbc.any() and int(batch.sizes.max(initial=0)) <= LARGE
+def is_static(batch: Batch, small: int = SMALL) -> bool:
+    """Return True if the pairs depend on the sizes of the frames alone.
+
+    small: the largest number of atoms of molecules whose pairs are all listed.
+    """
+    return not batch.pbc.any() and int(batch.sizes.max(initial=0)) <= small
 
 
-def neighbour_pairs(batch: Batch, cutoff: float) -> NeighbourPairs:
+def neighbour_pairs(batch: Batch, cutoff: float, small: int = SMALL) -> NeighbourPairs:
     """Return all pairs of small molecules; of others those within `cutoff` (Å).
 
-    Raises InputError for a cutoff in a cell that would take all memory.
+    They are sorted by centre, then by neighbour. small: as for `is_static`. Raises
+    InputError for a cutoff in a cell that would take all memory.
     """
-    if is_static(batch):
+    if is_static(batch, small):
         return static_pairs(tuple(batch.sizes.tolist()))
     if cutoff > FARTHEST and batch.pbc.any():
         raise InputError(
@@ -49,8 +54,7 @@ def neighbour_pairs(batch: Batch, cutoff: float) -> NeighbourPairs:
             "set `long_range: 12` of the potential"
         )
     parts = [
-        _frame_pairs(batch, index, cutoff, int(first))
-        for index, first in enumerate(batch.offsets[:-1])
+        _frame_pairs(batch, index, cutoff, small) for index in range(len(batch))
     ]
     return _joined_pairs(parts)
 
@@ -64,10 +68,12 @@ def static_pairs(sizes: tuple[int, ...]) -> NeighbourPairs:
     )
 
 
-def _frame_pairs(batch: Batch, index: int, cutoff: float, first: int) -> NeighbourPairs:
-    size = int(batch.sizes[index])
-    if not batch.pbc[index].any() and size <= LARGE:
-        return _all_pairs(size, first)
+def _frame_pairs(batch: Batch, index: int, cutoff: float, small: int) -> NeighbourPairs:
+    first, stop = map(int, batch.offsets[index : index + 2])
+    if not batch.pbc[index].any():
+        extent = np.linalg.norm(np.ptp(batch.positions[first:stop], axis=0))
+        if stop - first <= small or extent < cutoff:
+            return _all_pairs(stop - first, first)
     return _search_pairs(batch, index, cutoff)
 
 

@@ -21,10 +21,11 @@ from alloop.core.batch import Batch, pack_frames, same_molecules
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.core.roles import Potential
+from alloop.core.units import Floats
 from alloop.models.compilation import Code, NotCompiled, compile_function
 from alloop.models.graph import Graph, to_graph
 from alloop.models.layers import Network
-from alloop.models.neighbours import is_static
+from alloop.models.neighbours import FIXED, SMALL, is_static, neighbour_pairs
 from alloop.models.network import EvaluatedNetwork, energy_and_forces
 from alloop.potentials.freed_memory import keep_freed_memory
 from alloop.potentials.learned import LearnedPotential, frame_slice
@@ -34,20 +35,46 @@ from alloop.potentials.learned import LearnedPotential, frame_slice
 _PAIRS_ON_CPU, _PAIRS_ELSEWHERE = 1280, 2**20
 _CACHE_SIZE = 32  # codes, and results of checking one on a batch
 _AGREE = 1e-4  # of the largest value: code that differs by more is not used
+_SKIN = 0.5  # Å, which a hot hydrogen crosses half of in some ten steps
 _MOVE = 0.05  # Å, between the positions that were traced and those that are checked
 
 _Key: TypeAlias = tuple[Any, ...]
 _codes: OrderedDict[_Key, Code | NotCompiled] = OrderedDict()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Block:
-    """The atoms from `first` to before `stop`, their code and its other inputs."""
+    """The atoms from `first` to before `stop`: their code and its other inputs.
 
+    frames: whole frames, where their pairs were listed. skin: Å beyond the cutoff, up
+    to which pairs are listed; they serve until an atom has moved half of it. 0 where
+    all pairs are listed.
+    """
+
+    potential: LearnedPotential
     first: int
     stop: int
+    frames: Batch
     code: Code
-    inputs: tuple[Tensor, ...]
+    skin: float
+    inputs: "_GraphInputs"
+
+    def evaluate(self, positions: Tensor) -> Sequence[Tensor]:
+        """Return the network's output at the positions of all blocks (atoms, 3)."""
+        moved = positions[self.first : self.stop]
+        if self.skin:
+            self._follow(moved.double().numpy())
+        try:
+            return self.code(moved, *self.inputs.tensors)
+        except AssertionError:  # as many pairs as the code was not made for
+            network = self.potential.frozen_network
+            return _tensor_function(network, self.inputs)(moved, *self.inputs.tensors)
+
+    def _follow(self, positions: Floats) -> None:
+        squares = np.square(positions - self.frames.positions).sum(axis=1)
+        if not squares.max() <= (0.5 * self.skin) ** 2:  # nor where one is not a number
+            self.frames = self.frames.with_positions(positions)
+            self.inputs = _graph_inputs(self.potential, self.frames, self.skin)
 
 
 class CompiledPotential:
@@ -55,7 +82,8 @@ class CompiledPotential:
 
     Other batches are predicted by the potential itself. Energies, forces and
     descriptors agree with the potential's own within rounding of the network's type
-    (1e-5 of their size for float32), not bit by bit.
+    (1e-5 of their size for float32), not bit by bit: where pairs are listed anew as
+    atoms move, the last bits also depend on where they were.
     """
 
     def __init__(
@@ -65,11 +93,12 @@ class CompiledPotential:
         self._batch, self._parts = batch, parts
         self._references = potential.reference_energies(batch)
         rest = potential.repulsion
-        self._pairs = None if rest is None else rest.pairs(batch)
+        fixed = rest is not None and is_static(batch)
+        self._pairs = rest.pairs(batch) if rest is not None and fixed else None
 
     def evaluate(self, positions: Tensor) -> EvaluatedNetwork:
         """Return the network's output for the batch at positions (atoms, 3) in Å."""
-        outputs = [x.code(positions[x.first : x.stop], *x.inputs) for x in self._parts]
+        outputs = [part.evaluate(positions) for part in self._parts]
         if len(outputs) == 1:
             return EvaluatedNetwork(*outputs[0])
         return EvaluatedNetwork(*map(torch.cat, zip(*outputs, strict=True)))
@@ -88,42 +117,72 @@ def compiled_for(potential: Potential, batch: Batch) -> tuple[Potential, str | N
     """Return the potential compiled for this batch, or as it is with the reason.
 
     The code is for this batch at any positions; the reason is one sentence, None where
-    there is code. Only learned potentials of small molecules without a cell are
-    compiled: there the edges do not change. The code is checked against the network
-    before it is used. The process keeps freed memory from then on. Raises InputError
-    for an element that the model was never trained on.
+    there is code. Only learned potentials of molecules without a cell are compiled. The
+    pairs of larger molecules are listed with a skin, which needs code for any number of
+    pairs: where a network has none, or on a card, all pairs are listed up to `FIXED`
+    atoms. The code is checked against the network before it is used. The process keeps
+    freed memory from then on. Raises InputError for an element that the model was never
+    trained on.
     """
     if not isinstance(potential, LearnedPotential):
         return potential, "only learned potentials are compiled"
-    if not is_static(batch) or not len(batch):
-        return potential, "only small molecules without a cell are compiled"
+    if batch.pbc.any() or not len(batch):
+        return potential, "only molecules without a cell are compiled"
     potential.reference_energies(batch)  # raises for an unknown element
-    parts = []
-    for start, stop in _cut_batch(batch, potential.device):
-        part = frame_slice(batch, start, stop)
-        code = _potential_code(potential, part)
-        if isinstance(code, NotCompiled):
-            return potential, f"force calls are not compiled: {code}"
-        first, last = (int(batch.offsets[x]) for x in (start, stop))
-        parts.append(_Block(first, last, code, _graph_inputs(potential, part).tensors))
+    if is_static(batch):
+        parts = _blocks(potential, batch, 0.0)
+    else:
+        parts = NotCompiled("molecules of over 64 atoms are not compiled on a card")
+        if torch.device(potential.device).type == "cpu":
+            parts = _blocks(potential, batch, _SKIN)
+        if isinstance(parts, NotCompiled) and is_static(batch, FIXED):
+            parts = _blocks(potential, batch, 0.0)
+    if isinstance(parts, NotCompiled):
+        return potential, f"force calls are not compiled: {parts}"
     keep_freed_memory()
     return CompiledPotential(potential, batch, parts), None
 
 
-def _cut_batch(batch: Batch, device: str) -> list[tuple[int, int]]:
+def _blocks(
+    potential: LearnedPotential, batch: Batch, skin: float
+) -> list[_Block] | NotCompiled:
+    """Return the batch in parts with their code, or the error that prevented it."""
+    blocks = []
+    for start, stop in _cut_batch(potential, batch, skin):
+        part = frame_slice(batch, start, stop)
+        code = _potential_code(potential, part, skin)
+        if isinstance(code, NotCompiled):
+            return code
+        first, last = (int(batch.offsets[x]) for x in (start, stop))
+        inputs = _graph_inputs(potential, part, skin)
+        blocks.append(_Block(potential, first, last, part, code, skin, inputs))
+    return blocks
+
+
+def _cut_batch(
+    potential: LearnedPotential, batch: Batch, skin: float
+) -> list[tuple[int, int]]:
     """Return the first and last frames of parts with about equally many pairs."""
-    on_cpu = torch.device(device).type == "cpu"
-    pairs = np.cumsum([0, *(batch.sizes * (batch.sizes - 1))])
+    on_cpu = torch.device(potential.device).type == "cpu"
+    counts = batch.sizes * (batch.sizes - 1)
+    if skin:
+        pairs = neighbour_pairs(batch, potential.cutoff + skin)
+        owners = batch.frame_index[pairs.centres]
+        counts = np.bincount(owners, minlength=len(batch))
+    pairs = np.cumsum([0, *counts])
     parts = -(-int(pairs[-1]) // (_PAIRS_ON_CPU if on_cpu else _PAIRS_ELSEWHERE))
     ends = np.linspace(0.0, pairs[-1], max(parts, 1) + 1)[1:-1]
     cuts = np.unique([0, *np.searchsorted(pairs, ends), len(batch)])
     return list(pairwise(cuts.tolist()))
 
 
-def _potential_code(potential: LearnedPotential, batch: Batch) -> Code | NotCompiled:
+def _potential_code(
+    potential: LearnedPotential, batch: Batch, skin: float
+) -> Code | NotCompiled:
     """Return the network's code for all batches if it works for this one.
 
-    Otherwise return code for this batch alone, or the error that prevented it.
+    Otherwise return code for this batch alone, if its pairs do not change (no skin), or
+    the error that prevented it.
     """
     code = _cached_code(
         _code_key(potential),
@@ -131,16 +190,20 @@ def _potential_code(potential: LearnedPotential, batch: Batch) -> Code | NotComp
     )
     if not isinstance(code, NotCompiled):
         fits = _cached_code(
-            _code_key(potential, batch), lambda: _checked_code(code, potential, batch)
+            (*_code_key(potential, batch), skin),
+            lambda: _checked_code(code, potential, batch, skin),
         )
-        if not isinstance(fits, NotCompiled):
+        if skin or not isinstance(fits, NotCompiled):
             return fits
+    elif skin:
+        return code
     key = (*_code_key(potential, batch), "alone")
     return _cached_code(key, lambda: _batch_code(potential, batch))
 
 
 def _batch_code(potential: LearnedPotential, batch: Batch) -> Code:
-    return _checked_code(_compile_potential(potential, batch, False), potential, batch)
+    code = _compile_potential(potential, batch, False)
+    return _checked_code(code, potential, batch, 0.0)
 
 
 def _cached_code(key: _Key, make: Callable[[], Code]) -> Code | NotCompiled:
@@ -195,9 +258,17 @@ class _GraphInputs:
 _FIELDS = ("z", "edge_index", "shift", "batch", "charge", "spin")
 
 
-def _graph_inputs(potential: LearnedPotential, batch: Batch) -> _GraphInputs:
+def _graph_inputs(
+    potential: LearnedPotential, batch: Batch, skin: float
+) -> _GraphInputs:
     network = potential.frozen_network
-    graph = to_graph(batch, network.cutoff, potential.dtype, potential.device)
+    graph = to_graph(
+        batch,
+        network.cutoff + skin,
+        potential.dtype,
+        potential.device,
+        small=SMALL if skin else FIXED,
+    )
     state = dict(network.named_parameters()) | dict(network.named_buffers())
     fields = [graph[name] for name in _FIELDS]
     tensors = [tensor.detach() for tensor in state.values()]
@@ -207,7 +278,7 @@ def _graph_inputs(potential: LearnedPotential, batch: Batch) -> _GraphInputs:
 def _compile_potential(
     potential: LearnedPotential, batch: Batch, general: bool
 ) -> Code:
-    inputs = _graph_inputs(potential, batch)
+    inputs = _graph_inputs(potential, batch, 0.0)
     if not potential.frozen_network.is_traceable(inputs.graph):
         raise NotCompiled(f"{potential.frozen_network.kind} cannot be traced")
     function = _tensor_function(potential.frozen_network, inputs)
@@ -217,12 +288,14 @@ def _compile_potential(
     )
 
 
-def _checked_code(code: Code, potential: LearnedPotential, batch: Batch) -> Code:
+def _checked_code(
+    code: Code, potential: LearnedPotential, batch: Batch, skin: float
+) -> Code:
     """Return the code after checking it; raise NotCompiled if it differs.
 
     It must agree with the network on the batch, whose positions are moved a little.
     """
-    inputs = _graph_inputs(potential, batch)
+    inputs = _graph_inputs(potential, batch, skin)
     rng = np.random.default_rng(0)
     moved = batch.positions + _MOVE * rng.standard_normal(batch.positions.shape)
     tensors = (potential.tensor(moved), *inputs.tensors)

@@ -26,7 +26,7 @@ from alloop.models.universal.converted import licence_text
 from alloop.potentials.element_table import ElementTable
 from alloop.potentials.repulsion import RepulsivePairs, Zbl, added, repulsion
 
-CHUNK = 4096  # atoms that a CPU gets at a time
+CHUNK = 512  # atoms that a CPU gets at a time: more leave its cache
 _LARGEST_CHUNK = 65536  # atoms that another device is tried with
 
 _Part = TypeVar("_Part")

@@ -16,7 +16,7 @@ from alloop.core.records import Predictions
 from alloop.core.roles import Potential
 from alloop.core.stress import stress_from_virial
 from alloop.models.graph import Graph, to_graph
-from alloop.models.neighbours import is_static
+from alloop.models.neighbours import FIXED, is_static
 from alloop.models.network import (
     EvaluatedNetwork,
     energy_and_forces,
@@ -34,7 +34,7 @@ class PlacedPotential:
 
     evaluate: the network as a function of positions alone, compiled code say; by
     default the network itself, in chunks that fit into memory. Neighbours of molecules
-    above `LARGE` atoms and of cells are searched on this machine, from a copy of their
+    above `FIXED` atoms and of cells are searched on this machine, from a copy of their
     positions.
     """
 
@@ -46,10 +46,10 @@ class PlacedPotential:
     ) -> None:
         self.potential = potential
         self._batch, self._evaluate = batch, evaluate
-        self._static = is_static(batch)
+        self._static = is_static(batch, FIXED)
         self._references = self.place(potential.reference_energies(batch))
         rest = potential.repulsion if self._static else None
-        self._pairs = None if rest is None else rest.pairs(batch, self.place)
+        self._pairs = None if rest is None else rest.pairs(batch, self.place, FIXED)
         self._graphs: dict[tuple[int, int], Graph] = {}
 
     def place(self, array: AnyArray) -> Any:
@@ -129,7 +129,9 @@ class PlacedPotential:
         potential = self.potential
         if (start, stop) not in self._graphs:
             part = frame_slice(self._batch, start, stop)
-            graph = to_graph(part, potential.cutoff, potential.dtype, potential.device)
+            graph = to_graph(
+                part, potential.cutoff, potential.dtype, potential.device, FIXED
+            )
             self._graphs[start, stop] = graph
         return self._graphs[start, stop]
 

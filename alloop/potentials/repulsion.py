@@ -27,7 +27,7 @@ from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, Predictions
 from alloop.core.stress import stress_from_virial
 from alloop.core.units import BOHR, HARTREE, Floats, Integers
-from alloop.models.neighbours import neighbour_pairs
+from alloop.models.neighbours import SMALL, neighbour_pairs
 
 _WEIGHTS = np.array([0.18175, 0.50986, 0.28022, 0.02817])
 _DECAYS = np.array([3.19980, 0.94229, 0.40290, 0.20162])  # 1/screening length
@@ -88,15 +88,17 @@ class Zbl:
             raise InputError("expected a potential with descriptors, got a repulsion")
         return self.of_pairs(batch, self.pairs(batch))
 
-    def pairs(self, batch: Batch, place: Place = on_host) -> RepulsivePairs:
+    def pairs(
+        self, batch: Batch, place: Place = on_host, small: int = SMALL
+    ) -> RepulsivePairs:
         """Return the pairs that may repel in a batch of numpy's arrays.
 
-        Those of small molecules stay the same wherever the atoms are. place: where they
-        are wanted.
+        Those of molecules of up to `small` atoms stay the same wherever the atoms are.
+        place: where they are wanted.
         """
         radii, light = covalent_radii[batch.numbers], batch.numbers == 1
         radius = 2.0 * max(self.reach, self.hydrogen) * float(radii.max(initial=0.0))
-        neighbours = neighbour_pairs(batch, radius)
+        neighbours = neighbour_pairs(batch, radius, small)
         i, j = neighbours.centres, neighbours.neighbours
         reach = np.where(light[i] | light[j], self.hydrogen, self.reach)
         return RepulsivePairs(

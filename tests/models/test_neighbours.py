@@ -8,7 +8,7 @@ from ase.neighborlist import neighbor_list
 from alloop.core.atoms import from_atoms, to_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
-from alloop.models.neighbours import LARGE, NeighbourPairs, is_static, neighbour_pairs
+from alloop.models.neighbours import SMALL, NeighbourPairs, is_static, neighbour_pairs
 
 WATER = from_atoms(molecule("H2O"))
 ETHANOL = from_atoms(molecule("CH3CH2OH"))
@@ -49,7 +49,7 @@ def test_small_molecules_list_all_pairs_both_ways() -> None:
     assert not found.shifts.any()
 
 
-@pytest.mark.parametrize("frame", [crystal(), slab(), cloud(LARGE + 6)])
+@pytest.mark.parametrize("frame", [crystal(), slab(), cloud(SMALL + 6)])
 def test_a_search_finds_what_ase_finds(frame: Frame) -> None:
     found = neighbour_pairs(pack_frames([frame]), cutoff=4.2)
     i, j, S = neighbor_list("ijS", to_atoms(frame), 4.2)

@@ -11,7 +11,9 @@ from ase.build import bulk, molecule
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
+from alloop.core.frame import Frame
 from alloop.models import compilation
+from alloop.models.neighbours import SMALL
 from alloop.models.network import build_network
 from alloop.potentials import compiled
 from alloop.potentials.analytic import Morse
@@ -141,7 +143,7 @@ def test_what_cannot_be_compiled_stays_as_it_is(
     for potential, batch, reason in (
         (Morse(), waters(), "only learned"),
         (network, crystal, "without a cell"),
-        (network, pack_frames([]), "small molecules"),
+        (network, pack_frames([]), "without a cell"),
     ):
         found, why = compiled_for(potential, batch)
         assert found is potential
@@ -168,3 +170,60 @@ def test_code_that_strays_is_not_used(
     found, why = compiled_for(small(), waters())
     assert not isinstance(found, CompiledPotential)
     assert "strays" in str(why)
+
+
+def chain(carbons: int) -> Frame:
+    """Return a bent alkane, longer than the cutoff."""
+    rows = []
+    for number in range(carbons):
+        angle = 0.5 * number
+        centre = np.array([4.0 * np.cos(angle), 4.0 * np.sin(angle), 0.7 * number])
+        rows += [(6, centre), (1, centre + [0.0, 0.0, 1.0]), (1, 1.2 * centre + 0.3)]
+    numbers, positions = zip(*rows, strict=True)
+    return Frame(np.array(numbers), np.array(positions, np.float64))
+
+
+def test_pairs_of_larger_molecules_follow_the_atoms() -> None:
+    """The code knows other numbers of pairs, as atoms come and go."""
+    potential = small("painn")
+    batch = pack_frames([chain(12), chain(9), from_atoms(molecule("H2O"))])
+    assert batch.sizes.max() > SMALL
+    code = fast(potential, batch)
+    edges = [part.inputs.graph.edge_index.shape[1] for part in code._parts]
+    assert sum(edges) < (batch.sizes * (batch.sizes - 1)).sum()
+    agree(code, batch)
+    rng = np.random.default_rng(1)
+    for scale in (0.9, 1.0, 0.1, 1.5):  # far beyond the skin, and within it
+        shaken = scale * batch.positions + 0.02 * rng.standard_normal((66, 3))
+        agree(code, batch.with_positions(shaken))
+    assert edges != [part.inputs.graph.edge_index.shape[1] for part in code._parts]
+
+
+def test_pairs_are_listed_anew_when_an_atom_has_moved_half_of_the_skin() -> None:
+    batch = pack_frames([chain(12)])
+    code = fast(small("painn"), batch)
+    before = code._parts[0].inputs
+    limit = 0.5 * compiled._SKIN
+    for shift, same in ((0.98 * limit, True), (1.02 * limit, False)):
+        moved_positions = batch.positions.copy()
+        moved_positions[5, 1] += shift
+        agree(code, batch.with_positions(moved_positions))
+        assert (code._parts[0].inputs is before) == same
+
+
+def test_a_network_without_general_code_lists_all_pairs_of_a_larger_molecule(
+    monkeypatch: pytest.MonkeyPatch, forgotten: None
+) -> None:
+    def alone(function: Any, example: Any, *, any_length: Any = ()) -> Any:
+        if any_length:
+            raise compilation.NotCompiled("no general code")
+        return compilation.compile_function(function, example)
+
+    monkeypatch.setattr(compiled, "compile_function", alone)
+    batch = pack_frames([chain(7)])
+    code = fast(small(), batch)
+    assert code._parts[0].inputs.graph.edge_index.shape[1] == 21 * 20
+    agree(code, batch.with_positions(1.1 * batch.positions))
+    large, why = compiled_for(small(), pack_frames([chain(22)]))
+    assert isinstance(large, LearnedPotential)
+    assert why == "force calls are not compiled: no general code"
