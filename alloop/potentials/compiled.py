@@ -21,12 +21,17 @@ from alloop.core.batch import Batch, pack_frames, same_molecules
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.core.roles import Potential
+from alloop.core.stress import stress_from_virial
 from alloop.core.units import Floats
 from alloop.models.compilation import Code, NotCompiled, compile_function
 from alloop.models.graph import Graph, to_graph
 from alloop.models.layers import Network
 from alloop.models.neighbours import FIXED, SMALL, is_static, neighbour_pairs
-from alloop.models.network import EvaluatedNetwork, energy_and_forces
+from alloop.models.network import (
+    EvaluatedNetwork,
+    energy_and_forces,
+    energy_forces_virial,
+)
 from alloop.potentials.freed_memory import keep_freed_memory
 from alloop.potentials.learned import LearnedPotential, frame_slice
 
@@ -42,39 +47,62 @@ _Key: TypeAlias = tuple[Any, ...]
 _codes: OrderedDict[_Key, Code | NotCompiled] = OrderedDict()
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What code needs and gives.
+
+    skin: Å beyond the cutoff, up to which pairs are listed; 0 where all pairs of
+    molecules are. stress: whether the virials of frames follow the descriptors.
+    """
+
+    skin: float = 0.0
+    stress: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class _Block:
     """The atoms from `first` to before `stop`: their code and its other inputs.
 
-    frames: whole frames, where their pairs were listed. skin: Å beyond the cutoff, up
-    to which pairs are listed; they serve until an atom has moved half of it. 0 where
-    all pairs are listed.
+    frame_range: the frames from the one to before the other. frames: these, where their
+    pairs were listed; with a skin they serve until an atom has moved half of it, or a
+    cell has changed.
     """
 
     potential: LearnedPotential
+    frame_range: tuple[int, int]
     first: int
     stop: int
     frames: Batch
     code: Code
-    skin: float
+    form: _Form
     inputs: "_GraphInputs"
 
-    def evaluate(self, positions: Tensor) -> Sequence[Tensor]:
-        """Return the network's output at the positions of all blocks (atoms, 3)."""
+    def evaluate(
+        self, positions: Tensor, cells: Floats | None = None
+    ) -> Sequence[Tensor]:
+        """Return the network's output at the positions of all blocks (atoms, 3).
+
+        cells (frames, 3, 3) of all blocks in Å, where they are not those of before.
+        """
         moved = positions[self.first : self.stop]
-        if self.skin:
-            self._follow(moved.double().numpy())
+        if self.form.skin:
+            part = (
+                self.frames.cells if cells is None else cells[slice(*self.frame_range)]
+            )
+            self._follow(moved.double().numpy(), part)
         try:
             return self.code(moved, *self.inputs.tensors)
         except AssertionError:  # as many pairs as the code was not made for
             network = self.potential.frozen_network
-            return _tensor_function(network, self.inputs)(moved, *self.inputs.tensors)
+            plain = _tensor_function(network, self.inputs, self.form)
+            return plain(moved, *self.inputs.tensors)
 
-    def _follow(self, positions: Floats) -> None:
+    def _follow(self, positions: Floats, cells: Floats) -> None:
         squares = np.square(positions - self.frames.positions).sum(axis=1)
-        if not squares.max() <= (0.5 * self.skin) ** 2:  # nor where one is not a number
-            self.frames = self.frames.with_positions(positions)
-            self.inputs = _graph_inputs(self.potential, self.frames, self.skin)
+        still = squares.max() <= (0.5 * self.form.skin) ** 2  # False where one is NaN
+        if not (still and np.array_equal(cells, self.frames.cells)):
+            self.frames = self.frames.with_cells(positions, cells)
+            self.inputs = _graph_inputs(self.potential, self.frames, self.form)
 
 
 class CompiledPotential:
@@ -98,45 +126,65 @@ class CompiledPotential:
 
     def evaluate(self, positions: Tensor) -> EvaluatedNetwork:
         """Return the network's output for the batch at positions (atoms, 3) in Å."""
-        outputs = [part.evaluate(positions) for part in self._parts]
-        if len(outputs) == 1:
-            return EvaluatedNetwork(*outputs[0])
-        return EvaluatedNetwork(*map(torch.cat, zip(*outputs, strict=True)))
+        return EvaluatedNetwork(*self._outputs(positions)[:3])
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Return energies (eV), forces (eV/Å) and the network's scalar features."""
+        """Return energies (eV), forces (eV/Å) and the network's scalar features.
+
+        In cells the stress too.
+        """
         if not same_molecules(batch, self._batch):
             return self.potential.predict(batch, descriptors=descriptors)
-        parts = [self.evaluate(self.potential.tensor(batch.positions))]
+        positions = self.potential.tensor(batch.positions)
+        outputs = self._outputs(positions, batch.cells)
+        stress = None
+        if len(outputs) > 3:
+            dE = self.potential.scale * outputs[3].double().numpy()
+            stress = stress_from_virial(batch, dE)
         return self.potential.assemble_predictions(
-            batch, self._references, parts, descriptors, pairs=self._pairs
+            batch,
+            self._references,
+            [EvaluatedNetwork(*outputs[:3])],
+            descriptors,
+            stress,
+            self._pairs,
         )
+
+    def _outputs(
+        self, positions: Tensor, cells: Floats | None = None
+    ) -> Sequence[Tensor]:
+        """Return energies, forces, descriptors and, of cells, virials."""
+        outputs = [part.evaluate(positions, cells) for part in self._parts]
+        if len(outputs) == 1:
+            return outputs[0]
+        return [torch.cat(kind) for kind in zip(*outputs, strict=True)]
 
 
 def compiled_for(potential: Potential, batch: Batch) -> tuple[Potential, str | None]:
     """Return the potential compiled for this batch, or as it is with the reason.
 
     The code is for this batch at any positions; the reason is one sentence, None where
-    there is code. Only learned potentials of molecules without a cell are compiled. The
-    pairs of larger molecules are listed with a skin, which needs code for any number of
-    pairs: where a network has none, or on a card, all pairs are listed up to `FIXED`
-    atoms. The code is checked against the network before it is used. The process keeps
-    freed memory from then on. Raises InputError for an element that the model was never
-    trained on.
+    there is code. Only learned potentials are compiled. The pairs of larger molecules
+    and of cells are listed with a skin, which needs code for any number of pairs: where
+    a network has none, or on a card, all pairs are listed up to `FIXED` atoms, and
+    cells are not compiled. The code is checked against the network before it is used.
+    The process keeps freed memory from then on. Raises InputError for an element that
+    the model was never trained on.
     """
     if not isinstance(potential, LearnedPotential):
         return potential, "only learned potentials are compiled"
-    if batch.pbc.any() or not len(batch):
-        return potential, "only molecules without a cell are compiled"
+    if not len(batch):
+        return potential, "there are no frames to compile for"
     potential.reference_energies(batch)  # raises for an unknown element
     if is_static(batch):
-        parts = _blocks(potential, batch, 0.0)
+        parts = _blocks(potential, batch, _Form())
     else:
-        parts = NotCompiled("molecules of over 64 atoms are not compiled on a card")
+        parts = NotCompiled("neither cells nor over 64 atoms are compiled on a card")
         if torch.device(potential.device).type == "cpu":
-            parts = _blocks(potential, batch, _SKIN)
+            form = _Form(_SKIN, stress=bool(batch.pbc.any()))
+            parts = _blocks(potential, batch, form)
         if isinstance(parts, NotCompiled) and is_static(batch, FIXED):
-            parts = _blocks(potential, batch, 0.0)
+            parts = _blocks(potential, batch, _Form())
     if isinstance(parts, NotCompiled):
         return potential, f"force calls are not compiled: {parts}"
     keep_freed_memory()
@@ -144,40 +192,51 @@ def compiled_for(potential: Potential, batch: Batch) -> tuple[Potential, str | N
 
 
 def _blocks(
-    potential: LearnedPotential, batch: Batch, skin: float
+    potential: LearnedPotential, batch: Batch, form: _Form
 ) -> list[_Block] | NotCompiled:
     """Return the batch in parts with their code, or the error that prevented it."""
     blocks = []
-    for start, stop in _cut_batch(potential, batch, skin):
+    for start, stop in _cut_batch(potential, batch, form):
         part = frame_slice(batch, start, stop)
-        code = _potential_code(potential, part, skin)
+        code = _potential_code(potential, part, form)
         if isinstance(code, NotCompiled):
             return code
         first, last = (int(batch.offsets[x]) for x in (start, stop))
-        inputs = _graph_inputs(potential, part, skin)
-        blocks.append(_Block(potential, first, last, part, code, skin, inputs))
+        inputs = _graph_inputs(potential, part, form)
+        blocks.append(
+            _Block(
+                potential=potential,
+                frame_range=(start, stop),
+                first=first,
+                stop=last,
+                frames=part,
+                code=code,
+                form=form,
+                inputs=inputs,
+            )
+        )
     return blocks
 
 
 def _cut_batch(
-    potential: LearnedPotential, batch: Batch, skin: float
+    potential: LearnedPotential, batch: Batch, form: _Form
 ) -> list[tuple[int, int]]:
     """Return the first and last frames of parts with about equally many pairs."""
     on_cpu = torch.device(potential.device).type == "cpu"
     counts = batch.sizes * (batch.sizes - 1)
-    if skin:
-        pairs = neighbour_pairs(batch, potential.cutoff + skin)
+    if form.skin:
+        pairs = neighbour_pairs(batch, potential.cutoff + form.skin)
         owners = batch.frame_index[pairs.centres]
         counts = np.bincount(owners, minlength=len(batch))
-    pairs = np.cumsum([0, *counts])
-    parts = -(-int(pairs[-1]) // (_PAIRS_ON_CPU if on_cpu else _PAIRS_ELSEWHERE))
-    ends = np.linspace(0.0, pairs[-1], max(parts, 1) + 1)[1:-1]
-    cuts = np.unique([0, *np.searchsorted(pairs, ends), len(batch)])
+    total = np.cumsum([0, *counts])
+    parts = -(-int(total[-1]) // (_PAIRS_ON_CPU if on_cpu else _PAIRS_ELSEWHERE))
+    ends = np.linspace(0.0, total[-1], max(parts, 1) + 1)[1:-1]
+    cuts = np.unique([0, *np.searchsorted(total, ends), len(batch)])
     return list(pairwise(cuts.tolist()))
 
 
 def _potential_code(
-    potential: LearnedPotential, batch: Batch, skin: float
+    potential: LearnedPotential, batch: Batch, form: _Form
 ) -> Code | NotCompiled:
     """Return the network's code for all batches if it works for this one.
 
@@ -185,25 +244,25 @@ def _potential_code(
     the error that prevented it.
     """
     code = _cached_code(
-        _code_key(potential),
-        lambda: _compile_potential(potential, _sample_batch(), True),
+        (*_code_key(potential), form.stress),
+        lambda: _compile_potential(potential, _sample_batch(), form, general=True),
     )
     if not isinstance(code, NotCompiled):
         fits = _cached_code(
-            (*_code_key(potential, batch), skin),
-            lambda: _checked_code(code, potential, batch, skin),
+            (*_code_key(potential, batch), form),
+            lambda: _checked_code(code, potential, batch, form),
         )
-        if skin or not isinstance(fits, NotCompiled):
+        if form.skin or not isinstance(fits, NotCompiled):
             return fits
-    elif skin:
+    elif form.skin:
         return code
     key = (*_code_key(potential, batch), "alone")
     return _cached_code(key, lambda: _batch_code(potential, batch))
 
 
 def _batch_code(potential: LearnedPotential, batch: Batch) -> Code:
-    code = _compile_potential(potential, batch, False)
-    return _checked_code(code, potential, batch, 0.0)
+    code = _compile_potential(potential, batch, _Form(), general=False)
+    return _checked_code(code, potential, batch, _Form())
 
 
 def _cached_code(key: _Key, make: Callable[[], Code]) -> Code | NotCompiled:
@@ -259,15 +318,15 @@ _FIELDS = ("z", "edge_index", "shift", "batch", "charge", "spin")
 
 
 def _graph_inputs(
-    potential: LearnedPotential, batch: Batch, skin: float
+    potential: LearnedPotential, batch: Batch, form: _Form
 ) -> _GraphInputs:
     network = potential.frozen_network
     graph = to_graph(
         batch,
-        network.cutoff + skin,
+        network.cutoff + form.skin,
         potential.dtype,
         potential.device,
-        small=SMALL if skin else FIXED,
+        small=SMALL if form.skin else FIXED,
     )
     state = dict(network.named_parameters()) | dict(network.named_buffers())
     fields = [graph[name] for name in _FIELDS]
@@ -276,12 +335,12 @@ def _graph_inputs(
 
 
 def _compile_potential(
-    potential: LearnedPotential, batch: Batch, general: bool
+    potential: LearnedPotential, batch: Batch, form: _Form, *, general: bool
 ) -> Code:
-    inputs = _graph_inputs(potential, batch, 0.0)
+    inputs = _graph_inputs(potential, batch, _Form())
     if not potential.frozen_network.is_traceable(inputs.graph):
         raise NotCompiled(f"{potential.frozen_network.kind} cannot be traced")
-    function = _tensor_function(potential.frozen_network, inputs)
+    function = _tensor_function(potential.frozen_network, inputs, form)
     changing = range(1 + len(_FIELDS)) if general else ()  # not those of the weights
     return compile_function(
         function, (inputs.graph.pos, *inputs.tensors), any_length=changing
@@ -289,17 +348,17 @@ def _compile_potential(
 
 
 def _checked_code(
-    code: Code, potential: LearnedPotential, batch: Batch, skin: float
+    code: Code, potential: LearnedPotential, batch: Batch, form: _Form
 ) -> Code:
     """Return the code after checking it; raise NotCompiled if it differs.
 
     It must agree with the network on the batch, whose positions are moved a little.
     """
-    inputs = _graph_inputs(potential, batch, skin)
+    inputs = _graph_inputs(potential, batch, form)
     rng = np.random.default_rng(0)
     moved = batch.positions + _MOVE * rng.standard_normal(batch.positions.shape)
     tensors = (potential.tensor(moved), *inputs.tensors)
-    expected = _tensor_function(potential.frozen_network, inputs)(*tensors)
+    expected = _tensor_function(potential.frozen_network, inputs, form)(*tensors)
     try:
         off = _relative_difference(code(*tensors), expected)
     except (AssertionError, RuntimeError) as error:
@@ -309,8 +368,8 @@ def _checked_code(
     return code
 
 
-def _tensor_function(network: Network, inputs: _GraphInputs) -> Code:
-    """Return energies, forces and descriptors as a function of tensors alone."""
+def _tensor_function(network: Network, inputs: _GraphInputs, form: _Form) -> Code:
+    """Return the network's output as a function of tensors alone."""
 
     def evaluate(positions: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         graph = copy.copy(inputs.graph)
@@ -319,7 +378,11 @@ def _tensor_function(network: Network, inputs: _GraphInputs) -> Code:
             graph[name] = field
         graph.num_graphs = graph.charge.shape[0]
         weights = dict(zip(inputs.names, tensors[len(_FIELDS) :], strict=True))
-        return tuple(energy_and_forces(_NetworkWithTensors(network, weights), graph))
+        called = _NetworkWithTensors(network, weights)
+        if not form.stress:
+            return tuple(energy_and_forces(called, graph))
+        outputs, virial = energy_forces_virial(called, graph)
+        return (*outputs, virial)
 
     return evaluate
 

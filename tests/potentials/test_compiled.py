@@ -142,8 +142,7 @@ def test_what_cannot_be_compiled_stays_as_it_is(
     network = small()
     for potential, batch, reason in (
         (Morse(), waters(), "only learned"),
-        (network, crystal, "without a cell"),
-        (network, pack_frames([]), "without a cell"),
+        (network, pack_frames([]), "no frames"),
     ):
         found, why = compiled_for(potential, batch)
         assert found is potential
@@ -227,3 +226,23 @@ def test_a_network_without_general_code_lists_all_pairs_of_a_larger_molecule(
     large, why = compiled_for(small(), pack_frames([chain(22)]))
     assert isinstance(large, LearnedPotential)
     assert why == "force calls are not compiled: no general code"
+
+
+def test_cells_are_compiled_with_their_stress_and_may_change() -> None:
+    """The pairs follow atoms and cells; a frame without a cell may be among them."""
+    oxide = from_atoms(bulk("CO", "rocksalt", a=4.3).repeat((2, 1, 1)))
+    alone = replace(oxide, cell=np.zeros((3, 3)), pbc=(False,) * 3)
+    batch = pack_frames([oxide, alone, oxide])
+    potential = small("painn")
+    code = fast(potential, batch)
+    rng = np.random.default_rng(2)
+    strain = np.eye(3) + 0.05 * rng.standard_normal((3, 3))
+    for stretch in (np.eye(3), strain, 0.8 * strain, np.eye(3)):
+        shaken = batch.positions @ stretch + 0.1 * rng.standard_normal((12, 3))
+        moved_cells = batch.with_cells(shaken, batch.cells @ stretch)
+        agree(code, moved_cells)
+        ours, plain = code.predict(moved_cells), potential.predict(moved_cells)
+        assert ours.stress is not None
+        assert plain.stress is not None
+        assert np.isnan(ours.stress[1]).all()
+        np.testing.assert_allclose(ours.stress, plain.stress, rtol=0, atol=1e-6)
