@@ -53,5 +53,5 @@ def test_an_empty_folder_gives_no_table() -> None:
     )
     sizes |= dict.fromkeys(("labels", "walkers", "steps", "tune", "lr", "share"), 1)
     sizes |= dict.fromkeys(("own", "own_steps", "true_steps", "long_steps", "test"), 1)
-    given = Namespace(arms=["naive"], seed=[0], **sizes)
+    given = Namespace(arms=["naive"], seed=[0], cluster=None, **sizes)
     assert table(given, {}, [0]) == []  # type: ignore[arg-type]

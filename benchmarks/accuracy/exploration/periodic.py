@@ -18,14 +18,28 @@ level of the pretraining (what is forgotten); forces as mean absolute components
 meV/Å, energies as model less truth in meV/atom. Of a longer run on the last model: the
 share of walkers that guard rails leave whole, errors, mean leverage and Q-residual by
 quarter of the run, and Spearman's correlation of both with the largest force error of
-an atom. A seed of an arm takes some two CPU minutes. Rows are lines in
-FOLDER/periodic.jsonl: an arm that is there is skipped.
+an atom. A seed of an arm takes some two CPU minutes.
+
+With --cluster SO3LR, as it comes, is the universal model and GFN2-xTB the truth of a
+cluster that is packed at random and drifts: `acid` is oxalic acid in 12 waters, 44
+atoms, `solvent` choline chloride with two ureas and seven waters, 59. Each seed packs
+one of its own. A soft wall keeps molecules from evaporating. All arms share their
+random numbers, and so their first generation; `old` is then the change of forces on
+other molecules, and replayed frames are of these too. `slope` is that of the energy's
+residual against the true energy, `rdf` the difference of the O-O and O-H distances
+from those of MD at the true level (0 to 2), which between two halves of its own
+walkers is that of the arm `truth`.
+
+Rows are lines in FOLDER/periodic.jsonl, and each generation's labels, walkers and model
+are files beside it: a killed run goes on after its last generation.
 """
 
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -38,19 +52,29 @@ from alloop.core.records import LabelSet, Predictions, TrainingData, Walker
 from alloop.core.roles import Potential
 from alloop.core.seeds import random_stream, torch_seed
 from alloop.core.units import Floats
+from alloop.files.targets import replace_atomically
 from alloop.labels.direct import DirectLabeller
 from alloop.md.dynamics import DynamicsSettings, run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.integrate import maxwell_boltzmann
+from alloop.models.network import build_network
 from alloop.potentials.labeller_potential import LabellerPotential
 from alloop.potentials.learned import LearnedPotential
-from alloop.potentials.repulsion import ZBL
 from alloop.scores.leverage import fit_leverage
 from alloop.scores.qresidual import atom_descriptors, fit_qresidual
 from alloop.training.label_changes import joined_labels, select_labels
 from alloop.training.replay import Replay, fitted_references
-from alloop.training.stages import Schedule, standard_stages
+from alloop.training.stages import Optimiser, Schedule, standard_stages
 from alloop.training.trainers.staged_trainer import StagedTrainer
+from benchmarks.accuracy.exploration.clusters import (
+    CLUSTERS,
+    Sphere,
+    histogram_distance,
+    packed_cluster,
+    pair_histogram,
+    relaxed_cluster,
+    wall_of,
+)
 from benchmarks.accuracy.labelled_pool import DATA, LabelledPool, read_pool
 from benchmarks.accuracy.stored_model import stored_model
 from benchmarks.common import (
@@ -70,11 +94,11 @@ ARMS = {  # protocol, and whether frames of the pretraining are replayed
     "periodic, replay": ("periodic", True),
 }
 NOTHING = LabelSet.of([], [], [])
-_KELVIN = 500.0
 _STRIDE = 10  # MD steps between two frames
 _QUARTERS = 4
 _MILLI = 1e3
-_HIDDEN = ("labels", "stopped", "own energy std", "true energy std")  # from the table
+_HIDDEN = ("labels", "stopped", "true energy std")  # from the table
+_RELAXING = 100  # steps, of a packed cluster on the universal model
 _SIZES = (
     *("molecule", "truth", "channels", "known", "pretrain", "generations", "labels"),
     *("walkers", "steps", "tune", "lr", "share", "own", "own_steps", "true_steps"),
@@ -99,13 +123,26 @@ class Truth:
         return LabelSet(batch, said.energies, said.forces)
 
 
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The conditions of all MD: temperature in K, time step in fs, and a wall."""
+
+    kelvin: float = 500.0
+    timestep: float = 0.5
+    wall: Sphere | None = None
+
+
+METHANOL = Conditions()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class System:
     """A molecule that the universal model has not seen, and what that model knows.
 
     start: the molecule; independent: frames of MD at the true level; old: labelled
     frames of other molecules that the pretraining left out; known: frames of the
-    pretraining.
+    pretraining. kind, settings, optimiser: of the network and its fine-tuning.
+    histogram: distances in MD at the true level, of clusters.
     """
 
     start: Frame
@@ -113,32 +150,49 @@ class System:
     independent: LabelSet
     old: LabelSet
     known: LabelSet
+    kind: str
+    settings: Mapping[str, Any]
+    optimiser: Optimiser = "muon"
+    conditions: Conditions = METHANOL
+    histogram: Floats | None = None
 
 
 @dataclass(slots=True, eq=False)
 class _Seen:
-    """Frames of MD with their step, in the order of time."""
+    """Frames of MD with their step and walker, in the order of time."""
 
     frames: list[Frame] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
+    walkers: list[int] = field(default_factory=list)
 
     def look(self, scored: ScoredFrames) -> None:
         frames = scored.batch.frames()
         for index in np.flatnonzero(scored.eligible):
             self.frames.append(frames[int(index)])
             self.steps.append(scored.step)
+            self.walkers.append(int(index))
 
     def spread(self, count: int, after: int = 0) -> "_Seen":
         """Return `count` frames, evenly spread over the time after a step."""
         late = [i for i, step in enumerate(self.steps) if step > after]
         late = late or list(range(len(self.frames)))
         places = np.linspace(0, len(late) - 1, min(count, len(late))).round()
-        chosen = [late[int(x)] for x in places]
-        return _Seen([self.frames[i] for i in chosen], [self.steps[i] for i in chosen])
+        return self.select([late[int(x)] for x in places])
+
+    def select(self, chosen: Sequence[int]) -> "_Seen":
+        """Return the frames with these indices."""
+        columns = (self.frames, self.steps, self.walkers)
+        return _Seen(*([column[i] for i in chosen] for column in columns))
+
+    def late(self, after: int) -> "_Seen":
+        """Return all frames after a step."""
+        return self.select([i for i, step in enumerate(self.steps) if step > after])
 
 
-def make_system(options: Namespace, seed: int) -> System:
-    """Return the molecule, with frames that no arm learns from."""
+def make_system(options: Namespace, seed: int, rows: Rows) -> System:
+    """Return the molecule or cluster, with frames that no arm learns from."""
+    if options.cluster:
+        return make_cluster(options, seed, rows)
     pool = read_pool(DATA / "molecules.npz")
     index = pool.names.index(options.molecule)
     truth = Truth(LabellerPotential(DirectLabeller(parse_level(options.truth))))
@@ -152,7 +206,91 @@ def make_system(options: Namespace, seed: int) -> System:
     )
     learned, old = _pretraining_frames(pool, index, options, seed)
     frames = seen.spread(options.test, options.true_steps // 4).frames
-    return System(start, truth, truth.label(frames), old, learned)
+    return System(
+        start=start,
+        truth=truth,
+        independent=truth.label(frames),
+        old=old,
+        known=learned,
+        kind="painn",
+        settings={"channels": options.channels},
+    )
+
+
+def make_cluster(options: Namespace, seed: int, rows: Rows) -> System:
+    """Return a packed cluster; its MD at the true level is a file once it has run.
+
+    The row of the arm `truth` says how far its walkers' distances are apart.
+    """
+    universal = LearnedPotential(build_network("so3lr"), {})
+    conditions = Conditions(options.kelvin, options.timestep, wall_of(options.cluster))
+    truth = Truth(LabellerPotential(DirectLabeller(parse_level(options.truth))))
+    packed = packed_cluster(options.cluster, seed)
+    covering = universal.covering(pack_frames([packed]))
+    start = relaxed_cluster(packed, covering, _RELAXING)
+    seen = _true_run(start, truth, conditions, options, seed)
+    halves = [
+        pair_histogram(
+            [f for f, w in zip(seen.frames, seen.walkers, strict=True) if w % 2 == half]
+        )
+        for half in (0, 1)
+    ]
+    key = row_key(options, seed, "truth", "long")
+    if key not in rows:
+        rows[key] = {"rdf": histogram_distance(*halves)}
+    pool = read_pool(DATA / "molecules.npz")
+    learned, old = (
+        _labelled_by(universal, labels.batch)
+        for labels in _pretraining_frames(pool, -1, options, seed)
+    )
+    return System(
+        start=start,
+        truth=truth,
+        independent=truth.label(seen.spread(options.test).frames),
+        old=old,
+        known=learned,
+        kind="so3lr",
+        settings={},
+        optimiser="adamw",
+        conditions=conditions,
+        histogram=pair_histogram(seen.frames),
+    )
+
+
+def _true_run(
+    start: Frame,
+    truth: Truth,
+    conditions: Conditions,
+    options: Namespace,
+    seed: int,
+) -> _Seen:
+    """Return three quarters of MD at the true level, from a file once it has run."""
+    file = generation_folder(options, seed) / "truth.npz"
+    if not file.exists():
+        seen, _ = move(
+            fresh_walkers(start, options.walkers, seed, "independent", conditions),
+            truth,
+            options.true_steps,
+            seed,
+            "independent",
+            conditions,
+        )
+        late = seen.late(options.true_steps // 4)
+        _write_arrays(
+            file,
+            positions=np.array([frame.positions for frame in late.frames]),
+            steps=np.array(late.steps),
+            walkers=np.array(late.walkers),
+        )
+        show(f"MD at the true level, seed {seed}")
+    with np.load(file) as arrays:
+        frames = [replace(start, positions=r) for r in arrays["positions"]]
+        return _Seen(frames, arrays["steps"].tolist(), arrays["walkers"].tolist())
+
+
+def _labelled_by(universal: LearnedPotential, frames: Batch) -> LabelSet:
+    said = universal.covering(frames).predict(frames)
+    return LabelSet(frames, said.energies, said.forces)
 
 
 def _pretraining_frames(
@@ -175,52 +313,138 @@ def pretrain(system: System, options: Namespace, seed: int) -> LearnedPotential:
     return trainer.train(TrainingData(NOTHING, system.known), None, seed)[0]
 
 
+def twins(arm: str, number: int, options: Namespace) -> list[str]:
+    """Return the arms whose generation of that number is the same, in their order.
+
+    Those of clusters share their random numbers: all start with one exploration on the
+    universal model, and one training without replay.
+    """
+    if not options.cluster or number > 1:
+        return [arm]
+    return [x for x in ARMS if number == 0 or ARMS[x][1] == ARMS[arm][1]]
+
+
 def generations(
     arm: str, system: System, universal: LearnedPotential, options: Namespace, seed: int
 ) -> Iterator[tuple[int, LearnedPotential, LabelSet]]:
-    """Yield number, model and labels of each generation; 0 is the universal model."""
-    protocol, replays = ARMS[arm]
-    yield 0, universal, NOTHING
+    """Yield number, model and labels of each generation.
+
+    0 is the universal model, with reference energies of the first labels.
+    """
     model, labels = universal, NOTHING
     walkers: tuple[Walker, ...] = ()
+    folder = generation_folder(options, seed)
     for number in range(1, options.generations + 1):
-        name = f"{protocol}/{number}"
-        new = fresh_walkers(system.start, options.walkers, seed, name)
-        going = walkers if walkers and protocol != "naive" else new
-        going = tuple(
-            walker if walker.stopped is None else replace(other, index=walker.index)
-            for walker, other in zip(going, new, strict=True)
+        run = twins(arm, 0, options)[0] if number == 1 else arm
+        file = folder / f"{run}-{number}.npz"
+        if not file.exists():
+            _explore(
+                file, arm, number, system, (model, universal), walkers, options, seed
+            )
+        new, walkers = _read_generation(file, system.start)
+        labels = joined_labels(labels, new)
+        if number == 1:
+            yield 0, _with_references(universal, labels), NOTHING
+        tuned = stored_model(
+            folder / f"{twins(arm, number, options)[0]}-{number}.model",
+            partial(tune, universal, labels, system, arm, options, seed),
         )
-        mover = model if protocol == "periodic" else universal
-        seen, walkers = move(going, mover, options.steps, seed, name)
-        frames = seen.spread(options.labels, options.steps // 2).frames
-        labels = joined_labels(labels, system.truth.label(frames))
-        model = tune(universal, labels, system if replays else None, options, seed)
+        assert isinstance(tuned, LearnedPotential)
+        model = tuned
         yield number, model, labels
+
+
+def _explore(  # noqa: PLR0913 - the state of a protocol
+    file: Path,
+    arm: str,
+    number: int,
+    system: System,
+    models: tuple[LearnedPotential, LearnedPotential],
+    walkers: tuple[Walker, ...],
+    options: Namespace,
+    seed: int,
+) -> None:
+    """Move the walkers of a generation, and write new labels and walkers to a file.
+
+    models: that of the last generation, and the universal one.
+    """
+    protocol, _ = ARMS[arm]
+    name = f"{'walk' if options.cluster else protocol}/{number}"
+    new = fresh_walkers(system.start, options.walkers, seed, name, system.conditions)
+    going = walkers if walkers and protocol != "naive" else new
+    going = tuple(
+        walker if walker.stopped is None else replace(other, index=walker.index)
+        for walker, other in zip(going, new, strict=True)
+    )
+    mover = models[0] if protocol == "periodic" else models[1]
+    seen, moved = move(going, mover, options.steps, seed, name, system.conditions)
+    labels = system.truth.label(seen.spread(options.labels, options.steps // 2).frames)
+    _write_arrays(
+        file,
+        labelled=np.array([frame.positions for frame in labels.batch.frames()]),
+        energies=labels.energies,
+        forces=labels.forces,
+        positions=np.array([walker.frame.positions for walker in moved]),
+        velocities=np.array([walker.velocities for walker in moved]),
+        stopped=np.array([walker.stopped or "" for walker in moved]),
+    )
+
+
+def _read_generation(file: Path, start: Frame) -> tuple[LabelSet, tuple[Walker, ...]]:
+    """Return the new labels and the walkers of a generation's file."""
+    with np.load(file) as arrays:
+        frames = [replace(start, positions=r) for r in arrays["labelled"]]
+        labels = LabelSet(pack_frames(frames), arrays["energies"], arrays["forces"])
+        rows = zip(
+            *(arrays[key] for key in ("positions", "velocities", "stopped")),
+            strict=True,
+        )
+        walkers = tuple(
+            Walker(i, 0, replace(start, positions=r), v, stopped=str(why) or None)
+            for i, (r, v, why) in enumerate(rows)
+        )
+    return labels, walkers
+
+
+def _write_arrays(file: Path, **arrays: np.ndarray[Any, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replace_atomically(file) as partial, partial.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _with_references(universal: LearnedPotential, labels: LabelSet) -> LearnedPotential:
+    """Return the universal model with reference energies fitted to labels."""
+    network, scale, rest = (
+        universal.frozen_network,
+        universal.scale,
+        universal.repulsion,
+    )
+    less = labels if rest is None else rest.without(labels)
+    references = fitted_references(network, less, scale)
+    return LearnedPotential(network, references, scale, repulsion=rest)
 
 
 def tune(
     universal: LearnedPotential,
     labels: LabelSet,
-    replayed: System | None,
+    system: System,
+    arm: str,
     options: Namespace,
     seed: int,
 ) -> LearnedPotential:
     """Return the universal model, fine-tuned on labels."""
-    stages = standard_stages(options.tune, Schedule(options.lr, 5, compile=False))
-    stage = replace(stages[0], start="parent")
-    references = fitted_references(
-        universal.frozen_network, ZBL.without(labels), universal.scale
-    )
+    schedule = Schedule(options.lr, 5, compile=False, optimiser=system.optimiser)
+    stage = replace(standard_stages(options.tune, schedule)[0], start="parent")
     trainer = StagedTrainer(
-        "painn",
-        {"channels": options.channels},
+        system.kind,
+        system.settings,
         (stage,),
-        given={"expensive": references},
+        given={"expensive": _with_references(universal, labels).references},
+        repulsion=universal.repulsion,
     )
-    if replayed is not None:
-        frames = replayed.known.batch
-        trainer = trainer.replaying(Replay(frames, options.share, universal))
+    if ARMS[arm][1]:
+        known = system.known.batch
+        trainer = trainer.replaying(Replay(known, options.share, universal))
     data = TrainingData(NOTHING, labels)
     return trainer.train(data, universal, torch_seed(seed, f"tune/{len(labels)}"))[0]
 
@@ -236,11 +460,11 @@ def generation_row(
     """Return the errors of a generation, in meV/Å and meV an atom.
 
     own: on frames of a fresh trajectory of its own; true: on independent frames; old:
-    on other molecules at the level of the pretraining. Energies are model less truth;
-    without labels there are no references, and so no energies.
+    on other molecules at the level of the pretraining. Energies are model less truth.
     """
-    begin = fresh_walkers(system.start, options.walkers, seed, "own")
-    seen, moved = move(begin, model, options.own_steps, seed, "own")
+    at = system.conditions
+    begin = fresh_walkers(system.start, options.walkers, seed, "own", at)
+    seen, moved = move(begin, model, options.own_steps, seed, "own", at)
     frames = seen.spread(options.own, options.own_steps // 2).frames
     row: Row = {"generation": number, "labels": len(labels)}
     for name, test in (
@@ -250,12 +474,28 @@ def generation_row(
         said = model.covering(test.batch).predict(test.batch)
         row[f"{name} force"] = prediction_errors(said, test).force_mae * _MILLI
         off = (said.energies - test.energies) / test.batch.sizes * _MILLI
-        row[f"{name} energy"] = float(off.mean()) if number else None
-        row[f"{name} energy std"] = float(off.std()) if number else None
+        row[f"{name} energy"] = float(off.mean())
+        row[f"{name} energy std"] = float(off.std())
+        row[f"{name} slope"] = energy_slope(off / _MILLI, test)
     old = model.covering(system.old.batch).predict(system.old.batch)
     row["old force"] = prediction_errors(old, system.old).force_mae * _MILLI
     row["stopped"] = sum(walker.stopped is not None for walker in moved)
-    return row
+    return row | _distance_difference(seen.late(options.own_steps // 2), system)
+
+
+def energy_slope(residuals: Floats, truth: LabelSet) -> float:
+    """Return the slope of residuals (frames,), eV an atom, against the true energy."""
+    energies = truth.energies / truth.batch.sizes
+    off = energies - energies.mean()
+    return float((off * residuals).sum() / (off**2).sum())
+
+
+def _distance_difference(seen: _Seen, system: System) -> Row:
+    """Return the difference of distances from those at the true level, of clusters."""
+    if system.histogram is None or not seen.frames:
+        return {}
+    own = pair_histogram(seen.frames)
+    return {"rdf": histogram_distance(own, system.histogram)}
 
 
 def long_row(
@@ -269,8 +509,9 @@ def long_row(
 
     spearman: of each with the largest force error of an atom, over frames.
     """
-    begin = fresh_walkers(system.start, options.walkers, seed, "long")
-    seen, moved = move(begin, model, options.long_steps, seed, "long")
+    at = system.conditions
+    begin = fresh_walkers(system.start, options.walkers, seed, "long", at)
+    seen, moved = move(begin, model, options.long_steps, seed, "long", at)
     some = seen.spread(options.test)
     test = system.truth.label(some.frames)
     said = model.predict(test.batch, descriptors=True)
@@ -295,7 +536,7 @@ def long_row(
         row[f"{name} by quarter"] = _by_quarter(
             surprise, some.steps, options.long_steps
         )
-    return row
+    return row | _distance_difference(seen.late(options.long_steps // 2), system)
 
 
 def _quarter_apart(labels: LabelSet) -> tuple[LabelSet, LabelSet]:
@@ -312,25 +553,37 @@ def _by_quarter(values: Floats, steps: Sequence[int], last: int) -> list[float |
     return [float(x.mean()) if len(x) else None for x in parts]
 
 
-def fresh_walkers(start: Frame, count: int, seed: int, name: str) -> tuple[Walker, ...]:
+def fresh_walkers(
+    start: Frame, count: int, seed: int, name: str, at: Conditions = METHANOL
+) -> tuple[Walker, ...]:
     """Return walkers at a structure, with velocities of their own."""
     rngs = _streams(count, seed, f"{name}/start")
     return tuple(
-        Walker(i, 0, start, maxwell_boltzmann(start, 2 * _KELVIN, rng))
+        Walker(i, 0, start, maxwell_boltzmann(start, 2 * at.kelvin, rng))
         for i, rng in enumerate(rngs)
     )
 
 
 def move(
-    walkers: Sequence[Walker], potential: Potential, steps: int, seed: int, name: str
+    walkers: Sequence[Walker],
+    potential: Potential,
+    steps: int,
+    seed: int,
+    name: str,
+    at: Conditions = METHANOL,
 ) -> tuple[_Seen, tuple[Walker, ...]]:
     """Return the frames that walkers pass, and the walkers after these steps."""
     seen, rngs = _Seen(), _streams(len(walkers), seed, f"{name}/noise")
     begin = [replace(walker, step=0) for walker in walkers]
     if isinstance(potential, LearnedPotential):
         potential = potential.covering(pack_frames([begin[0].frame]))
-    settings = DynamicsSettings(temperature=_KELVIN, stride=_STRIDE)
-    moved = run_dynamics(begin, potential, settings, steps, rngs, observe=seen.look)
+    settings = DynamicsSettings(
+        temperature=at.kelvin, timestep=at.timestep, stride=_STRIDE
+    )
+    biases = () if at.wall is None else (at.wall,)
+    moved = run_dynamics(
+        begin, potential, settings, steps, rngs, observe=seen.look, biases=biases
+    )
     return seen, moved.walkers
 
 
@@ -350,12 +603,28 @@ def model_file(options: Namespace, seed: int) -> Path:
 
 def row_key(options: Namespace, seed: int, arm: str, what: object) -> str:
     """Return the key of a row: all that it depends on."""
-    sizes = "-".join(str(getattr(options, name)) for name in _SIZES)
-    return f"{sizes}/{seed}/{arm}/{what}"
+    return f"{all_sizes(options)}/{seed}/{arm}/{what}"
+
+
+def all_sizes(options: Namespace) -> str:
+    """Return all that the rows of an arm and a seed depend on besides."""
+    values = {name: getattr(options, name) for name in _SIZES}
+    if options.cluster:
+        at = f"{options.kelvin:g}K-{options.timestep:g}fs"
+        values |= {"molecule": f"{options.cluster}-{at}", "channels": 0, "pretrain": 0}
+    return "-".join(map(str, values.values()))
+
+
+def generation_folder(options: Namespace, seed: int) -> Path:
+    """Return the folder of a seed's labels, walkers and models."""
+    folder: Path = options.out / "periodic" / all_sizes(options) / str(seed)
+    return folder
 
 
 def universal_model(options: Namespace, system: System, seed: int) -> LearnedPotential:
     """Return the universal model of a seed, trained now where it is missing."""
+    if options.cluster:
+        return LearnedPotential(build_network(system.kind, system.settings), {})
     restored = stored_model(
         model_file(options, seed), lambda: pretrain(system, options, seed)
     )
@@ -373,16 +642,30 @@ def make_rows(options: Namespace, rows: Rows) -> None:
         ]
         if not missing:
             continue
-        system = make_system(options, seed)
+        system = make_system(options, seed, rows)
         universal = universal_model(options, system, seed)
         for arm in missing:
             run = generations(arm, system, universal, options, seed)
             for number, model, labels in run:
-                key = row_key(options, seed, arm, number)
-                if key not in rows:
-                    rows[key] = generation_row(
-                        number, model, labels, system=system, options=options, seed=seed
+                keys = [
+                    row_key(options, seed, twin, number)
+                    for twin in twins(arm, number, options)
+                ]
+                made = [rows[key] for key in keys if key in rows]
+                if (key := row_key(options, seed, arm, number)) not in rows:
+                    rows[key] = (
+                        made[0]
+                        if made
+                        else generation_row(
+                            number,
+                            model,
+                            labels,
+                            system=system,
+                            options=options,
+                            seed=seed,
+                        )
                     )
+                    show(f"{arm}, seed {seed}, generation {number}")
             rows[row_key(options, seed, arm, "long")] = long_row(
                 model, labels, system, options, seed
             )
@@ -392,12 +675,16 @@ def make_rows(options: Namespace, rows: Rows) -> None:
 def table(options: Namespace, rows: Rows, whats: Sequence[object]) -> list[Row]:
     """Return a row for each arm and each of `whats`: means over seeds, with ranges."""
     out: list[Row] = []
-    for arm in options.arms:
+    every = [
+        row_key(options, s, a, w) for s in options.seed for a in ARMS for w in whats
+    ]
+    columns = list(dict.fromkeys(x for key in every if key in rows for x in rows[key]))
+    for arm in (*options.arms, *(["truth"] if options.cluster else [])):
         for what in whats:
             keys = (row_key(options, seed, arm, what) for seed in options.seed)
             done = [rows[key] for key in keys if key in rows]
             if done:
-                figures = {x: _spread([row[x] for row in done]) for x in done[0]}
+                figures = {x: _spread([row.get(x) for row in done]) for x in columns}
                 out.append({"arm": arm, "seeds": len(done), **figures})
     return out
 
@@ -421,7 +708,12 @@ def main() -> None:
     add("--seed", type=int, nargs="+", default=[0])
     add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     add("--molecule", default="CH3OH", help="a molecule of data/molecules.npz")
-    add("--truth", default="gfn1-xtb", help="the level that plays the truth")
+    add("--cluster", choices=list(CLUSTERS), help="SO3LR on a cluster instead")
+    add("--kelvin", type=float, default=350.0, help="temperature of a cluster")
+    add("--timestep", type=float, default=1.0, help="time step of a cluster, fs")
+    add(
+        "--truth", help="the level that plays the truth; gfn1-xtb, of clusters gfn2-xtb"
+    )
     add("--channels", type=int, default=32)
     add("--known", type=int, default=600, help="frames of the pretraining")
     add("--pretrain", type=int, default=1500, help="steps of the pretraining")
@@ -439,6 +731,7 @@ def main() -> None:
     add("--test", type=int, default=100, help="independent and old frames")
     add("--table", action="store_true", help="show what the folder holds")
     options = parser.parse_args()
+    options.truth = options.truth or ("gfn2-xtb" if options.cluster else "gfn1-xtb")
     if options.quick:
         options.channels, options.known, options.pretrain, options.generations = (
             8,
@@ -451,13 +744,14 @@ def main() -> None:
     rows = Rows(options.out / "periodic.jsonl")
     if not options.table:
         make_rows(options, rows)
+    name = options.cluster or options.molecule
     lines = table(options, rows, range(options.generations + 1))
     long = table(options, rows, ["long"])
     if lines:
         shown = [{k: v for k, v in x.items() if k not in _HIDDEN} for x in lines]
-        show(make_table(f"{options.molecule}: errors by generation", shown))
+        show(make_table(f"{name}: errors by generation", shown))
     if long:
-        show(make_table(f"{options.molecule}: longer runs", long))
+        show(make_table(f"{name}: longer runs", long))
     write_json(options.json, {"generations": lines, "long": long})
 
 
