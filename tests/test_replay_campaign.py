@@ -10,6 +10,7 @@ from ase.io import write
 
 from alloop import Campaign
 from alloop.config import ConfigError, fixed_differences, load_campaign
+from alloop.config.build import make_trainer
 from alloop.config.starting_data import store_opening
 from alloop.core.batch import Batch
 from alloop.core.frame import Frame
@@ -20,9 +21,12 @@ from alloop.jobs.train_job import prepare_training
 from alloop.models.network import build_network
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.replay_trainer import replaying_trainer
+from alloop.training.stages import Adapters
 from alloop.training.trainers.staged_trainer import StagedTrainer
+from alloop.training.trainers.universal import UniversalTrainer
 from alloop.workers import training_task
 from tests.conftest import write_toy
+from tests.models.universal.mace_reference import FOLDER
 
 UNITS = {"energy_unit": "eV", "length_unit": "angstrom"}
 
@@ -156,3 +160,38 @@ def test_a_training_without_a_campaign_replays_too(tmp_path: Path) -> None:
     assert job.request != plain.request
     write_old(tmp_path / "old.xyz", seed=2)
     assert prepare_training(replayed, tmp_path / "b.model").request != before
+
+
+def test_all_mistakes_of_fine_tuning_are_told_at_once(tmp_path: Path) -> None:
+    write_model(tmp_path / "own.model")
+    write_old(tmp_path / "old.xyz")
+    path = campaign(tmp_path)
+    text = path.read_text().replace("share: 0.4", "share: 0.4\n    head: own")
+    path.write_text(text.replace("training:\n", "training:\n  adapters: {rank: 2}\n"))
+    said = refusal(path)
+    assert "training.replay.head: expected `shared`, since schnet" in said
+    assert "training.adapters: expected a universal potential" in said
+    path.write_text(path.read_text().replace("rank: 2", "rank: 0, alpha: -1"))
+    said = refusal(path)
+    assert "training.adapters.rank" in said
+    assert "training.adapters.alpha" in said
+
+
+def test_heads_and_adapters_reach_the_trainer(tmp_path: Path) -> None:
+    write_old(tmp_path / "old.xyz")
+    weights = FOLDER / "mace_density.alloop"
+    chosen = {"kind": "mace", "path": str(weights), "head": "xtb"}
+    replay = {"file": str(tmp_path / "old.xyz"), "head": "own"}
+    training = {"kind": "standard", "adapters": {"rank": 2}, "replay": replay}
+    plan = parse_plan(tmp_path, potential=chosen, training=training)
+    trainer = make_trainer(plan)
+    assert isinstance(trainer, UniversalTrainer)
+    assert trainer.staged.adapters == Adapters(2, 4.0)
+    assert trainer.staged.own_head
+    frozen = {**chosen, "freeze": "body"}
+    with pytest.raises(ConfigError, match=r"potential\.freeze: with `training: adapt"):
+        parse_plan(tmp_path, potential=frozen, training=training)
+
+
+def parse_plan(folder: Path, **sections: Any) -> Any:
+    return load_campaign(write_toy(folder, **sections, flag={"kind": "leverage"})).plan

@@ -302,6 +302,7 @@ def _pairwise_trainer(plan: Plan, settings: Mapping[str, Any]) -> Trainer:
 
 def _staged_trainer(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
     from alloop.training.bias_weights import Gamma
+    from alloop.training.stages import Adapters
     from alloop.training.trainers.staged_trainer import StagedTrainer, TwoHeadTrainer
     from alloop.training.trainers.universal import UniversalTrainer
 
@@ -314,6 +315,10 @@ def _staged_trainer(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
         options["least"] = training.least
         options["validation"] = training.validation
     options |= {"repulsion": _repulsion(plan), "device": plan.device}
+    if training is not None and training.adapters is not None:
+        options["adapters"] = build_record(Adapters, training.adapters)
+    if training is not None and training.replay is not None:
+        options["own_head"] = training.replay.head == "own"
     trainer = TwoHeadTrainer if isinstance(training, TwoHeads) else StagedTrainer
     staged = trainer(kind, settings, _training_stages(plan), **options)
     return UniversalTrainer(staged) if is_pretrained(kind) else staged

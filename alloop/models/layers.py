@@ -41,10 +41,13 @@ class Network(nn.Module, ABC):
     again (`alloop.models.network.build_network`); edges beyond `cutoff` (Å) must not
     matter. compiled_training: whether gradients of losses may be compiled.
     compiled_saving: CPU seconds that this saves a step on the smallest frames.
+    readout_names: the beginnings of the names of the weights that turn features into
+    energies, where the network is a universal potential.
     """
 
     compiled_training: ClassVar[bool] = True
     compiled_saving: ClassVar[float] = 7e-3  # PaiNN's
+    readout_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: NetworkSettings, cutoff: float) -> None:
         super().__init__()

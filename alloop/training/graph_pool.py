@@ -4,6 +4,7 @@ Positions do not change while a network is trained, so a frame's neighbours are 
 when the pool is made, and a step only gathers rows.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -67,6 +68,12 @@ class GraphPool:
         w = torch.tensor(weights).to(self.target.forces)
         return replace(self, target=replace(self.target, weights=w))
 
+    def with_replayed(self, first: int) -> "GraphPool":
+        """Return the same frames, of which those from the first on are replayed."""
+        graph = copy.copy(self.graph)
+        graph.replayed = torch.arange(len(self), device=graph.z.device) >= first
+        return replace(self, graph=graph)
+
     def select(self, frames: Integers) -> tuple[Graph, Targets]:
         """Return the graph and the targets of some frames, in that order."""
         if self.alike and len(frames) <= len(self):
@@ -90,6 +97,7 @@ class GraphPool:
             spin=pooled.spin[chosen],
         )
         graph.num_graphs = len(frames)
+        self._mark_replayed(graph, chosen)
         target = Targets(
             energies=self.target.energies[chosen],
             forces=self.target.forces[atoms],
@@ -128,6 +136,7 @@ class GraphPool:
             spin=pooled.spin[chosen],
         )
         graph.num_graphs = count
+        self._mark_replayed(graph, chosen)
         target = self.target
         return graph, Targets(
             energies=target.energies[chosen],
@@ -136,6 +145,10 @@ class GraphPool:
             owner=owner,
             virial=_chosen_rows(target.virial, chosen),
         )
+
+    def _mark_replayed(self, graph: Graph, chosen: Tensor) -> None:
+        if "replayed" in self.graph:
+            graph.replayed = self.graph.replayed[chosen]
 
     def _index(self, values: Integers) -> Tensor:
         """Return integers as a tensor on the device of the pool."""

@@ -96,10 +96,9 @@ def with_replay(
     """Return labels with replayed ones, and weights (frames,) of mean 1.
 
     Each set is repeated as a whole, so that about `share` of the frames are replayed
-    ones; weights make it exact. weights (labels,): of mean 1.
+    ones, the last `replayed_rows`; weights make it exact. weights (labels,): of mean 1.
     """
-    ratio = share / (1.0 - share) * len(labels) / len(replayed)
-    often, times = max(1, round(1.0 / ratio)), max(1, round(ratio))
+    often, times = _repeats(labels, replayed, share)
     new_rows, replayed_rows = often * len(labels), times * len(replayed)
     joined = joined_labels(_repeated(labels, often), _repeated(replayed, times))
     per_row = np.concatenate(
@@ -109,6 +108,16 @@ def with_replay(
         ]
     )
     return joined, per_row * (new_rows + replayed_rows)
+
+
+def replayed_rows(labels: LabelSet, replayed: LabelSet, share: float) -> int:
+    """Return the number of replayed rows in `with_replay`, its last ones."""
+    return _repeats(labels, replayed, share)[1] * len(replayed)
+
+
+def _repeats(labels: LabelSet, replayed: LabelSet, share: float) -> tuple[int, int]:
+    ratio = share / (1.0 - share) * len(labels) / len(replayed)
+    return max(1, round(1.0 / ratio)), max(1, round(ratio))
 
 
 def _repeated(labels: LabelSet, times: int) -> LabelSet:

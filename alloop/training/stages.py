@@ -141,6 +141,16 @@ def worth_compiling(steps: int, edges: int, saved: float, schedule: Schedule) ->
     return schedule.compile
 
 
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """The size of low-rank adapters (`alloop.training.adapters`)."""
+
+    rank: int = setting(4, "columns of the first factor, rows of the second", **COUNT)
+    alpha: float = setting(
+        4.0, "factor of the product of both, in units of 1/rank", gt=0
+    )
+
+
 SCHEDULE = Schedule()
 STEPS = (300, 2700, 1000)  # θ0, pretraining, fine-tuning
 FINE_TUNING = 1e-3  # peak learning rate for few labels and a good start

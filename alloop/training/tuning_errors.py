@@ -26,6 +26,7 @@ AS_IT_COMES = "as it comes"
 FITTED = "references fitted"
 START = "start of training"
 REPLAYED = "replayed frames"
+OWN_HEAD = "by their own head"
 CONTACTS = "close contacts"
 _PRESSED = 0.8  # times the distances
 _CONTACT_FRAMES = 20
@@ -106,6 +107,7 @@ def forgetting(
     original: LearnedPotential,
     frames: Batch,
     replayed: LabelSet | Batch | None = None,
+    own_error: float | None = None,
 ) -> dict[str, Any]:
     """Return what fine-tuning changed elsewhere, as flat JSON; forces in eV/Å.
 
@@ -114,6 +116,7 @@ def forgetting(
     force_mae: of the tuned potential; after/force_before: of the original; after/
     force_size: the mean size of the forces. Errors are those against the labels of
     replayed frames, and where there are none against the original, whose own is then 0.
+    own_error: of the head that replayed frames have for themselves, a row of its own.
     """
     sets: dict[str, LabelSet | Batch] = {CONTACTS: pressed_frames(frames)}
     if replayed is not None:
@@ -137,6 +140,10 @@ def forgetting(
         )
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)
+        if name == REPLAYED and own_error is not None:
+            row = (OWN_HEAD, len(batch), own_error, values[3], values[4])
+            for column, value in zip(columns.values(), row, strict=True):
+                column.append(value)
     return {f"after/{key}": column for key, column in columns.items()}
 
 

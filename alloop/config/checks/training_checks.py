@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from alloop.config.sections.data import Sampled
+from alloop.config.sections.data import Replay, Sampled
 from alloop.config.sections.flag import CommitteeFlag, DescriptorFlag
 from alloop.config.sections.plan import Plan
 from alloop.config.sections.potentials import (
@@ -37,8 +37,7 @@ def training_problems(plan: Plan) -> Iterator[Problem]:
             yield Problem("training.kind", text)
     if isinstance(training, TwoHeads):
         yield from _two_head_problems(plan)
-    if training is not None and training.replay is not None:
-        yield from _replay_problems(plan)
+    yield from _tuning_problems(plan)
     yield from _missing_packages(plan)
     if plan.levels.cheap is None:
         yield from _without_cheap(training)
@@ -85,14 +84,18 @@ def refine_problems(plan: Plan) -> Iterator[Problem]:
         yield Problem("flag.kind", f"{text} nothing; choose another, such as leverage")
 
 
-def _replay_problems(plan: Plan) -> Iterator[Problem]:
-    kind, potential = plan.potential.kind, plan.potential
-    if isinstance(potential, Ready):
-        kind = str((potential.network or {}).get("kind") or kind)
-        can_forget = kind != "pairwise"
-    else:
-        can_forget = is_pretrained(kind)
-    if not can_forget:
+def _tuning_problems(plan: Plan) -> Iterator[Problem]:
+    training = plan.training
+    if training is not None and training.replay is not None:
+        yield from _replay_problems(plan, training.replay)
+    if training is not None and training.adapters is not None:
+        yield from _adapter_problems(plan)
+
+
+def _replay_problems(plan: Plan, replay: Replay) -> Iterator[Problem]:
+    kind = _network_kind(plan)
+    ready = isinstance(plan.potential, Ready) and kind != "pairwise"
+    if not (is_pretrained(kind) or ready):
         text = (
             f"expected a pretrained network that could forget, got `{kind}`; "
             "choose a universal potential or a model file, or leave it out"
@@ -101,6 +104,37 @@ def _replay_problems(plan: Plan) -> Iterator[Problem]:
     elif isinstance(plan.training, TwoHeads):
         text = "two heads are not fine-tuned with it; choose another kind of training"
         yield Problem("training.replay", text)
+    elif replay.head == "own" and not is_pretrained(kind):
+        text = f"expected `shared`, since {kind} is no universal potential, got `own`"
+        yield Problem("training.replay.head", text)
+
+
+def _adapter_problems(plan: Plan) -> Iterator[Problem]:
+    kind = _network_kind(plan)
+    freeze = getattr(plan.potential, "freeze", "nothing")
+    if not is_pretrained(kind):
+        text = (
+            f"expected a universal potential, whose weights adapters leave as they "
+            f"are, got `{kind}`; leave them out"
+        )
+        yield Problem("training.adapters", text)
+    elif isinstance(plan.training, TwoHeads):
+        text = "two heads are not fine-tuned by it; choose another kind of training"
+        yield Problem("training.adapters", text)
+    if freeze != "nothing":
+        text = (
+            "with `training: adapters` all matrices stay as they are; leave this "
+            f"`{freeze}` out, or the adapters"
+        )
+        yield Problem("potential.freeze", text)
+
+
+def _network_kind(plan: Plan) -> str:
+    """Return the kind of the network, of a model file that of its own."""
+    kind = plan.potential.kind
+    if isinstance(plan.potential, Ready):
+        kind = str((plan.potential.network or {}).get("kind") or kind)
+    return kind
 
 
 def _missing_packages(plan: Plan) -> Iterator[Problem]:

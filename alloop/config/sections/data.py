@@ -215,9 +215,17 @@ Validation: TypeAlias = Annotated[
 ]
 
 
+_Head: TypeAlias = Literal["shared", "own"]
 _Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 _SHARE = Field(
     0.3, description="share of the replayed frames in the loss of each stage"
+)
+
+
+_HEAD: Any = Field(
+    "shared",
+    description="readouts of replayed frames: those of the model, or a head of their "
+    "own that is left out of it (a universal potential's)",
 )
 
 
@@ -228,12 +236,14 @@ class ReplayedLabels(Units):
         description="path of the labelled frames, relative to this YAML file"
     )
     share: _Share = _SHARE
+    head: _Head = _HEAD
 
 
 class ReplayedFrames(File):
     """Frames without labels, which the potential labels itself before fine-tuning."""
 
     share: _Share = _SHARE
+    head: _Head = _HEAD
 
 
 Replay: TypeAlias = Annotated[

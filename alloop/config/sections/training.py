@@ -20,6 +20,7 @@ from alloop.config.yaml_text import shown_value
 from alloop.core.settings import settings_of
 from alloop.loop.rules import Rules
 from alloop.training.stages import (
+    Adapters,
     Compile,
     Loss,
     Norm,
@@ -78,6 +79,13 @@ Start: TypeAlias = Annotated[
 ]
 
 
+class AdaptersSection(Section):
+    """Low-rank adapters, which fine-tuning trains instead of a network's matrices."""
+
+    rank: int = setting_key(Adapters, "rank")
+    alpha: float = setting_key(Adapters, "alpha")
+
+
 class OptimiserSection(Section):
     """The optimiser, the same in all stages, and the pace of generations."""
 
@@ -116,6 +124,11 @@ class OptimiserSection(Section):
         None,
         description="frames of what a pretrained potential knows, which fine-tuning "
         "goes on learning; none by default",
+    )
+    adapters: AdaptersSection | None = Field(
+        None,
+        description="low-rank adapters (LoRA) of a universal potential, which are "
+        "trained with its readouts instead of all weights; none by default",
     )
 
 

@@ -66,6 +66,7 @@ class ANI(Network):
     """
 
     place: Tensor
+    readout_names = ("layers.3.",)
     pair: Tensor
     radii: Tensor
     shells: Tensor

@@ -154,6 +154,7 @@ class CHGNet(Network):
     InputError where the package is missing.
     """
 
+    readout_names = ("net.mlp.",)
     net: Any  # chgnet's module, whose layers are called here
 
     def __init__(self, settings: CHGNetSettings) -> None:

@@ -337,6 +337,7 @@ class MACE(Network):
     InputError where the file or the head is missing.
     """
 
+    readout_names = ("readouts.", "first_readout.")
     rows: Tensor
     table: Tensor
     scale: Tensor
@@ -506,10 +507,9 @@ def one_head(model: Mapping[str, Any], head: str) -> dict[str, Any]:
 
 def head_tensors(tensors: Mapping[str, Any], number: int) -> dict[str, Any]:
     """Return the tensors of one head: the first axis of some counts heads."""
-    by_head = ("readouts.", "first_readout.")
     return {
         name: x[number : number + 1]
-        if name.startswith(by_head) or name in ("scale", "shift")
+        if name.startswith(MACE.readout_names) or name in ("scale", "shift")
         else x
         for name, x in tensors.items()
     }

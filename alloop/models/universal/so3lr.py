@@ -304,6 +304,7 @@ class SO3LR(Network):
     charge and spin), or the "body" (all but the last layer and the readouts).
     """
 
+    readout_names = ("energy.", "energy_scale.")
     compiled_training = False  # compiled, they were off by more than rounding
     repulsion: Tensor
     free_atoms: Tensor

@@ -16,6 +16,7 @@ from alloop.core.units import Floats
 from alloop.models.network import Network, build_network
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.repulsion import Zbl
+from alloop.training.adapters import with_adapters, without_adapters
 from alloop.training.bias_weights import (
     Gamma,
     effective_size,
@@ -31,9 +32,14 @@ from alloop.training.label_changes import (
     without_references,
 )
 from alloop.training.losses import Objective, ScoreLoss, thermal_energy
-from alloop.training.replay import ReplayedLabels, with_replay
+from alloop.training.replay import ReplayedLabels, replayed_rows, with_replay
+from alloop.training.replay_head import (
+    ReplayHead,
+    campaign_network,
+    replayed_network,
+)
 from alloop.training.stage_state import StageTask, force_error
-from alloop.training.stages import Fidelity, Stage, program_steps
+from alloop.training.stages import Adapters, Fidelity, Stage, program_steps
 from alloop.training.state_folder import StateKeeper
 
 
@@ -169,8 +175,9 @@ class StageRunner:
     scale is the network's unit in eV. parent is the network that a stage with start
     "parent" begins with. keeper stores states of trainings, to resume after a kill.
     stages are those of the whole training, which decide if compiling saves time.
-    replayed: labels that stages on labels learn too. device: torch's name of the one
-    that networks are trained on.
+    replayed: labels that stages on labels learn too, with readouts of their own where
+    `own_head`. adapters: those that are trained instead of matrices. device: torch's
+    name of the one that networks are trained on.
     """
 
     kind: str
@@ -187,6 +194,8 @@ class StageRunner:
     stages: tuple[Stage, ...] = ()
     repulsion: Zbl | None = None
     replayed: ReplayedLabels | None = None
+    own_head: bool = False
+    adapters: Adapters | None = None
     device: str = "cpu"
 
     def run_stages(
@@ -205,8 +214,14 @@ class StageRunner:
     def first_network(self, stage: Stage) -> Network:
         """Return the network that the first stage begins with."""
         if stage.start == "parent" and self.parent is not None:
-            return self.parent.to(self.device)
-        return self.new_network(stage.name)
+            network = self.parent.to(self.device)
+        else:
+            network = self.new_network(stage.name)
+        if self.adapters is not None:
+            network = with_adapters(network, self.adapters, self.seed)
+        if self.own_head and self.replayed is not None:
+            network = ReplayHead(network)
+        return network
 
     def validation_error(self, state: TrainingState) -> float:
         """Return the mean absolute force error on the held-out frames in eV/Å.
@@ -226,9 +241,21 @@ class StageRunner:
         other: Fidelity = "cheap" if last == "expensive" else "expensive"
         old = {} if self.replayed is None else self.replayed.references
         references = {**old, **self.references[other], **self.references[last]}
+        network = without_adapters(campaign_network(state.network))
         return LearnedPotential(
-            state.network, references, self.scale, repulsion=self.repulsion
+            network, references, self.scale, repulsion=self.repulsion
         )
+
+    def replay_error(self, state: TrainingState) -> float | None:
+        """Return the mean absolute force error on replayed labels in eV/Å, or None.
+
+        It is that of the readouts which replayed frames have.
+        """
+        if self.replayed is None:
+            return None
+        network = replayed_network(state.network)
+        pool = self._label_pool(self.replayed.labels, network)
+        return force_error(network, pool)
 
     def _run_stage(
         self, state: TrainingState, stage: Stage, gamma: Gamma
@@ -236,8 +263,7 @@ class StageRunner:
         began = cpu_seconds()
         chosen = self._stage_data(gamma).stage_labels(stage, state.known)
         start = self._starting_network(state, stage)
-        labels, weights = self._with_replay(stage, chosen)
-        pool = self._label_pool(labels, start).with_weights(weights)
+        pool = self._stage_pool(stage, chosen, start)
         before = cpu_seconds() - began
         task = self._stage_task(stage, start, pool)
         network, curve = fit_stage(task, self.keeper, self.progress)
@@ -249,11 +275,16 @@ class StageRunner:
             done=(*state.done, done),
         )
 
-    def _with_replay(self, stage: Stage, new: StageLabels) -> tuple[LabelSet, Floats]:
+    def _stage_pool(self, stage: Stage, new: StageLabels, start: Network) -> GraphPool:
         old = self.replayed
         if old is None or stage.loss == "score" or stage.labels == "difference":
-            return new.labels, new.weights
-        return with_replay(new.labels, new.weights, old.labels, old.share)
+            return self._label_pool(new.labels, start).with_weights(new.weights)
+        labels, weights = with_replay(new.labels, new.weights, old.labels, old.share)
+        pool = self._label_pool(labels, start).with_weights(weights)
+        if not self.own_head:
+            return pool
+        rows = replayed_rows(new.labels, old.labels, old.share)
+        return pool.with_replayed(len(labels) - rows)
 
     def _stage_task(self, stage: Stage, start: Network, pool: GraphPool) -> StageTask:
         objective: Objective | None = None

@@ -40,6 +40,7 @@ from alloop.training.stages import (
     FINE_TUNING,
     SCHEDULE,
     STEPS,
+    Adapters,
     Fidelity,
     Schedule,
     Stage,
@@ -67,8 +68,9 @@ class StagedTrainer:
     keeper, a training that was killed resumes from its last saved state. repulsion: a
     fixed potential added to the network, which learns the labels less it. replay:
     frames that fine-tuning goes on learning; references are then fitted to the labels
-    less the energies of the network that it starts from. device: where networks are
-    trained; InputError in `train` where there is none.
+    less the energies of the network that it starts from, and with `own_head` they have
+    readouts of their own. adapters: what is trained instead of matrices. device: where
+    networks are trained; InputError in `train` where there is none.
     """
 
     kind: str
@@ -82,6 +84,8 @@ class StagedTrainer:
     keeper: StateKeeper | None = None
     repulsion: Zbl | None = ZBL
     replay: Replay | None = None
+    own_head: bool = False
+    adapters: Adapters | None = None
     device: Device = "cpu"
 
     def __post_init__(self) -> None:
@@ -121,6 +125,8 @@ class StagedTrainer:
         runner = self._stage_runner(data, parent, seed)
         state = best_training(runner, stages, self.gammas)
         history = training_history(state, runner.scale)
+        if (error := runner.replay_error(state)) is not None:
+            history["replayed/force_mae"] = error
         return runner.final_potential(state), history
 
     def _stage_runner(
@@ -148,6 +154,8 @@ class StagedTrainer:
             keeper=self.keeper,
             repulsion=self.repulsion,
             replayed=self._replayed(start),
+            own_head=self.own_head,
+            adapters=self.adapters,
             device=torch_device(self.device),
         )
 

@@ -76,11 +76,14 @@ class UniversalTrainer:
             repulsion=None,
         )
         potential, rest = trainer.train(data, beginning.start, seed)
-        return potential, {**rest, **history, **self._forgetting(potential, data)}
+        own_error = rest.get("replayed/force_mae") if self.staged.own_head else None
+        after = self._forgetting(potential, data, own_error)
+        return potential, {**rest, **history, **after}
 
     def _forgetting(
-        self, potential: LearnedPotential, data: TrainingData
+        self, potential: LearnedPotential, data: TrainingData, own_error: float | None
     ) -> dict[str, Any]:
+        """Return what was forgotten; own_error: that of a head of replayed frames."""
         labels = data.expensive if len(data.expensive) else data.cheap
         replay = self.staged.replay
         original = None if replay is None else replay.original
@@ -91,6 +94,7 @@ class UniversalTrainer:
             original or self.original(),
             labels.batch,
             None if replay is None else replay.frames,
+            own_error,
         )
 
     @property

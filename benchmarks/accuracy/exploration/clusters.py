@@ -9,6 +9,7 @@ from ase.data import atomic_numbers
 from ase.optimize import FIRE
 from scipy.spatial.transform import Rotation
 
+from alloop.core.arrays import segment_sums
 from alloop.core.atoms import to_atoms
 from alloop.core.batch import Batch
 from alloop.core.frame import Frame
@@ -45,9 +46,7 @@ class Sphere:
         """Return its energies (frames,) in eV and forces (atoms, 3) in eV/Å."""
         r = np.linalg.norm(batch.positions, axis=1)
         beyond = np.clip(r - self.radius, 0.0, None)
-        energies = np.bincount(
-            batch.frame_index, 0.5 * _STIFFNESS * beyond**2, len(batch)
-        )
+        energies = segment_sums(0.5 * _STIFFNESS * beyond**2, batch.offsets)
         inward = -_STIFFNESS * beyond / np.maximum(r, self.radius)
         return Predictions(energies, inward[:, None] * batch.positions)
 
@@ -75,7 +74,7 @@ def packed_cluster(cluster: str, seed: int) -> Frame:
             numbers += shape.numbers.tolist()
             positions = np.vstack([positions, placed])
             charge += shape.charge
-    frame = Frame(numbers, positions, charge=charge)
+    frame = Frame(np.array(numbers), positions, charge=charge)
     return replace(frame, positions=positions - to_atoms(frame).get_center_of_mass())
 
 
@@ -112,7 +111,7 @@ def _shapes(cluster: str) -> list[tuple[Frame, int]]:
 
 def _shape(smiles: str) -> Frame:
     if smiles == "[Cl-]":  # RDKit embeds no single atoms
-        return Frame([atomic_numbers["Cl"]], [[0.0, 0.0, 0.0]], charge=-1)
+        return Frame(np.array([atomic_numbers["Cl"]]), np.zeros((1, 3)), charge=-1)
     return smiles_conformers(smiles, 1, seed=0)[0]
 
 
