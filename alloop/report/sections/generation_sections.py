@@ -8,6 +8,7 @@ the spread of energies (Wong and Yang, arXiv 2603.10159).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -48,6 +49,9 @@ from alloop.report.sections.svg import (
 )
 from alloop.report.text.event_log import check_text
 from alloop.report.text.formatting import milli_text, number_text
+
+_STARTS = ("name", "frames", "force_mae", "energy_mae")
+_CHANGES = ("name", "frames", "force_mae", "force_before", "force_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +317,56 @@ def acceptance_section(history: History) -> Section:
     return Section(
         "acceptance", name, note + table_html(head, rows) + _set_table(history)
     )
+
+
+def tuning_section(history: History) -> Section | None:
+    """Return the section on errors before and after fine-tuning, None without any.
+
+    They are those of universal potentials, which the history of a training holds.
+    """
+    events = [x for x in history.trained() if x.history.get("before/name")]
+    if not events:
+        return None
+    text = (
+        "Force MAE (meV/Å) and energy MAE (meV a frame) on held-out frames before the "
+        "first step of each training: of the universal potential as it comes, with "
+        "reference energies fitted to the labels, and of what training started from."
+    )
+    rows = [row for event in events for row in _starting_rows(event)]
+    head = ("generation", "potential", "frames", "forces", "energies")
+    body = paragraph(text) + table_html(head, rows)
+    after = [row for event in events for row in _changed_rows(event)]
+    if after:
+        text = (
+            "Force MAE (meV/Å) elsewhere, after training and before it, beside the "
+            "size of the forces: on replayed frames, and on frames whose distances are "
+            "all 0.8 times as long."
+        )
+        columns = ("generation", "frames", "number", "after", "before", "forces")
+        body += paragraph(text) + table_html(columns, after)
+    return Section("fine-tuning", "Before and after fine-tuning", body)
+
+
+def _starting_rows(event: e.Trained) -> list[tuple[str, ...]]:
+    """Return the rows of a generation: potential, frames, and errors as text."""
+    said: Mapping[str, Any] = event.history
+    columns = [said[f"before/{key}"] for key in _STARTS]
+    return [
+        (str(event.generation), name, str(frames), *map(milli_text, errors))
+        for name, frames, *errors in zip(*columns, strict=True)
+    ]
+
+
+def _changed_rows(event: e.Trained) -> list[tuple[str, ...]]:
+    """Return the rows of a generation: frames elsewhere, and errors as text."""
+    said: Mapping[str, Any] = event.history
+    if not said.get("after/name"):
+        return []
+    columns = [said[f"after/{key}"] for key in _CHANGES]
+    return [
+        (str(event.generation), name, str(frames), *map(milli_text, errors))
+        for name, frames, *errors in zip(*columns, strict=True)
+    ]
 
 
 def _use_text(history: History, number: int) -> str:

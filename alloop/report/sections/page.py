@@ -31,6 +31,7 @@ from alloop.report.sections.generation_sections import (
     acceptance_section,
     bias_section,
     residual_section,
+    tuning_section,
 )
 from alloop.report.sections.label_sections import label_section, noise_section
 from alloop.report.sections.markup import (
@@ -135,6 +136,8 @@ def _page_sections(
     yield learning_section(history, controls)
     yield cost_section(history)
     yield acceptance_section(history)
+    if (tuning := tuning_section(history)) is not None:
+        yield tuning
     yield error_section(history)
     yield residual_section(history, drawn.explored)
     yield parity_section(history)

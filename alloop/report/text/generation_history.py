@@ -134,7 +134,7 @@ def _explored_rounds(history: History, number: int) -> list[int]:
 
 
 def _training_event(history: History, number: int) -> e.Trained:
-    return next(x.event for x in history.generations if x.event.generation == number)
+    return next(x for x in history.trained() if x.generation == number)
 
 
 def _number_facts(history: History, number: int) -> GenerationFacts:

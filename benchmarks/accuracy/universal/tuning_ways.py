@@ -8,7 +8,8 @@ md17_ccsd/MOLECULE.npz, sgdml.org) in 400 steps of five frames. Ways: `all` weig
 `body` frozen, so that the last layer and the readouts are trained; `adapters` of rank 4
 and 16; `replay` of 600 frames of other small molecules (`data/molecules.npz`), which it
 labels itself, with shared readouts; `head`, the same with readouts of their own for
-them; a number behind these is the share in the loss.
+them; a number behind these is the share in the loss, and `longer` means that more
+steps are taken, so that frames of the molecule are seen as often as without replay.
 
 `target`: the mean absolute force component on 50 validation frames of the molecule,
 kcal/mol/Å; `of all`: over that of training all weights. Forgetting: what the error of
@@ -67,7 +68,8 @@ _MILLI = 1e3
 class Way:
     """One way of fine-tuning: what is trained, and the share of replayed frames.
 
-    lr: the peak learning rate; adapters of low rank take a higher one.
+    lr: the peak learning rate; adapters of low rank take a higher one. longer: as many
+    more steps as replayed frames take of them.
     """
 
     adapters: Adapters | None = None
@@ -75,6 +77,11 @@ class Way:
     share: float = 0.0
     own_head: bool = False
     lr: float = 3e-4
+    longer: bool = False
+
+    def steps(self, steps: int) -> int:
+        """Return the steps of training."""
+        return round(steps / (1.0 - self.share)) if self.longer else steps
 
 
 WAYS: Mapping[str, Way] = {
@@ -82,9 +89,12 @@ WAYS: Mapping[str, Way] = {
     "body": Way(freeze="body"),
     "adapters 4": Way(Adapters(4, 4.0), lr=1e-3),
     "adapters 16": Way(Adapters(16, 16.0), lr=1e-3),
+    "replay 0.1": Way(share=0.1),
     "replay 0.3": Way(share=0.3),
+    "replay 0.3, longer": Way(share=0.3, longer=True),
     "replay 0.5": Way(share=0.5),
     "head 0.3": Way(share=0.3, own_head=True),
+    "head 0.3, longer": Way(share=0.3, own_head=True, longer=True),
     "head 0.5": Way(share=0.5, own_head=True),
     "adapters 16, head 0.5": Way(Adapters(16, 16.0), share=0.5, own_head=True, lr=1e-3),
 }
@@ -139,7 +149,7 @@ def train_row(
     staged = StagedTrainer(
         KIND,
         {"freeze": way.freeze},
-        standard_stages(steps, schedule),
+        standard_stages(way.steps(steps), schedule),
         adapters=way.adapters,
         own_head=way.own_head,
     )

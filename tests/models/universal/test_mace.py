@@ -35,7 +35,9 @@ from alloop.models.universal.converted import (
 from alloop.potentials.compiled import compiled_for
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.restore import restore_potential
+from alloop.report.sections.generation_sections import tuning_section
 from alloop.report.sections.methods_sections import methods_section
+from alloop.report.text.formatting import milli_text
 from alloop.testing.potentials import (
     check_cutoff,
     check_forces,
@@ -450,8 +452,21 @@ def test_a_campaign_trains_it_and_keeps_its_licence(
     out = tmp_path / "best.model"
     assert run_command(["export", str(store), "--model", str(out)]) == 0
     assert "licence of the weights: ASL" in capsys.readouterr().out
-    page = methods_section(Campaign.from_store(store).history()).body
+    history = Campaign.from_store(store).history()
+    page = methods_section(history).body
     assert "under the licence ASL, which forbids commercial use" in page
+    tuning = tuning_section(history)
+    assert tuning is not None
+    errors = history.trained()[0].history["before/force_mae"]
+    assert isinstance(errors, list)
+    cells = [f">{milli_text(float(str(error)))}<" for error in errors]
+    assert all(cell in tuning.body for cell in cells)
+    for name in ("as it comes", "start of training", "close contacts"):
+        assert f">{name}<" in tuning.body
+    number = str(history.trained()[0].generation)
+    assert run_command(["why", str(store), number]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"in meV/Å: as it comes {milli_text(float(str(errors[0])))}," in said
     weights.write_bytes((FOLDER / "mace_states.alloop").read_bytes())
     more = {"cheap": 36, "expensive": 14}
     file = write_toy(tmp_path, **setup, budget=more)
