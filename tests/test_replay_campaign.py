@@ -195,3 +195,29 @@ def test_heads_and_adapters_reach_the_trainer(tmp_path: Path) -> None:
 
 def parse_plan(folder: Path, **sections: Any) -> Any:
     return load_campaign(write_toy(folder, **sections, flag={"kind": "leverage"})).plan
+
+
+@pytest.mark.parametrize(
+    ("recipe", "ema", "lr", "head"),
+    [
+        ("multihead", 0.99999, 1e-4, True),
+        ("adapters", 0.99, 1e-3, False),
+        ("replay", 0.99, 3e-4, False),
+    ],
+)
+def test_recipes_of_fine_tuning_reach_the_trainer(
+    recipe: str, ema: float, lr: float, head: bool, tmp_path: Path
+) -> None:
+    write_old(tmp_path / "old.xyz")
+    weights = FOLDER / "mace_density.alloop"
+    chosen = {"kind": "mace", "path": str(weights), "head": "xtb"}
+    replay = {"replay": {"file": str(tmp_path / "old.xyz")}}
+    training = {"kind": "standard", **({} if recipe == "adapters" else replay)}
+    file = Path(__file__).parents[1] / "configs/tuning" / f"{recipe}.yaml"
+    plan = parse_plan(tmp_path, extends=str(file), potential=chosen, training=training)
+    trainer = make_trainer(plan)
+    assert isinstance(trainer, UniversalTrainer)
+    (stage,) = trainer.staged.stages
+    assert (stage.schedule.ema, stage.schedule.lr) == (ema, lr)
+    assert trainer.staged.own_head == head
+    assert (trainer.staged.adapters is not None) == (recipe == "adapters")

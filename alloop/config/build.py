@@ -382,6 +382,7 @@ def _stage_list(
         batch=training.batch,
         energy=training.energy,
         stress=training.stress,
+        ema=training.ema,
         compile=training.compile,
         optimiser=training.optimiser or default,
     )

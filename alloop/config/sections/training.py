@@ -118,6 +118,7 @@ class OptimiserSection(Section):
         description="weight of the stress of cells in the loss, beside 1 for energies "
         "and forces; without effect where labels have none",
     )
+    ema: float = setting_key(Schedule, "ema")
     compile: Compile = setting_key(Schedule, "compile")
     references: References = References()
     replay: Replay | None = Field(
@@ -255,7 +256,7 @@ class StageSection(Section):
     stress: float | None = _schedule_key("stress", "the section's")
     norm: Norm | None = _schedule_key("norm")
     warmup: int | None = _schedule_key("warmup")
-    ema: float | None = _schedule_key("ema")
+    ema: float | None = _schedule_key("ema", "the section's")
     clip: float | None = _schedule_key("clip")
     decay: Literal["cosine", "wsd"] | None = _schedule_key("decay")
     hold: float | None = _schedule_key("hold")
