@@ -88,7 +88,7 @@ def times_faster(
     both = [compiled_for(x, batch)[0] for x in (teacher, student)]
     times = [[_seconds(x, batch) for x in both] for _ in range(_TURNS)]
     first, second = zip(*times, strict=True)
-    return median(first) / median(second)
+    return float(median(first) / median(second))
 
 
 def _seconds(potential: Potential, batch: Batch) -> float:
