@@ -182,7 +182,7 @@ class Keeper:
 
     def save(self, name: str, state: Checkpoint) -> None:
         self.states[name] = state
-        if self.stop and state.settings["progressed"]["step"] == 3:
+        if self.stop and state.settings["progressed"]["step"] == 2:
             raise Stopped
 
     def load(self, name: str) -> Checkpoint | None:
@@ -198,7 +198,7 @@ def test_a_training_that_was_cut_short_ends_in_the_same_bits(
     own_head: bool, adapters: Adapters | None
 ) -> None:
     data = TrainingData(NOTHING, labels())
-    made = replaying(6, own_head)
+    made = replaying(4, own_head)
     made = UniversalTrainer(replace(made.staged, adapters=adapters))
     whole, _ = made.train(data, None, 0)
     keeper = Keeper(stop=True)

@@ -34,8 +34,8 @@ def others() -> tuple[LabelSet, LabelSet]:
     """What the model knows, without methanol: frames to replay, and others."""
     every = labels(molecules(), known=True)
     sizes, formula = every.batch.sizes, 6
-    rows = np.flatnonzero(sizes < formula)[:80]
-    return select_labels(every, rows[:40]), select_labels(every, rows[40:])
+    rows = np.flatnonzero(sizes < formula)[:40]
+    return select_labels(every, rows[:20]), select_labels(every, rows[20:])
 
 
 def force_error(potential: Any, truth: LabelSet) -> float:
@@ -43,7 +43,7 @@ def force_error(potential: Any, truth: LabelSet) -> float:
 
 
 def tuned(share: float = 0.0, **options: Any) -> tuple[Any, dict[str, Any]]:
-    stages = standard_stages(40, Schedule(2e-3, 4, warmup=5, compile=False))
+    stages = standard_stages(25, Schedule(3e-3, 3, warmup=5, compile=False))
     trainer = UniversalTrainer(StagedTrainer("mace", MACE, stages, **options))
     if share:
         trainer = trainer.replaying(Replay(others()[0].batch, share))
