@@ -14,12 +14,12 @@ steps are taken, so that frames of the molecule are seen as often as without rep
 
 `target`: the mean absolute force component on 50 validation frames of the molecule,
 kcal/mol/Å; `of all`: over that of training all weights. Forgetting: what the error of
-forces becomes on 60 other frames of MD of those molecules that nothing was trained on,
+forces becomes on 40 other frames of MD of those molecules that nothing was trained on,
 over what it was before, against PBE0/def2-TZVP, near the level that SO3LR was trained
 at (PBE0 with many-body dispersion). These labels take some CPU minutes once. `change`:
 of the forces of those frames from the potential as it comes, meV/Å. All by the readouts
 of the molecule's level. A row is a line in FOLDER/ways.jsonl, some 30 CPU seconds; one
-that is there is skipped.
+that is there is skipped. --path takes a converted MACE file in place of SO3LR.
 """
 
 from argparse import Namespace
@@ -59,9 +59,8 @@ from benchmarks.common import (
 )
 
 NOTHING = LabelSet.of([], [], [])
-KIND = "so3lr"
 LEVEL = "{level: pbe0/def2-tzvp, density_fit: true}"
-_KNOWN, _OLD = 600, 60  # frames to replay, and to judge forgetting on
+_KNOWN, _OLD = 600, 40  # frames to replay, and to judge forgetting on
 _MILLI = 1e3
 
 
@@ -121,12 +120,12 @@ def other_molecules(options: Namespace) -> Others:
     rest = [i for i in order[_KNOWN:].tolist() if i in calm][: options.old]
     known = pool.label_set("cheap", order[:_KNOWN]).batch
     old = pool.label_set("cheap", np.array(rest)).batch
-    return Others(known, _true_labels(old, options.out))
+    return Others(known, _true_labels(old, options.out, options.level))
 
 
-def _true_labels(batch: Batch, folder: Path) -> LabelSet:
+def _true_labels(batch: Batch, folder: Path, text: str) -> LabelSet:
     rows = Rows(folder / "others.jsonl")
-    level = parse_level(LEVEL)
+    level = parse_level(text)
     truth = LabellerPotential(DirectLabeller(level))
     labels = []
     for frame in batch.frames():
@@ -146,14 +145,16 @@ def _true_labels(batch: Batch, folder: Path) -> LabelSet:
 
 
 def train_row(
-    way: Way, labels: LabelSet, others: Others, seed: int, steps: int
+    way: Way, labels: LabelSet, others: Others, seed: int, options: Namespace
 ) -> tuple[LearnedPotential, Row]:
     """Return a fine-tuned potential and what its training says."""
-    schedule = Schedule(way.lr, way.batch, compile=False, optimiser="adamw")
+    kind, settings = network_of(options)
+    lr = options.rate * way.lr
+    schedule = Schedule(lr, way.batch, compile=False, optimiser="adamw")
     staged = StagedTrainer(
-        KIND,
-        {"freeze": way.freeze},
-        standard_stages(way.steps(steps), schedule),
+        kind,
+        {**settings, "freeze": way.freeze},
+        standard_stages(way.steps(options.steps), schedule),
         adapters=way.adapters,
         own_head=way.own_head,
     )
@@ -169,10 +170,16 @@ def train_row(
     return tuned, row
 
 
-def forgetting_row(tuned: LearnedPotential, others: Others) -> Row:
+def network_of(options: Namespace) -> tuple[str, dict[str, Any]]:
+    """Return kind and settings of the potential that is fine-tuned."""
+    return ("mace", {"path": str(options.path)}) if options.path else ("so3lr", {})
+
+
+def forgetting_row(tuned: LearnedPotential, others: Others, options: Namespace) -> Row:
     """Return errors on other molecules before and after, and the change, meV/Å."""
     batch = others.old.batch
-    before = LearnedPotential(build_network(KIND), {}).covering(batch).predict(batch)
+    own = build_network(*network_of(options), dtype=torch.float32)
+    before = LearnedPotential(own, {}).covering(batch).predict(batch)
     after = tuned.covering(batch).predict(batch)
     errors = [
         prediction_errors(said, others.old).force_mae * _MILLI
@@ -197,16 +204,21 @@ def make_rows(options: Namespace, rows: Rows) -> None:
                 if key in rows:
                     continue
                 labels = first_labels(sets.expensive, count)
-                tuned, row = train_row(WAYS[name], labels, others, seed, options.steps)
+                tuned, row = train_row(WAYS[name], labels, others, seed, options)
                 target = error(tuned, sets.stopping)
-                rows[key] = {"target": target, **forgetting_row(tuned, others), **row}
+                rows[key] = {
+                    "target": target,
+                    **forgetting_row(tuned, others, options),
+                    **row,
+                }
                 show(f"{key}: {target:.3f}, {rows[key]['forgetting']:.2f}")
 
 
 def row_key(options: Namespace, seed: int, count: int, name: str) -> str:
     """Return the key of a row: all that it depends on."""
-    facts = f"{WAYS[name].lr:g}-{options.steps}-{options.old}"
-    return f"{options.molecule}/{count}/{name}/{facts}/{seed}"
+    facts = f"{options.rate * WAYS[name].lr:g}-{options.steps}-{options.old}"
+    own = f"{options.path.stem}/" if options.path else ""
+    return f"{own}{options.molecule}/{count}/{name}/{facts}/{seed}"
 
 
 def table(options: Namespace, rows: Rows) -> Iterator[Row]:
@@ -241,6 +253,9 @@ def main() -> None:
     add = parser.add_argument
     add("--data", type=Path, help="the folder of md17_ccsd/")
     add("--out", type=Path, required=True, help="the folder of the rows")
+    add("--path", type=Path, help="a converted MACE file, instead of SO3LR")
+    add("--level", default=LEVEL, help="the level that it was trained at")
+    add("--rate", type=float, default=1.0, help="factor of all learning rates")
     add("--molecule", choices=MD17, default="ethanol")
     add("--labels", type=int, nargs="+", default=[10, 50, 200])
     add("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
