@@ -53,9 +53,7 @@ def neighbour_pairs(batch: Batch, cutoff: float, small: int = SMALL) -> Neighbou
             f"expected a cutoff of at most {FARTHEST:g} Å in a cell, got {cutoff:g}; "
             "set `long_range: 12` of the potential"
         )
-    parts = [
-        _frame_pairs(batch, index, cutoff, small) for index in range(len(batch))
-    ]
+    parts = [_frame_pairs(batch, index, cutoff, small) for index in range(len(batch))]
     return _joined_pairs(parts)
 
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from benchmarks.accuracy.exploration.barriers import compared, stationary_point
+from benchmarks.accuracy.exploration.barriers import compared, point_on
 from tests.md.test_reaction_path import BARRIER, WELL, DoubleWell, pair
 
 
 def test_newton_finds_the_saddle_and_both_minima() -> None:
     surface = DoubleWell()
-    saddle, *minima = (stationary_point(pair(x), surface) for x in (2.9, 2.0, 4.0))
+    saddle, *minima = (point_on(pair(x), surface) for x in (2.9, 2.0, 4.0))
     assert saddle.distances == pytest.approx([3.0], abs=1e-3)
     assert saddle.energy == pytest.approx(BARRIER, abs=1e-5)
     assert saddle.modes.wavenumbers[0] < 0.0
