@@ -19,6 +19,7 @@ from alloop.cli import (
     run_commands,
     score_command,
     serve_command,
+    structure_commands,
     watch_command,
 )
 from alloop.cli.console import output_error, prepare_streams, print_error
@@ -103,6 +104,8 @@ _COMMANDS = (
         model_commands.train,
         model_commands.convert,
         model_commands.md,
+        structure_commands.relax,
+        structure_commands.vibrations,
         path_command.path,
         path_command.paths,
         serve_command.serve,

@@ -66,18 +66,20 @@ class Predictions:
     energies (frames,) in eV, forces (atoms, 3) in eV/Å, descriptors (atoms, features)
     or None where they were not asked for. stress (frames, 6) in eV/Å³, in Voigt's order
     and with ASE's sign, NaN for frames without a cell; None where the potential gives
-    none.
+    none. dipoles (frames, 3) in e Å, None where one of the frames has none.
     """
 
     energies: Floats
     forces: Floats
     descriptors: Floats | None = None
     stress: Floats | None = None
+    dipoles: Floats | None = None
 
     def moved(self, place: Place) -> "Predictions":
         """Return the predictions with all of their arrays moved to another place."""
         others = (
-            None if x is None else place(x) for x in (self.descriptors, self.stress)
+            None if x is None else place(x)
+            for x in (self.descriptors, self.stress, self.dipoles)
         )
         return Predictions(place(self.energies), place(self.forces), *others)
 

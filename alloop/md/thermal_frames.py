@@ -50,8 +50,22 @@ def angular_frequency(wavenumber: float) -> float:
     return 2.0 * np.pi * _LIGHT * wavenumber
 
 
-def numerical_hessian(frame: Frame, potential: Potential, step: float = 0.01) -> Floats:
-    """Return second derivatives (3 atoms, 3 atoms) in eV/Å² by central differences.
+@dataclass(frozen=True, slots=True, eq=False)
+class Derivatives:
+    """Derivatives of a frame by its positions.
+
+    hessian (3 atoms, 3 atoms): of the energy, eV/Å²; dipole (3 atoms, 3): of the dipole
+    moment, e, None where the potential has none.
+    """
+
+    hessian: Floats
+    dipole: Floats | None = None
+
+
+def numerical_derivatives(
+    frame: Frame, potential: Potential, step: float = 0.01
+) -> Derivatives:
+    """Return central differences of the forces, and of the dipole where there is one.
 
     All 6 atoms displacements by `step` Å go into one prediction.
     """
@@ -59,10 +73,19 @@ def numerical_hessian(frame: Frame, potential: Potential, step: float = 0.01) ->
     moves = step * np.eye(size).reshape(size, -1, 3)
     moved = frame.positions + np.concatenate([moves, -moves])
     batch = pack_frames([frame] * (2 * size)).with_positions(moved.reshape(-1, 3))
-    forces = potential.predict(batch).forces.reshape(2, size, size)
+    predictions = potential.predict(batch)
+    forces = predictions.forces.reshape(2, size, size)
     rows = (forces[1] - forces[0]) / (2.0 * step)
-    out: Floats = 0.5 * (rows + rows.T)
-    return out
+    hessian = 0.5 * (rows + rows.T)
+    if predictions.dipoles is None:
+        return Derivatives(hessian)
+    dipoles = predictions.dipoles.reshape(2, size, 3)
+    return Derivatives(hessian, (dipoles[0] - dipoles[1]) / (2.0 * step))
+
+
+def numerical_hessian(frame: Frame, potential: Potential, step: float = 0.01) -> Floats:
+    """Return second derivatives (3 atoms, 3 atoms) in eV/Å² by central differences."""
+    return numerical_derivatives(frame, potential, step).hessian
 
 
 def normal_modes(frame: Frame, hessian: Floats) -> NormalModes:

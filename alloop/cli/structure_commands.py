@@ -1,0 +1,315 @@
+"""The commands `relax` and `vibrations`: minima, wavenumbers, ideal-gas functions."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from math import isinf, isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from alloop.cli.campaign_paths import (
+    Force,
+    FramesFile,
+    ModelOption,
+    StoreOption,
+    load_generation,
+    load_model_or_level,
+    one_place,
+    short_path,
+)
+from alloop.cli.console import (
+    AsJson,
+    Quiet,
+    busy_line,
+    print_error,
+    print_json,
+    print_text,
+    print_warning,
+)
+from alloop.cli.exits import FRUITLESS
+from alloop.core.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from alloop.core.frame import Frame
+    from alloop.generation import Generation
+    from alloop.jobs.stationary_points import RelaxedStructure, VibratingStructure
+
+_XYZ, _CSV = (".extxyz", ".xyz"), (".csv",)
+_PICTURES = (".svg", ".png", ".pdf")
+_ROW = "{:>9} {:<12} {:>14} {:>10} {:>9} {:>10} {:>12}  {}"
+_HEAD = ("structure", "formula", "energy, eV", "force", "moved, Å", "surprise")
+_LEFT = 0.02  # eV/Å, beyond which a structure is no stationary point
+
+OneLevel: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="level in the place of a model, as the truth to compare with: "
+        "`gfn2-xtb`, `b3lyp/def2-svp`, its YAML file, or a YAML mapping"
+    ),
+]
+Structures: TypeAlias = Annotated[
+    Path | None, typer.Option(help="extxyz file to write: the relaxed structures")
+]
+Table: TypeAlias = Annotated[
+    Path | None, typer.Option(help="csv file to write: the numbers")
+]
+Steps: TypeAlias = Annotated[int, typer.Option(min=1, help="most steps")]
+
+
+def relax(  # noqa: PLR0913 - one for each option
+    frames: FramesFile,
+    store: StoreOption = None,
+    model: ModelOption = None,
+    level: OneLevel = None,
+    out: Structures = None,
+    table: Table = None,
+    fmax: Annotated[
+        float, typer.Option(min=1e-6, help="largest force on an atom, eV/Å")
+    ] = 0.01,
+    steps: Steps = 500,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Relax structures on a model, or on a level, all in one batch.
+
+    The limit is one of the largest force error on an atom at the minimum. Cells stay as
+    they are. Where a structure does not converge, the exit code is 1.
+    """
+    from alloop.jobs.stationary_points import relaxed_structures
+
+    _refuse_targets([(out, _XYZ), (table, _CSV)], force=force)
+    structures = _sound_frames(frames)
+    generation = _model_or_level(store, model, level, structures)
+    with busy_line("relaxing", quiet=quiet):
+        relaxed = relaxed_structures(generation, structures, fmax, steps)
+    _write_xyz(out, [x.atoms() for x in relaxed])
+    _write_csv(table, [x.facts() for x in relaxed])
+    if as_json:
+        print_json([x.facts() for x in relaxed])
+    else:
+        _print_relaxed(relaxed, quiet)
+        _print_files({"structures": out, "table": table})
+    return _ending(relaxed)
+
+
+def vibrations(  # noqa: PLR0913 - one for each option
+    frames: FramesFile,
+    store: StoreOption = None,
+    model: ModelOption = None,
+    level: OneLevel = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="extxyz file to write: minima, modes as columns of atoms"),
+    ] = None,
+    table: Table = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="svg, png or pdf file to write: the lines")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=1.0, help="K")] = 298.15,
+    pressure: Annotated[float, typer.Option(min=1e-9, help="bar")] = 1.0,
+    symmetry_number: Annotated[
+        int | None,
+        typer.Option(min=1, help="of rotations  [default: that of the minimum]"),
+    ] = None,
+    fmax: Annotated[
+        float, typer.Option(min=1e-6, help="largest force on an atom, eV/Å")
+    ] = 0.001,
+    steps: Steps = 500,
+    no_relax: Annotated[
+        bool,
+        typer.Option("--no-relax", help="leave the structures as they are: saddles"),
+    ] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Show harmonic wavenumbers and ideal-gas functions of structures on a model.
+
+    Structures are relaxed first; all displacements of one are one batch. Intensities
+    are shown where the level gives dipoles. Imaginary wavenumbers are negative.
+    """
+    from alloop.jobs.stationary_points import (
+        draw_lines,
+        relaxed_structures,
+        vibrating_structures,
+    )
+
+    _refuse_targets([(out, _XYZ), (table, _CSV), (picture, _PICTURES)], force=force)
+    structures = _sound_frames(frames)
+    generation = _model_or_level(store, model, level, structures)
+    with busy_line("relaxing", quiet=quiet) as update:
+        relaxed = relaxed_structures(
+            generation, structures, fmax, 0 if no_relax else steps
+        )
+        vibrating = []
+        for structure in vibrating_structures(
+            generation, relaxed, temperature, pressure, symmetry_number
+        ):
+            vibrating.append(structure)
+            update(f"{len(vibrating)} of {len(relaxed)} structures")
+    _write_xyz(out, [x.atoms() for x in vibrating])
+    _write_csv(table, [row for x in vibrating for row in x.rows()])
+    if picture is not None:
+        from alloop.files.targets import replace_atomically
+
+        with replace_atomically(picture) as partial:
+            draw_lines(vibrating, partial, picture.suffix[1:])
+    if as_json:
+        print_json([x.facts() for x in vibrating])
+    else:
+        for structure in vibrating:
+            _print_vibrating(structure)
+        _print_files({"modes": out, "table": table, "picture": picture})
+    _warn_of_modes(vibrating)
+    if no_relax:
+        _warn_of_forces(relaxed)
+        return 0
+    return _ending(relaxed)
+
+
+def _refuse_targets(
+    targets: Iterable[tuple[Path | None, Sequence[str]]], *, force: bool
+) -> None:
+    from alloop.files.targets import refuse_target
+
+    for file, kinds in targets:
+        if file is not None:
+            refuse_target(file, kinds, force=force)
+
+
+def _sound_frames(source: str) -> "list[Frame]":
+    from alloop.files.frames import read_sound_frames
+
+    return [structure.frame for structure in read_sound_frames([source])]
+
+
+def _model_or_level(
+    store: Path | None, model: Path | None, level: str | None, frames: "list[Frame]"
+) -> "Generation":
+    """Return the model, which must know the frames, or the level in its place."""
+    from alloop.core.batch import pack_frames
+    from alloop.generation import UNKNOWN
+
+    if level is not None:
+        if store is not None or model is not None:
+            raise InputError("expected a model or a level, got both; leave one out")
+        return load_model_or_level(level, frames)[0]
+    generation, domain = load_generation(one_place(store, model))
+    if domain is None:
+        print_warning(UNKNOWN)
+    else:
+        domain.require(pack_frames(frames))
+    return generation
+
+
+def _write_xyz(out: Path | None, structures: "list[Atoms]") -> None:
+    if out is not None:
+        from ase.io import write
+
+        from alloop.files.targets import replace_atomically
+
+        with replace_atomically(out) as partial:
+            write(partial, structures, format="extxyz")
+
+
+def _write_csv(table: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:
+    if table is not None:
+        from alloop.files.targets import replace_atomically
+
+        with (
+            replace_atomically(table) as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def _print_files(files: Mapping[str, Path | None]) -> None:
+    for name, file in files.items():
+        if file is not None:
+            print_text(f"{name}: {short_path(file)}")
+
+
+def _print_relaxed(relaxed: "Sequence[RelaxedStructure]", quiet: bool) -> None:
+    if not quiet:
+        print_text(_ROW.format(*_HEAD, "limit, eV/Å", ""))
+        for x in relaxed:
+            facts = x.facts()
+            texts = (f"{x.energy:.4f}", f"{x.force:.4f}", f"{x.moved:.3f}")
+            state = "" if x.converged else "not converged"
+            trust = (_number(x.surprise), _number(x.error_limit))
+            print_text(_ROW.format(x.number, facts["formula"], *texts, *trust, state))
+    done = sum(x.converged for x in relaxed)
+    print_text(f"{done} of {len(relaxed)} relaxed")
+
+
+def _print_vibrating(structure: "VibratingStructure") -> None:
+    relaxed, vibrations, gas = (
+        structure.relaxed,
+        structure.vibrations,
+        structure.gas,
+    )
+    trust = (_number(relaxed.surprise), _number(relaxed.error_limit))
+    print_text(
+        f"structure {relaxed.number}, {relaxed.facts()['formula']}: energy "
+        f"{relaxed.energy:.4f} eV, largest force {relaxed.force:.1e} eV/Å, surprise "
+        f"{trust[0]}, limit {trust[1]} eV/Å"
+    )
+    lines = vibrations.intensities
+    for mode, wavenumber in enumerate(vibrations.modes.wavenumbers):
+        line = "" if lines is None else f" {lines[mode]:>9.2f} km/mol"
+        print_text(f"{mode:>6} {wavenumber:>9.1f} cm⁻¹{line}")
+    if gas is not None:
+        print_text(
+            f"{vibrations.geometry}, symmetry number {gas.symmetry_number}; at "
+            f"{gas.temperature:g} K and {gas.pressure:g} bar: zero-point energy "
+            f"{gas.zero_point:.4f} eV, H {gas.enthalpy:.4f} eV, S "
+            f"{1e3 * gas.entropy:.4f} meV/K, G {gas.gibbs:.4f} eV"
+        )
+
+
+def _number(value: float) -> str:
+    return "–" if isnan(value) else "none" if isinf(value) else f"{value:.3g}"
+
+
+def _warn_of_modes(structures: "Sequence[VibratingStructure]") -> None:
+    for structure in structures:
+        count = structure.vibrations.imaginary
+        if count:
+            number = structure.relaxed.number
+            print_warning(
+                f"structure {number} is no minimum: {count} of its modes are "
+                "imaginary (negative above) and left out of the gas; displace it along "
+                "them and relax again, or take it for a saddle point"
+            )
+
+
+def _warn_of_forces(relaxed: "Sequence[RelaxedStructure]") -> None:
+    loose = [str(x.number) for x in relaxed if x.force > _LEFT]
+    if loose:
+        print_warning(
+            f"structure {', '.join(loose)} is no stationary point, forces above "
+            f"{_LEFT} eV/Å are left: wavenumbers mean little"
+        )
+
+
+def _ending(relaxed: "Sequence[RelaxedStructure]") -> int:
+    """Warn of what did not converge and of what surprises; return the exit code."""
+    surprising = [str(x.number) for x in relaxed if x.surprising]
+    if surprising:
+        print_warning(
+            f"structure {', '.join(surprising)} surprises the model: label it and "
+            "train on before you rely on it"
+        )
+    loose = [str(x.number) for x in relaxed if not x.converged]
+    if loose:
+        print_error(
+            f"warning: structure {', '.join(loose)} did not converge; give more "
+            "`--steps` or a larger `--fmax`"
+        )
+    return FRUITLESS if loose else 0
