@@ -177,7 +177,8 @@ def chain(carbons: int) -> Frame:
     for number in range(carbons):
         angle = 0.5 * number
         centre = np.array([4.0 * np.cos(angle), 4.0 * np.sin(angle), 0.7 * number])
-        rows += [(6, centre), (1, centre + np.array([0.0, 0.0, 1.0])), (1, 1.2 * centre + 0.3)]
+        up = centre + np.array([0.0, 0.0, 1.0])
+        rows += [(6, centre), (1, up), (1, 1.2 * centre + 0.3)]
     numbers, positions = zip(*rows, strict=True)
     return Frame(np.array(numbers), np.array(positions, np.float64))
 
