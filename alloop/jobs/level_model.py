@@ -6,6 +6,7 @@ potential as it comes. A level cannot be trained, and no file holds it.
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from alloop.config.load import parse_level
@@ -57,9 +58,7 @@ class LevelPotential:
             ) from error
         if not descriptors or self._soap is None:
             return said
-        return Predictions(
-            said.energies, said.forces, self._soap.describe(batch), said.stress
-        )
+        return replace(said, descriptors=self._soap.describe(batch))
 
     def checkpoint(self) -> Checkpoint:
         """Return what identifies the level; nothing restores a potential from it."""

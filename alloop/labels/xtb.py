@@ -18,6 +18,7 @@ import numpy as np
 
 from alloop.core.atoms import atomic_number
 from alloop.core.cost_curve import Prior
+from alloop.core.dipoles import dipole_details
 from alloop.core.frame import Frame
 from alloop.core.label_cost import TypicalCost
 from alloop.core.levels import Level, installed_version, make_level
@@ -111,6 +112,8 @@ def label_with_xtb(frame: Frame, settings: Mapping[str, Any]) -> Result:
     if any(frame.pbc):
         volume = abs(np.linalg.det(frame.cell))  # Å³
         stress = voigt(answer.get("virial") * HARTREE / volume)
+    else:
+        details |= dipole_details(np.asarray(answer.get("dipole")) * BOHR)
     forces = -np.asarray(answer.get("gradient")) * (HARTREE / BOHR)  # (atoms, 3)
     return Result(float(answer.get("energy")) * HARTREE, forces, details, stress)
 

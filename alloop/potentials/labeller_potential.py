@@ -3,6 +3,7 @@
 import numpy as np
 
 from alloop.core.batch import Batch
+from alloop.core.dipoles import stack_dipoles
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Label, Predictions, Unlabelled
@@ -46,6 +47,7 @@ class LabellerPotential:
             energies=np.array([label.energy for label in labels], dtype=np.float64),
             forces=np.concatenate([np.zeros((0, 3)), *(x.forces for x in labels)]),
             stress=stack_stress([x.stress for x in labels]),
+            dipoles=stack_dipoles([x.details for x in labels]),
         )
 
     def _label(self, frame: Frame) -> Label:

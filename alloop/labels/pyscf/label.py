@@ -28,6 +28,7 @@ from pyscf.grad import uccsd as uccsd_grad
 from pyscf.gto import basis as basis_sets
 from pyscf.lib.exceptions import BasisNotFoundError
 
+from alloop.core.dipoles import dipole_details
 from alloop.core.frame import Frame
 from alloop.core.records import Detail, Failure
 from alloop.core.text import nearest_word
@@ -105,6 +106,9 @@ def _label_of_molecule(frame: Frame, settings: Settings) -> Result:
     forces = -np.asarray(gradient, dtype=np.float64) * (HARTREE / BOHR)  # (atoms, 3)
     if settings["method"] == "mp2":
         details["energy_mp2"] = float(energy) * HARTREE
+    if _has_dipole(settings):
+        moment = np.asarray(mf.dip_moment(unit="AU", verbose=0), dtype=np.float64)
+        details |= dipole_details(moment * BOHR)
     signed = with_doubts(details, mf.mol.spin, settings)
     return Result(float(energy) * HARTREE, forces, signed)
 
@@ -125,6 +129,11 @@ def _refuse_on_error(make: Callable[[], Made], settings: Settings) -> Made:
             "electrons of this frame; set `init_guess: minao`"
         )
         raise Refused(Failure.UNSUPPORTED, text) from error
+
+
+def _has_dipole(settings: Settings) -> bool:
+    """Return True for mean fields on a CPU; others would take a relaxed density."""
+    return settings["method"] not in WAVE_FUNCTIONS[1:] and not wants_card(settings)
 
 
 def _mean_field_details(mf: Any, settings: Settings) -> Details:
