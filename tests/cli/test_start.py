@@ -82,7 +82,8 @@ def test_ctrl_c_is_heard_while_the_workers_start(tmp_path: Path) -> None:
 def test_ctrl_c_is_heard_while_a_command_is_imported(
     tmp_path: Path, moment: float
 ) -> None:
-    process = begin(write_toy(tmp_path))
+    endless = {"cheap": 1_000_000, "expensive": 100_000}  # it must not end by itself
+    process = begin(write_toy(tmp_path, budget=endless))
     maps = Path(f"/proc/{process.pid}/maps")
     while "pydantic_core" not in maps.read_text():  # typer's, before any command
         time.sleep(0.005)
