@@ -35,6 +35,7 @@ from benchmarks.accuracy.exploration.explorers import campaign_tree, run_campaig
 from benchmarks.accuracy.exploration.reference_frames import (
     conformer_frames,
     expensive_potential,
+    reference_minimum,
 )
 from benchmarks.common import Row, Rows, make_parser, make_table, show
 
@@ -87,7 +88,8 @@ def long_md_error(options: Namespace, model: Generation) -> Row:
 
 def reference_frames(options: Namespace) -> list[list[Frame]]:
     """Return the frames of each walker; made once, then read from the folder."""
-    minimum, *others = conformer_frames(options)["conformers"]
+    alone = [reference_minimum(options)[0]]  # of a molecule with one conformer
+    minimum, *others = conformer_frames(options).get("conformers", alone)
     amounts = f"{options.molecule}-{options.walkers}-{options.reference}"
     path = options.out / f"reference-{amounts}.npz"
     if not path.exists():
