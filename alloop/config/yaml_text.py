@@ -12,6 +12,7 @@ import yaml
 from alloop.core.errors import InputError
 from alloop.core.levels import CODE_FOLDER
 from alloop.core.text import nearest_word, plural
+from alloop.labels.composite import SUM
 from alloop.labels.levels import level_mapping
 from alloop.labels.named_code import lies_in
 
@@ -292,15 +293,27 @@ def place_level(level: Any, folder: Path) -> Any:
     level = {BASE: level} if isinstance(level, str) else level
     if not isinstance(level, Mapping):
         return level
-    files = {
+    files: Tree = {
         key: str(folder.absolute() / value)
         for key, value in level.items()
         if _is_file(key, value)
     }
+    if isinstance(level.get(SUM), list):
+        files[SUM] = [_place_part(part, folder) for part in level[SUM]]
     code = level.get("calculator" if level.get("kind") == "ase" else "kind")
     if CODE_FOLDER not in level and lies_in(code, folder):
         files[CODE_FOLDER] = str(folder.absolute())
     return {**level, **files}
+
+
+def _place_part(part: Any, folder: Path) -> Any:
+    """Return a part of a sum with absolute paths, in the notation that it has."""
+    if not isinstance(part, Mapping) or not part.keys() & {"minus", "factor"}:
+        return place_level(part, folder)
+    return {
+        key: place_level(value, folder) if key in ("minus", BASE) else value
+        for key, value in part.items()
+    }
 
 
 def _is_file(key: str, value: Any) -> bool:

@@ -20,6 +20,7 @@ from alloop.core.records import Predictions
 from alloop.core.roles import Labeller
 from alloop.generation import Generation
 from alloop.labels.child.labeller import IsolatedLabeller
+from alloop.labels.composite import SUM
 from alloop.labels.levels import check_level, level_mapping
 from alloop.labels.universal import universal_potential
 from alloop.models.checkpoint import Checkpoint, Storable
@@ -99,7 +100,7 @@ def named_level(text: str) -> Level | None:
         return parse_level(word)
     if place.is_file() and place.suffix in (".yaml", ".yml"):
         tree = parse_yaml(read_yaml_text(place), text)
-        return parse_level(text) if {"kind", "level"} & set(tree) else None
+        return parse_level(text) if {"kind", "level", SUM} & set(tree) else None
     if place.exists() or ("/" in word and place.parent.exists()):
         return None
     try:

@@ -18,6 +18,7 @@ from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.labels.child.memory import peak_mb, reset_peak
 from alloop.labels.child.scratch import STARTED_IN
+from alloop.labels.composite import SUM, sum_parts
 from alloop.labels.gate import refuse_frame, refuse_result
 from alloop.labels.named_code import code_folder
 from alloop.labels.own_function import error_place, guarded_function
@@ -75,6 +76,9 @@ def level_program(level: Level) -> LabelFunction:
     The folder of a level's own code is looked through last, so that nothing in it takes
     the place of an installed package.
     """
+    if level.kind == SUM:  # slow imports, which no label's time includes
+        for _, part in sum_parts(level.settings):
+            level_program(part)
     folder = code_folder(level)
     if folder and outside_code(level) and folder not in sys.path:
         sys.path.append(folder)

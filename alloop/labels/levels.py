@@ -7,6 +7,8 @@ from alloop.core.errors import InputError
 from alloop.core.levels import Level
 from alloop.core.text import nearest_word
 from alloop.labels.child.labeller import IsolatedLabeller
+from alloop.labels.composite import SUM, flat_parts, sum_from_name
+from alloop.labels.composite import sum_level as sum_level
 from alloop.labels.file_levels import model_level as model_level
 from alloop.labels.file_levels import table_level as table_level
 from alloop.labels.named_code import ase_level as ase_level
@@ -24,20 +26,31 @@ def level_from_name(text: str) -> Level:
 
     Examples are `hf/sto-3g`, `B3LYP-D3BJ/def2-SVP`, `ccsd(t)/cc-pVDZ`, `gfn2-xtb`,
     `spgfn2-xtb` and `so3lr`. Case does not matter, a dispersion correction is appended
-    to the functional, and all other settings have their defaults. Raises InputError for
-    other names. PySCF's knowledge of method and basis is checked by `check_level`.
+    to the functional, and all other settings have their defaults. Sums of such names,
+    `mp2/cc-pvtz + ccsd(t)/cc-pvdz - mp2/cc-pvdz`, are composite levels, and so are
+    limits of series of basis sets, `mp2/cbs(tz-qz)`. Raises InputError for other names.
+    PySCF's knowledge of method and basis is checked by `check_level`.
     """
-    settings = level_mapping(text)
-    return PROGRAMS[settings.pop("kind")].level(**settings)
+    return _level_of(level_mapping(text))
 
 
 def level_mapping(text: str) -> dict[str, Any]:
     """Return the settings of a short name, `kind` among them; InputError for others."""
     word = text.strip().lower()
+    if terms := sum_from_name(word):
+        parts = [{"factor": x, "level": level_mapping(name)} for x, name in terms]
+        return {"kind": SUM, SUM: flat_parts(parts)}
     for program in PROGRAMS.values():
         if settings := program.read_name(word):
             return {"kind": program.kind, **settings}
     raise InputError(f"{text!r} is no level: {_spelling_advice(word)}")
+
+
+def _level_of(mapping: dict[str, Any]) -> Level:
+    settings = {key: value for key, value in mapping.items() if key != "kind"}
+    if mapping["kind"] == SUM:
+        return sum_level((x["factor"], _level_of(x["level"])) for x in settings[SUM])
+    return PROGRAMS[mapping["kind"]].level(**settings)
 
 
 def check_level(

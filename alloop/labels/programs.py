@@ -14,7 +14,7 @@ from alloop.core.frame import Frame
 from alloop.core.label_cost import UNKNOWN_COST, Cost, TypicalCost, fit_cost
 from alloop.core.levels import Level, make_level
 from alloop.core.records import Label
-from alloop.labels import file_levels, named_code, toy, universal, xtb
+from alloop.labels import composite, file_levels, named_code, toy, universal, xtb
 from alloop.labels.pyscf import level as pyscf
 from alloop.labels.tolerances import EXACT, FOREIGN, Tolerances
 
@@ -128,6 +128,33 @@ PROGRAMS: Mapping[str, Program] = {
             stress=lambda _settings: False,
             tolerances=lambda _settings: EXACT,
         ),
+        Program(
+            kind=composite.SUM,
+            run="alloop.labels.sum_labels:label_with_sum",
+            level=composite.sum_level,
+            problems="alloop.labels.sum_labels:problems",
+            tolerances=lambda settings: composite.sum_tolerances(
+                (factor, level_tolerances(part))
+                for factor, part in composite.sum_parts(settings)
+            ),
+            tighter=lambda level: _tighter_sum(level),
+            cost=lambda settings: composite.sum_cost(
+                [program_of(x).cost(x.settings) for x in _parts(settings)]
+            ),
+            boundary=lambda settings: _sum_boundary(settings),
+            stress=lambda settings: _sum_stress(settings),
+            state_refusal=lambda settings, frame: next(
+                filter(
+                    None,
+                    (
+                        program_of(part).state_refusal(part.settings, frame)
+                        for part in _parts(settings)
+                    ),
+                ),
+                None,
+            ),
+            counts_electrons=lambda _frame: True,
+        ),
     )
 }
 
@@ -164,3 +191,34 @@ def level_tolerances(level: Level) -> Tolerances:
 def level_cost(level: Level, labels: Iterable[tuple[Frame, Label]] = ()) -> Cost:
     """Return the cost of a level's labels, fitted to some, in any order."""
     return fit_cost(level.id, program_of(level).cost(level.settings), labels)
+
+
+def _parts(settings: Settings) -> list[Level]:
+    return [part for _, part in composite.sum_parts(settings)]
+
+
+def _tighter_sum(level: Level) -> Level:
+    """Return a composite level with tighter parts, under its own gate and title."""
+    parts = [
+        [factor, tight.kind, tight.settings]
+        for factor, part in composite.sum_parts(level.settings)
+        if (tight := program_of(part).tighter(part))
+    ]
+    new = {"parts": parts, "title": f"{level.title}, tight"}
+    return make_level(level.kind, {**level.settings, **new})
+
+
+def _sum_boundary(settings: Settings) -> Boundary:
+    """Return the frames that all parts treat."""
+    narrow = {program_of(x).boundary(x.settings) for x in _parts(settings)} - {"both"}
+    if len(narrow) > 1:
+        return "unknown"
+    return narrow.pop() if narrow else "both"
+
+
+def _sum_stress(settings: Settings) -> bool | None:
+    """Return whether all parts give the stress, None where nobody knows."""
+    gives = [program_of(part).stress(part.settings) for part in _parts(settings)]
+    if False in gives:
+        return False
+    return None if None in gives else True

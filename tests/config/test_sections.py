@@ -24,6 +24,7 @@ REQUIRED: dict[str, Any] = {  # keys that have no default, with one right value
     **{"name": "first", "on": "cheap", "steps": 7, "kind": "test-time"},
     **{"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"},
     "stages": [{"name": "first", "on": "cheap", "steps": 7}],
+    "sum": [{"factor": 0.5, "level": {"kind": "toy"}}] * 2,
 }
 FIXED = {("Table", "recheck")}  # a table has no second label
 
@@ -37,6 +38,8 @@ def smallest(name: str) -> dict[str, Any]:
         tree["kind"] = "mine:label" if tag == "program" else tag
     if "webhook" in section.model_fields:
         tree["command"] = "true"  # one receiver of several is required
+    if "factor" in section.model_fields and "level" in keys:
+        tree["level"] = {"kind": "toy"}
     if "torsion" in section.model_fields:
         tree["torsion"] = [0, 1, 2, 3]  # one of several is required
     if "walltime" in keys:

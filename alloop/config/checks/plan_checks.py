@@ -31,6 +31,7 @@ from alloop.core.label_cost import UNKNOWN_COST
 from alloop.core.levels import Fidelity, Level
 from alloop.core.text import plural
 from alloop.labels.child.labeller import IsolatedLabeller, Limits
+from alloop.labels.composite import plain_levels
 from alloop.labels.levels import check_level
 from alloop.labels.named_code import code_folder, path_problems
 from alloop.labels.programs import level_cost, outside_code, program_of
@@ -138,8 +139,8 @@ def _reactive_warnings(plan: Plan, levels: Mapping[Fidelity, Level]) -> Iterator
     if not plan.explore.guards.build().reactive:
         return
     for name, level in levels.items():
-        method = str(level.settings.get("method", "")).lower()
-        if method.startswith(("mp2", "ccsd")):
+        methods = [str(x.settings.get("method")) for x in plain_levels(level)]
+        if any(x.lower().startswith(("mp2", "ccsd")) for x in methods):
             yield (
                 f"levels.{name}: {level.title} describes few broken bonds; its labels "
                 "there are doubted, and count against the budget"

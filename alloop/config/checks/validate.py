@@ -23,6 +23,7 @@ from alloop.config.yaml_text import (
 )
 from alloop.core.errors import InputError
 from alloop.core.text import nearest_word
+from alloop.labels.composite import SUM
 from alloop.workers.batch_systems import BATCH_SYSTEMS
 
 Loc: TypeAlias = tuple[int | str, ...]
@@ -260,6 +261,8 @@ def _prune_mistakes(tree: Tree, mistakes: list[ErrorDetails]) -> None:
     """Remove wrong values; if a required key is missing, remove its whole section."""
     for mistake in mistakes:
         loc = tuple(part for part in mistake["loc"] if not str(part).startswith("<"))
+        if SUM in loc:  # its parts may be written in other notations
+            loc = loc[: loc.index(SUM)]
         if loc in STAND_INS:
             _set_at(tree, loc, copy.deepcopy(STAND_INS[loc]))
         else:

@@ -31,11 +31,13 @@ from alloop.config.yaml_text import expand_level
 from alloop.core.doubts import Doubt
 from alloop.core.errors import InputError
 from alloop.core.levels import CODE_FOLDER, Fidelity, Level, make_level
+from alloop.labels.composite import SUM, flat_parts
 from alloop.labels.file_levels import file_content
 from alloop.labels.levels import (
     ase_level,
     model_level,
     pyscf_level,
+    sum_level,
     table_level,
     toy_level,
     universal_level,
@@ -424,6 +426,77 @@ class Program(_Code):
         return self.placed(make_level(self.kind, self.settings))
 
 
+PartLevel: TypeAlias = Annotated[
+    Annotated[Pyscf, union_tag("pyscf")]
+    | Annotated[Xtb, union_tag("xtb")]
+    | Annotated[Toy, union_tag("toy")],
+    by_kind(),
+    BeforeValidator(expand_level),
+]
+_CAMPAIGN_DEFAULTS = {
+    key: LevelSection.model_fields[key].default for key in ("doubts", "recheck")
+}
+
+
+class SumPart(Section):
+    """A level in a sum and its factor; also LEVEL alone, or `minus: LEVEL`."""
+
+    factor: float = Field(1.0, description="factor of the energy and forces")
+    level: PartLevel = Field(description="level of pyscf, xtb or toy")
+
+    @model_validator(mode="after")
+    def _no_campaign_keys(self) -> Self:
+        for key, default in _CAMPAIGN_DEFAULTS.items():
+            if getattr(self.level, key) != default:
+                raise ValueError(
+                    f"expected `{key}` beside `sum:`, for the sum as a whole, got it "
+                    "in a part; move it"
+                )
+        return self
+
+
+def _spelled_part(value: Any) -> Any:
+    """Return a part in any notation as a mapping of `factor` and `level`."""
+    if isinstance(value, Mapping) and value.keys() == {"minus"}:
+        value = {"factor": -1.0, "level": value["minus"]}
+    elif not isinstance(value, Section | Mapping) or "factor" not in {*dict(value)}:
+        value = {"factor": 1.0, "level": value}
+    if not isinstance(value, Mapping):
+        return value
+    try:
+        level = expand_sum(expand_level(value.get("level")))
+    except ValueError:  # told where the part is validated
+        return value
+    return {**value, "level": level}
+
+
+def _spelled_parts(parts: Any) -> Any:
+    if not isinstance(parts, list | tuple):
+        return parts
+    return flat_parts(_spelled_part(part) for part in parts)
+
+
+def expand_sum(level: Any) -> Any:
+    """Return a level with its parts in one notation, those of inner sums among them."""
+    if not isinstance(level, Mapping) or SUM not in level:
+        return level
+    return {"kind": SUM, **level, SUM: _spelled_parts(level[SUM])}
+
+
+class Sum(LevelSection):
+    """A composite level: a sum of levels, with a sign or factor each."""
+
+    kind: Literal["sum"]
+    sum: Annotated[tuple[SumPart, ...], Loose, Field(min_length=2)] = Field(
+        description="levels that are added; `minus: LEVEL` is taken off, and "
+        "`{factor: NUMBER, level: LEVEL}` is scaled"
+    )
+
+    def base_level(self) -> Level:
+        """Return the level with all settings of its parts."""
+        return sum_level((part.factor, part.level.build()) for part in self.sum)
+
+
 AnyLevel: TypeAlias = Annotated[
     Annotated[Pyscf, union_tag("pyscf")]
     | Annotated[Xtb, union_tag("xtb")]
@@ -432,8 +505,10 @@ AnyLevel: TypeAlias = Annotated[
     | Annotated[Model, union_tag("model")]
     | Annotated[Universal, union_tag("universal")]
     | Annotated[Toy, union_tag("toy")]
+    | Annotated[Sum, union_tag("sum")]
     | Annotated[Program, union_tag("program")],
     by_kind(paths="program"),
+    BeforeValidator(expand_sum),
     BeforeValidator(expand_level),
 ]
 

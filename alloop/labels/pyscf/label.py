@@ -391,7 +391,10 @@ def _basis_problems(basis: str, elements: Sequence[str]) -> list[str]:
         names = [*(b.lower() for b in BASES), *basis_sets.ALIAS, *basis_sets.GTH_ALIAS]
         hint = _nearest_name(basis, names, "try def2-svp")
         if basis.lower().startswith(_LIMITS):
-            hint = "it is the limit of a series, not a basis; name one, such as cc-pvqz"
+            hint = (
+                "it is the limit of a series, not a basis; name one, such as cc-pvqz, "
+                "or two, as in 'mp2/cbs(tz-qz)'"
+            )
         return [f"PySCF knows no basis {basis!r}; {hint}"]
     lacks = ", ".join(e for e in elements if not has_functions(basis, e))
     if not lacks:

@@ -11,6 +11,7 @@ from alloop.core.atoms import hill_formula
 from alloop.core.levels import make_level
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
+from alloop.labels.composite import SUM, sum_parts
 from alloop.labels.programs import level_tolerances
 from alloop.loop import events as e
 from alloop.models.settings import NETWORKS, is_pretrained
@@ -139,8 +140,7 @@ def _optimiser(history: History, potential: str) -> str:
 
 def _level_papers(history: History) -> Iterator[str]:
     """Yield the papers of the levels' programs, methods, basis sets and corrections."""
-    for level in history.attrs.get("levels", {}).values():
-        kind, settings = level.get("kind"), level.get("settings", {})
+    for kind, settings in _plain_levels(history):
         method, basis = (
             str(settings.get(key) or "").lower() for key in ("method", "basis")
         )
@@ -154,6 +154,16 @@ def _level_papers(history: History) -> Iterator[str]:
             yield _METHODS[method]
         yield from (_BASES[name] for name in _BASES if basis.startswith(name))
         yield from _DISPERSIONS.get(str(settings.get("dispersion")), ())
+
+
+def _plain_levels(history: History) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield kind and settings of the levels, those of the parts of composite ones."""
+    for level in history.attrs.get("levels", {}).values():
+        settings = level.get("settings", {})
+        if level.get("kind") == SUM:
+            yield from ((x.kind, x.settings) for _, x in sum_parts(settings))
+        else:
+            yield str(level.get("kind")), settings
 
 
 def _config_word(history: History, *path: str) -> str:

@@ -220,6 +220,8 @@ def _rescue_lines(record: Label) -> Iterator[str]:
 
 
 def _doubt_lines(history: History, label: LabelEntry) -> Iterator[str]:
+    if parts := label.record.details.get("doubted_parts"):
+        yield f"Doubts by part: {parts}."
     for doubt in sorted(doubts_of_details(label.record.details)):
         yield (
             f"Doubtful: {doubt}. It is {doubt_policy(history, label.fidelity, doubt)}."
