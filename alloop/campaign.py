@@ -55,7 +55,9 @@ from alloop.potentials.ase_calculator import PotentialCalculator
 from alloop.potentials.restore import restore_potential
 from alloop.report.analysis.campaign_facts import generation_facts
 from alloop.report.analysis.outcome import measured_errors, outcome_facts
+from alloop.store.addresses import refuse_remote, store_address
 from alloop.store.archive import Archive
+from alloop.store.remote import fetch_store
 from alloop.store_copies.fork import (
     FinishedLabels,
     control_stores,
@@ -185,11 +187,15 @@ class Campaign:
     ) -> "Campaign":
         """Open the campaign of a store; no other file is needed.
 
+        path: or an address, `https://` or `s3://`, of a store to read: see
+        `alloop.store.remote`.
         potential, scorer, selector, policy: the parts that the campaign began with, see
         `from_yaml`. trust: let `run` execute code that the store's configuration names.
         """
-        text, opened = campaign_beginning(Path(path))
-        setup = config.Setup.from_store(text, opened, Path(path))
+        address = store_address(path)
+        store = Path(path) if address is None else fetch_store(address)
+        text, opened = campaign_beginning(store)
+        setup = config.Setup.from_store(text, opened, store)
         parts = _checked_parts(potential, scorer, selector, policy)
         return cls(setup, parts, trust)
 
@@ -207,6 +213,7 @@ class Campaign:
         store belongs to another campaign or names untrusted code, LockedError where
         another driver runs it.
         """
+        refuse_remote(self.store)
         self.refuse_distrusted()
         parts = replace(self._parts, client=client)
         with open_run(self.setup, observer or RunObserver(), parts) as run:

@@ -25,6 +25,7 @@ from alloop.cli import (
 from alloop.cli.console import output_error, prepare_streams, print_error
 from alloop.cli.exits import RESUMABLE, exit_codes_text
 from alloop.core.errors import AlloopError
+from alloop.store.addresses import named_places
 
 _INTERRUPTED = 130
 
@@ -133,7 +134,7 @@ def _run_app(arguments: Sequence[str]) -> int:
     try:
         app(args=list(arguments), prog_name="alloop", obj=list(arguments))
     except AlloopError as error:
-        print_error(str(error))
+        print_error(named_places(str(error)))
         return error.exit_code
     except UnicodeEncodeError as error:
         print_error(f"expected text in UTF-8, got {error.object[:60]!r}")

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from alloop.cli.console import print_error
+from alloop.cli.console import busy_line, print_error
 from alloop.core.errors import InputError
 from alloop.core.settings import limits_of, settings_of
+from alloop.store.addresses import place_name, store_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
     from alloop.history.reader import History
 
 StorePath: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="STORE", help="store, or YAML file of its campaign")
+    Path,
+    typer.Argument(
+        metavar="STORE",
+        help="store, or YAML file of its campaign; to read, also https:// or s3://",
+    ),
 ]
 
 ModelPath: TypeAlias = Annotated[
@@ -190,14 +195,29 @@ def _warn_if_lost(history: "History") -> None:
 
 
 def existing_path(place: Path) -> Path:
-    """Return the path; raise InputError, with the nearest name, if it is missing."""
+    """Return the path, of an address a folder with its store.
+
+    Raises InputError, with the nearest name, if it is missing.
+    """
+    address = store_address(place)
+    if address is not None:
+        from alloop.store.remote import fetch_store
+
+        with busy_line(f"reading {address}"):
+            return fetch_store(address)
     if not place.exists():
         raise InputError(_missing_path(place))
     return place if place.name not in ("", "..") else place.resolve()
 
 
 def short_path(path: Path) -> str:
-    """Return the path relative to the working directory if it lies inside."""
+    """Return the path relative to the working directory if it lies inside.
+
+    Of a remote store it is the address.
+    """
+    address = store_address(place_name(path))
+    if address is not None:
+        return address
     folder = Path.cwd()
     full = path.resolve()
     return str(full.relative_to(folder)) if full.is_relative_to(folder) else str(full)

@@ -12,6 +12,7 @@ import typer
 from alloop.cli.campaign_paths import Force, StorePath, open_history, short_path
 from alloop.cli.console import AsJson, output_closed, print_json, print_text
 from alloop.core.errors import InputError
+from alloop.store.addresses import is_remote, store_address
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -143,7 +144,10 @@ def log(
 def report(
     places: Annotated[
         list[Path],
-        typer.Argument(metavar="STORE", help="store, or YAML file of its campaign"),
+        typer.Argument(
+            metavar="STORE",
+            help="store, or YAML file of its campaign; also https:// or s3://",
+        ),
     ],
     compare: Annotated[
         bool, typer.Option("--compare", help="compare several stores on one page")
@@ -174,7 +178,7 @@ def report(
 def _write_report(history: "History", out: Path | None) -> Path:
     from alloop.report.sections.page import write_report
 
-    where = out or history.path.with_suffix(".html")
+    where = out or _place_beside(history, f"{history.path.stem}.html")
     return write_report(history, where, _control_histories(history))
 
 
@@ -188,7 +192,12 @@ def _write_comparison(histories: Sequence["History"], out: Path | None) -> Path:
             for history in histories
         ]
     )
-    return write_page(page, out or histories[0].path.with_name("comparison.html"))
+    return write_page(page, out or _place_beside(histories[0], "comparison.html"))
+
+
+def _place_beside(history: "History", name: str) -> Path:
+    """Return a path beside the store; of a remote store, in the working directory."""
+    return Path(name) if is_remote(history.path) else history.path.with_name(name)
 
 
 def _control_histories(history: "History") -> dict[str, "History"]:
@@ -249,6 +258,8 @@ def _current_stage(values: dict[str, Any], stage: str) -> str:
 def _driver_text(values: dict[str, Any]) -> str:
     """Return the process that runs the campaign, or the command to go on."""
     driver = values["running"]
+    if store_address(values["store"]) is not None:
+        return "not known of a store at an address"
     if driver is not None:
         who = f"process {driver['pid']} on {driver['host']} since {driver['since']}"
         return f"running: {who if driver['pid'] else 'another driver'}"

@@ -22,6 +22,7 @@ from alloop.history.record_index import LabelIndex, RecordIndex
 from alloop.history.saved_fold import JournalFold, load_saved_fold
 from alloop.loop import events as e
 from alloop.loop.state import LoopState
+from alloop.store.addresses import place_name
 from alloop.store.archive import Archive
 
 _Event = TypeVar("_Event")
@@ -100,6 +101,11 @@ class History:
         for entry in entries:
             fold.add_turn(entry.turn)
         return cls(path, attrs, entries, fold)
+
+    @property
+    def place(self) -> str:
+        """The path of the store, or the address that it was fetched from."""
+        return place_name(self.path)
 
     @property
     def state(self) -> LoopState:

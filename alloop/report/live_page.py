@@ -55,7 +55,7 @@ def live_page(history: History, now: float) -> str:
     return render_page(
         title=values["name"],
         kind="live",
-        where=f"{history.path} · read {local_time(now)}, and again every half minute",
+        where=f"{history.place} · read {local_time(now)}, and again every half minute",
         lead=join_pieces(
             [
                 paragraph(stage_sentence(history), "lead"),
@@ -64,7 +64,7 @@ def live_page(history: History, now: float) -> str:
             ]
         ),
         sections=sections,
-        foot=f"From the store alone; `alloop status {history.path}` has the same "
+        foot=f"From the store alone; `alloop status {history.place}` has the same "
         "values.",
     )
 

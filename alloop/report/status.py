@@ -126,8 +126,8 @@ def end_lines(
     lines = [stage_sentence(history)]
     lines += [f"{name + ':':<10}{fact}" for name, fact in facts.items()]
     lines += [f"{'note:':<10}{text}" for text in warning_sentences(history)]
-    more = f"`alloop status {quote(str(history.path))} --all` tells the rest"
-    place = ("store:", history.path) if report is None else ("report:", report)
+    more = f"`alloop status {quote(history.place)} --all` tells the rest"
+    place = ("store:", history.place) if report is None else ("report:", report)
     return [*lines, f"{place[0]:<10}{place[1]}; {more}"]
 
 
@@ -302,7 +302,7 @@ def _progress_values(history: History) -> dict[str, Any]:
     state = history.state
     return {
         "name": str(history.attrs["name"]),
-        "store": str(history.path),
+        "store": history.place,
         "parent": _fork_parent(history),
         "state": campaign_state(state, _running_driver(history) is not None),
         "stage": state.stage,

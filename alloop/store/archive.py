@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Self
 from alloop.core.errors import DamagedError, StoreError
 from alloop.files.targets import refuse_inside_store
 from alloop.store import packs, root
+from alloop.store.addresses import refuse_remote
 from alloop.store.codec import Codec, EncodedRecord
 from alloop.store.files import FileSystem, explain_errors, refuse_link, refuse_links
 from alloop.store.fold_file import read_fold, write_fold
@@ -20,6 +21,7 @@ from alloop.store.journal import FOLDER, Journal, RawEntry
 from alloop.store.lock import LOCK as LOCK
 from alloop.store.lock import StoreLock
 from alloop.store.models import model_ids, read_model, write_model
+from alloop.store.remote import fetch_model
 from alloop.store.root import build_store
 from alloop.store.set_aside import foreign_record, set_columns_aside
 
@@ -49,6 +51,8 @@ class Archive:
         self._codec = codec
         self.files = files
         self._failed = False
+        if mode == "w":
+            refuse_remote(path)
         with explain_errors(path):
             refuse_link(path / root.NODE_FILE)
             node = root.read_root(path)
@@ -216,6 +220,7 @@ class Archive:
 
     def model(self, model_id: str) -> bytes:
         """Return the bytes of a model; raise StoreError if there is none."""
+        fetch_model(self.path, model_id)
         return read_model(self.path, model_id)
 
     def model_ids(self) -> tuple[str, ...]:

@@ -3,9 +3,10 @@
 `journal/00000012-` holds record 12 and those that follow it, see `alloop.store.packs`.
 A number can be taken only once: a second writer that got past the lock finds that the
 file has grown or gone, and fails at its first append. Stores of format 2 had a file for
-each new record, `journal/00000012`; these are read and sealed too. The folder is at the
-same time a Zarr array of shape (0,), whose members nothing lists, so that the store
-stays a valid Zarr hierarchy.
+each new record, `journal/00000012`; these are read and sealed too. `journal/packs`
+lists the packs for readers that cannot list a folder (`alloop.store.remote`). The
+folder is at the same time a Zarr array of shape (0,), whose members nothing lists, so
+that the store stays a valid Zarr hierarchy.
 
 Old records are sealed into packs. A pack is created as a record is: exclusively,
 complete, on the disk. Only then are the files removed whose records it holds. If the
@@ -16,6 +17,7 @@ one place.
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice, takewhile
@@ -25,7 +27,7 @@ from typing import Any
 from alloop.core.errors import DamagedError, LockedError, StoreError
 from alloop.store import packs
 from alloop.store.codec import EncodedRecord
-from alloop.store.files import FileSystem, create_file, sweep_staging
+from alloop.store.files import FileSystem, create_file, replace_file, sweep_staging
 from alloop.store.packs import (
     DIGITS,
     JournalListing,
@@ -42,6 +44,7 @@ from alloop.store.record import DIGEST, is_whole, pack_record, unpack_record
 
 FOLDER = "journal"
 STAGING = "staging"
+PACKS = "packs"
 # Seconds since 1970 that are dates, whatever the clock and the time zone.
 _EARLIEST, _LATEST = -2e9, 2.5e11
 NODE: dict[str, Any] = {
@@ -94,6 +97,8 @@ class Journal:
         if writable:
             sweep_staging(self._staging)
             remove_packed_files(folder, self._files)
+            with contextlib.suppress(OSError):  # no reader on this machine needs it
+                _list_packs(folder, self._staging, self._files)
             self._tail = _resume_tail(folder, self._files)
 
     def append(self, seq: int, record: EncodedRecord, time: float) -> None:
@@ -335,10 +340,19 @@ def seal_records(
     for group in _pack_groups([*records], _whole_records(folder, listing, begin)):
         span = RecordSpan(first, first + len(group) - 1)
         create_file(files, folder / span.name, join_records(group), staging)
+        _list_packs(folder, staging, files)
         for name in _replaced_files(listing, span, partial):
             files.remove(folder / name)
         first = span.last + 1
     _clear_tails(folder, files)
+
+
+def _list_packs(folder: Path, staging: Path, files: FileSystem) -> None:
+    """Bring the list of packs up to date, before the files they replace are removed."""
+    names = [span.name for span in list_journal(folder).packs]
+    data, path = json.dumps(names).encode(), folder / PACKS
+    if data != (path.read_bytes() if path.exists() else b"[]"):
+        replace_file(files, path, data, staging)
 
 
 def _partial_pack(folder: Path, listing: JournalListing) -> Pack | None:

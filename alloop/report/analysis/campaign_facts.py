@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from alloop.config.yaml_text import rename_test_section
+from alloop.core.errors import DamagedError
 from alloop.core.levels import Fidelity
 from alloop.core.records import Refinement
 from alloop.core.seeds import VALIDATION
@@ -112,6 +113,12 @@ def config_integer(history: History, *path: str) -> int | None:
 def generation_facts(history: History) -> tuple[GenerationFacts, ...]:
     """Return the facts of all generations, in order."""
     requests = {training.name: training for training in history.record_index.trainings}
+    for seq, event in history.generations:
+        if event.name not in requests:
+            raise DamagedError(
+                f"record {seq} of {history.place} holds a training that no record "
+                "requests; restore the store from a copy"
+            )
     labels = [label for label in label_entries(history) if is_learned(label)]
     expensive = [label for label in labels if label.fidelity == "expensive"]
     all_labels, expensive_only = _cost_by_record(labels), _cost_by_record(expensive)

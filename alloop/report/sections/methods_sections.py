@@ -349,7 +349,7 @@ def reading_snippet(history: History) -> str:
     """Return Python code that reads the store without alloop."""
     return (
         "import zarr\n"
-        f'store = zarr.open("{history.path}", mode="r", zarr_format=3)\n'
+        f'store = zarr.open("{history.place}", mode="r", zarr_format=3)\n'
         'label, frames = store["labels/expensive"], store["structures"]\n'
         'row = label["structure"][0]; '
         'start, stop = frames["offsets"][row : row + 2]\n'

@@ -111,11 +111,11 @@ def render_report(
         data=frame_cards(history, explored, frames),
         title=str(history.attrs["name"]),
         kind="campaign report",
-        where=f"{history.path} · {_last_record(history)}",
+        where=f"{history.place} · {_last_record(history)}",
         lead=lead,
         note=_click_note(frames, links),
         sections=sections,
-        foot=f"Written from the store {history.path} alone; `alloop report` writes it "
+        foot=f"Written from the store {history.place} alone; `alloop report` writes it "
         "anew.",
     )
 

@@ -104,7 +104,7 @@ def comparison_page(compared: Sequence[ComparedCampaign]) -> str:
     return render_page(
         title=" · ".join(names),
         kind="campaigns compared",
-        where=and_list(str(history.path) for history in histories),
+        where=and_list(history.place for history in histories),
         lead=bullet_list(_caveats(histories), "weak"),
         sections=(
             Section("learning", "Learning curves", _learning_figure(curves)),
@@ -122,7 +122,7 @@ def campaign_names(histories: Sequence[History]) -> list[str]:
     names = [str(history.attrs["name"]) for history in histories]
     counts = Counter(names)
     return [
-        name if counts[name] == 1 else f"{name} ({history.path})"
+        name if counts[name] == 1 else f"{name} ({history.place})"
         for name, history in zip(names, histories, strict=True)
     ]
 
