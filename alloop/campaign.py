@@ -3,7 +3,7 @@
 A campaign consists of a configuration and a store; running it again resumes it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ from alloop.store_copies.fork import (
     prepare_control,
 )
 from alloop.workers.settings import OwnPotential
+from alloop.workers.shared_cluster import SharedCluster
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -285,6 +286,28 @@ class Campaign:
         posed = posed_frames(history)
         parts = replace(self._parts, caches=shared, posed=posed)
         return Campaign(setup, parts, self._trust)
+
+    def after(self, stores: Iterable[Path], cluster: SharedCluster) -> "Campaign":
+        """Return this campaign as one of several in a row.
+
+        stores: of the others; labels of theirs that this one needs are taken over.
+        cluster: the workers that all of them use.
+        """
+        others = [
+            x for x in stores if x.exists() and x.resolve() != self.store.resolve()
+        ]
+        caches = tuple(FinishedLabels(read_history(x).label_index) for x in others)
+        parts = replace(self._parts, caches=caches, cluster=cluster)
+        return Campaign(self.setup, parts, self._trust)
+
+    def finished(self) -> str | None:
+        """Return why the campaign has ended, None if a run has something left to do."""
+        if not self.store.exists():
+            return None
+        history = self.history()
+        altered = config.changed_keys(history.config, self.setup.text)
+        done = not (altered or history.state.broken)
+        return history.state.finished if done else None
 
     def fork(
         self, out: str | Path, at: int | None = None, rules: str | Path | None = None

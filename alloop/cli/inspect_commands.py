@@ -63,7 +63,8 @@ def list_campaigns(
     folders: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FOLDER", help="folders to look in  [default: this one]"
+            metavar="FOLDER",
+            help="folders to look in, or YAML files of campaigns  [default: this one]",
         ),
     ] = None,
     as_json: AsJson = False,

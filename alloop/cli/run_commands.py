@@ -3,8 +3,9 @@
 import contextlib
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -28,8 +29,8 @@ from alloop.cli.console import (
     print_text,
     print_warning,
 )
-from alloop.cli.exits import RESUMABLE, stop_event
-from alloop.core.errors import InputError
+from alloop.cli.exits import DONE, MISTAKE, RESUMABLE, stop_event
+from alloop.core.errors import AlloopError, InputError
 from alloop.core.text import plural
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from alloop.loop.events import Turn
     from alloop.loop.state import LoopState
     from alloop.store.lock import Holder
+    from alloop.workers.shared_cluster import SharedCluster
 
 Controls = Annotated[
     bool,
@@ -72,27 +74,34 @@ class _RunOptions:
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="YAML file of a campaign, or its store")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", help="YAML file of a campaign, or its store"),
+    ],
     controls: Controls = False,
     retry: Retry = False,
     trust: Trust = False,
     quiet: Quiet = False,
 ) -> int:
-    """Start a campaign, or continue it.
+    """Start a campaign, or continue it; several one after the other.
 
     Code that a YAML file names is run; code that a store names, only with --trust.
-    Ctrl-C ends the run within seconds; the same command continues it.
+    Ctrl-C ends the run within seconds; the same command continues it. Several campaigns
+    share workers and labels, and one that fails does not stop the next.
     """
+    again = _resume_command("run", files, controls, trust)
+    options = _RunOptions(controls, quiet, retry)
+    if len(files) > 1:
+        return _run_queue(files, trust, again, options)
+    return _run_with_controls(lambda: _campaign_at(files[0], trust), again, options)
 
-    def opened() -> "Campaign":
-        from alloop.campaign import Campaign
 
-        if existing_path(file).is_dir():
-            return Campaign.from_store(file, trust=trust)
-        return Campaign.from_yaml(file)
+def _campaign_at(file: Path, trust: bool) -> "Campaign":
+    from alloop.campaign import Campaign
 
-    again = _resume_command("run", file, controls, trust)
-    return _run_with_controls(opened, again, _RunOptions(controls, quiet, retry))
+    if existing_path(file).is_dir():
+        return Campaign.from_store(file, trust=trust)
+    return Campaign.from_yaml(file)
 
 
 def resume(
@@ -114,13 +123,15 @@ def resume(
 
         return Campaign.from_store(existing_path(store), trust=trust)
 
-    again = _resume_command("resume", store, controls, trust)
+    again = _resume_command("resume", [store], controls, trust)
     return _run_with_controls(opened, again, _RunOptions(controls, quiet, retry))
 
 
-def _resume_command(verb: str, place: Path, controls: bool, trust: bool) -> str:
-    """Return the command that continues the campaign."""
-    words = ["alloop", verb, str(place)]
+def _resume_command(
+    verb: str, places: Sequence[Path], controls: bool, trust: bool
+) -> str:
+    """Return the command that continues the campaigns."""
+    words = ["alloop", verb, *map(str, places)]
     return shlex.join([*words, *["--controls"] * controls, *["--trust"] * trust])
 
 
@@ -131,16 +142,107 @@ def _run_with_controls(
         try:
             with busy_line("reading the campaign", options.quiet):
                 campaign = opened()
-            campaign.refuse_distrusted()
-            for warning in campaign.setup.warnings:
-                print_error(f"warning: {warning}")
-            warn_of_lost(campaign.store)
-            if options.retry:
-                print_text(_retry_text(campaign.lost()))
-            outcomes = list(_run_outcomes(campaign, stopping.is_set, options))
+            outcomes = _run_campaign(campaign, stopping.is_set, options)
         except KeyboardInterrupt:
             return _stopped_message(again)
         return _end_message(campaign, outcomes, again)
+
+
+def _run_campaign(
+    campaign: "Campaign", stop: Callable[[], bool], options: _RunOptions
+) -> "list[Outcome]":
+    campaign.refuse_distrusted()
+    for warning in campaign.setup.warnings:
+        print_error(f"warning: {warning}")
+    warn_of_lost(campaign.store)
+    if options.retry:
+        print_text(_retry_text(campaign.lost()))
+    return list(_run_outcomes(campaign, stop, options))
+
+
+def _run_queue(
+    files: Sequence[Path], trust: bool, again: str, options: _RunOptions
+) -> int:
+    """Run campaigns one after the other, on the same workers.
+
+    Returns RESUMABLE if one of them can be continued, MISTAKE if one cannot.
+    """
+    from alloop.workers.shared_cluster import SharedCluster
+
+    stores = _queue_stores(files, trust)
+    cluster = SharedCluster()
+    codes: dict[Path, int] = {}
+    with stop_event() as stopping, contextlib.closing(cluster):
+        try:
+            for number, file in enumerate(files, 1):
+                print_text(f"campaign {number} of {len(files)}: {short_path(file)}")
+                opened = partial(_campaign_in_row, file, trust, stores, cluster)
+                codes[file] = _run_queued(opened, stopping.is_set, options)
+                if stopping.is_set():
+                    return _stopped_message(again)
+        except KeyboardInterrupt:
+            return _stopped_message(again)
+    return _queue_end(codes, again)
+
+
+def _campaign_in_row(
+    file: Path, trust: bool, stores: Mapping[Path, Path], cluster: "SharedCluster"
+) -> "Campaign":
+    others = [store for name, store in stores.items() if name != file]
+    return _campaign_at(file, trust).after(others, cluster)
+
+
+def _queue_stores(files: Sequence[Path], trust: bool) -> dict[Path, Path]:
+    """Return the stores of a queue by file; tell now what is wrong with later files.
+
+    Raises InputError where two files have the same store.
+    """
+    stores: dict[Path, Path] = {}
+    for file in files:
+        try:
+            store = _campaign_at(file, trust).store.resolve()
+        except AlloopError as error:
+            print_error(f"{error}; mend it before its turn comes")
+            continue
+        if store in stores.values():
+            raise InputError(
+                f"expected campaigns with stores of their own, {file} has "
+                f"{short_path(store)}, as another one; leave one of the two out"
+            )
+        stores[file] = store
+    return stores
+
+
+def _run_queued(
+    opened: Callable[[], "Campaign"], stop: Callable[[], bool], options: _RunOptions
+) -> int:
+    """Run a campaign of a queue; what ends it is told, and ends it alone."""
+    try:
+        campaign = opened()
+        reason = campaign.finished()
+        if reason is not None and not (options.controls or options.retry):
+            print_text(f"finished before: {reason}")
+            return DONE
+        outcomes = _run_campaign(campaign, stop, options)
+    except AlloopError as error:
+        print_error(str(error))
+        return error.exit_code
+    if stop():
+        return RESUMABLE
+    again = f"alloop resume {quote(short_path(campaign.store))}"
+    return _end_message(campaign, outcomes, again)
+
+
+def _queue_end(codes: Mapping[Path, int], again: str) -> int:
+    done = sum(code == DONE for code in codes.values())
+    rest = [str(file) for file, code in codes.items() if code != DONE]
+    print_text(f"{done} of {plural(len(codes), 'campaign')} finished")
+    if rest:
+        print_error(f"not finished: {', '.join(rest)}; continue with: {again}")
+    present = set(codes.values())
+    return next(
+        (code for code in (RESUMABLE, MISTAKE) if code in present), max(present)
+    )
 
 
 def _retry_text(lost: int) -> str:

@@ -1,6 +1,7 @@
 """The driver of the loop: submits commands, waits, commits events. No decisions."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -30,9 +31,12 @@ from alloop.workers.pools import LateTask, LostTask, Outcome, Pool, Task
 from alloop.workers.settings import SuppliedFrames, TaskData
 from alloop.workers.spool import Spool
 from alloop.workers.task_times import TaskTimes, expected_cost, label_costs
+from alloop.workers.tasks import TaskResult
 from alloop.workers.time_limits import TimeLimit
 
 _TICK = 0.25  # s between two checks for a stop request
+_LOOK = 0.2  # s between two looks at labels that another campaign computes, at least
+_LOOK_SHARE = 0.05  # of the driver's time for such looks, at most
 
 
 class TurnLog(Protocol):
@@ -63,6 +67,18 @@ class LabelStore(Protocol):
         ...
 
 
+class Claims(Protocol):
+    """Claims on labels, among campaigns that share a cache."""
+
+    def take(self, keys: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Return those of these labels that no other campaign computes now."""
+        ...
+
+    def release(self, key: tuple[str, str]) -> None:
+        """Give a label back."""
+        ...
+
+
 @dataclass(slots=True)
 class Driver:
     """The driver of one run of a campaign, the only writer of its store.
@@ -72,7 +88,8 @@ class Driver:
     turn after every commit. stop: returns True to end early. tick: called after every
     wait. time_limit: of the run. task_times: expected durations of tasks. spool: labels
     that workers left behind. kept_answer: returns an answer that a repair of the store
-    kept. supplied: frames of the user's that trainings need.
+    kept. supplied: frames of the user's that trainings need. claims: on labels, where
+    other campaigns may compute the same ones.
     """
 
     archive: TurnLog
@@ -92,6 +109,9 @@ class Driver:
         None
     )
     supplied: SuppliedFrames = field(default_factory=SuppliedFrames)
+    claims: Claims | None = None
+    _elsewhere: dict[str, LabelFrame] = field(default_factory=dict)
+    _next_look: float = 0.0
     _postponed: set[str] = field(default_factory=set)
     _ready: list[e.Answer | e.TaskLost] = field(default_factory=list)
 
@@ -142,28 +162,47 @@ class Driver:
             for command in decided
         )
         turn = e.Turn(event, commands)
+        self._share_label(event)  # first: a kill in between costs nobody a label
         self.archive.append(turn)
         self.label_index.add_turn(turn)
         state = apply_commands(seen, commands)
-        self._cache_record(event)
+        self._drop_spooled(event)
+        self._release_label(event)
         self.task_times.note_event(event)
         self.observe(state, turn)
         self._submit(state, commands)
         return state
 
     def _next_event(self, state: LoopState) -> e.Event | None:
+        self._look_elsewhere(state)
         if self._ready:
             return self._ready.pop(0)
         outcome = self.pool.next(_TICK)
+        if outcome is None and self._elsewhere:
+            time.sleep(_LOOK)  # some pools do not wait
         return None if outcome is None else self._outcome_event(state, outcome)
 
+    def _look_elsewhere(self, state: LoopState) -> None:
+        """Take over the labels that another campaign has made, or given back."""
+        begin = time.monotonic()
+        if self._elsewhere and begin >= self._next_look:
+            commands = [x for x in self._elsewhere.values() if x.name in state.open]
+            self._elsewhere.clear()
+            self._submit(state, commands)
+            end = time.monotonic()
+            self._next_look = end + max(_LOOK, (end - begin) / _LOOK_SHARE)
+
     def _outcome_event(self, state: LoopState, outcome: Outcome) -> e.Event | None:
+        if not isinstance(outcome, LateTask | LostTask):
+            return self._result_event(state, outcome)
+        self._release(outcome.task.command)
         if isinstance(outcome, LateTask):
             self._postponed.add(outcome.task.command.name)
             return None
-        if isinstance(outcome, LostTask):
-            task = outcome.task
-            return e.TaskLost(task.command.name, task.attempt, outcome.reason)
+        task = outcome.task
+        return e.TaskLost(task.command.name, task.attempt, outcome.reason)
+
+    def _result_event(self, state: LoopState, outcome: TaskResult) -> e.Event | None:
         event = outcome.event
         if event.name not in state.open:
             return None
@@ -173,15 +212,55 @@ class Driver:
 
     def _submit(self, state: LoopState, commands: Iterable[Command]) -> None:
         """Submit the commands without a known answer, by priority."""
-        tasks = []
+        unanswered = self._unclaimed(self._unanswered(commands))
+        tasks = [
+            self._make_task(state, command)
+            for command in unanswered
+            if not isinstance(command, Stop)
+        ]
+        for task in sorted(tasks, key=lambda task: (-task.priority, task.command.name)):
+            self.pool.submit(task)
+
+    def _unanswered(self, commands: Iterable[Command]) -> list[Command]:
+        """Return the commands without a known answer; the others' answers are ready."""
+        unanswered = []
         for command in commands:
             answer = self._known_answer(command)
             if answer is not None:
                 self._ready.append(answer)
-            elif not isinstance(command, Stop):
-                tasks.append(self._make_task(state, command))
-        for task in sorted(tasks, key=lambda task: (-task.priority, task.command.name)):
-            self.pool.submit(task)
+            else:
+                unanswered.append(command)
+        return unanswered
+
+    def _unclaimed(self, commands: list[Command]) -> list[Command]:
+        """Return the commands without the labels that another campaign computes.
+
+        One may have become known between the look at the caches and the claim.
+        """
+        labels = {_label_key(x): x for x in commands if isinstance(x, LabelFrame)}
+        if self.claims is None or not labels:
+            return commands
+        free = self.claims.take(labels.keys())
+        self._elsewhere |= {x.name: x for key, x in labels.items() if key not in free}
+        unanswered = self._unanswered(
+            x for x in commands if x.name not in self._elsewhere
+        )
+        names = {command.name for command in unanswered}
+        for key in free:
+            if labels[key].name not in names:
+                self.claims.release(key)
+        return unanswered
+
+    def _release_label(self, event: e.Event) -> None:
+        """Let other campaigns have a label that is answered; a good one is cached."""
+        match event:
+            case e.Labelled(label=record) | e.NotLabelled(unlabelled=record):
+                if self.claims is not None:
+                    self.claims.release((record.level, record.frame))
+
+    def _release(self, command: Command) -> None:
+        if self.claims is not None and isinstance(command, LabelFrame):
+            self.claims.release(_label_key(command))
 
     def _make_task(self, state: LoopState, command: Command) -> Task:
         attempt = state.attempts.get(command.name, 0) + 1
@@ -326,18 +405,31 @@ class Driver:
         level = state.levels.get(fidelity, state.levels["expensive"])
         return self.label_index.label_set(level, frames)
 
-    def _cache_record(self, event: e.Event) -> None:
-        match event:
-            case e.Labelled(label=label, cached=False):
-                record: Label | Unlabelled = label
-            case e.NotLabelled(unlabelled=unlabelled) if unlabelled.is_permanent:
-                record = unlabelled
-            case e.Trained(name=name) if self.spool is not None:
-                self.spool.drop_training(name)
-                return
-            case _:
-                return
-        for cache in self.caches:
-            cache.put(record)
-        if self.spool is not None:
+    def _share_label(self, event: e.Event) -> None:
+        record = _new_record(event)
+        if record is not None:
+            for cache in self.caches:
+                cache.put(record)
+
+    def _drop_spooled(self, event: e.Event) -> None:
+        record = _new_record(event)
+        if self.spool is None:
+            return
+        if isinstance(event, e.Trained):
+            self.spool.drop_training(event.name)
+        elif record is not None:
             self.spool.drop_label(record)
+
+
+def _new_record(event: e.Event) -> Label | Unlabelled | None:
+    """Return the label or the lasting failure that an event brings, or None."""
+    match event:
+        case e.Labelled(label=label, cached=False):
+            return label
+        case e.NotLabelled(unlabelled=unlabelled) if unlabelled.is_permanent:
+            return unlabelled
+    return None
+
+
+def _label_key(command: LabelFrame) -> tuple[str, str]:
+    return command.level, command.frame.id

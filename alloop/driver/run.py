@@ -32,10 +32,12 @@ from alloop.loop.policy import decide
 from alloop.loop.state import LoopState
 from alloop.store.archive import Archive
 from alloop.store.cache import LabelCache, TolerantCache
+from alloop.store.claims import LabelClaims
 from alloop.store.lock import stop_requested, withdraw_stop
 from alloop.workers.dask_pool import open_pool
 from alloop.workers.pools import Pool
 from alloop.workers.settings import SuppliedFrames
+from alloop.workers.shared_cluster import SharedCluster
 from alloop.workers.spool import Spool
 from alloop.workers.task_times import TaskTimes
 from alloop.workers.time_limits import TimeLimit, run_limit
@@ -78,6 +80,7 @@ class CampaignRun:
     time_limit: TimeLimit | None = None
     posed: e.Posed | None = None
     own: OwnParts = field(default_factory=OwnParts)
+    claims: LabelClaims | None = None
     _times: TaskTimes = field(default_factory=TaskTimes)
     _turns: int = 0
     _compacted: float = field(default_factory=time.monotonic)
@@ -109,6 +112,7 @@ class CampaignRun:
             spool=self.spool,
             kept_answer=KeptAnswers(self.keeper.history(), self.archive).find,
             supplied=self._supplied_frames(),
+            claims=self.claims,
         )
         first = (*self._first_events(), *retried)
         try:
@@ -202,11 +206,13 @@ class CampaignRun:
 class CallerParts:
     """Optional objects that a caller gives to a run.
 
-    client: a distributed.Client. caches: further label caches. posed: examination
-    frames in place of the campaign's own. own: parts of the loop.
+    client: a distributed.Client. cluster: of campaigns in a row. caches: further label
+    caches. posed: examination frames in place of the campaign's own. own: parts of the
+    loop.
     """
 
     client: Any = None
+    cluster: SharedCluster | None = None
     caches: tuple[LabelStore, ...] = ()
     posed: e.Posed | None = None
     own: OwnParts = field(default_factory=OwnParts)
@@ -225,6 +231,7 @@ def open_run(
     stored_labels = (
         () if cache is None else (TolerantCache(LabelCache(cache), observer.warn),)
     )
+    claims = None if cache is None else LabelClaims(cache, observer.warn)
     time_limit = run_limit(setup.plan.limits.walltime)
     refuse_machine(setup)
     observer.begin("opening the store")
@@ -253,10 +260,13 @@ def open_run(
                     *(caches, spool, time_limit),
                     posed=parts.posed,
                     own=parts.own,
+                    claims=claims,
                 )
                 runs.append(run)
                 yield run
             finally:
+                if claims is not None:
+                    claims.close()
                 pool.close()
                 withdraw_stop(setup.store)
 
@@ -291,4 +301,5 @@ def _open_pool(setup: Setup, parts: CallerParts, spool: Spool) -> Pool:
         )
     folder = setup.store.absolute()
     folder = folder.with_name(folder.name + ".jobs")
-    return open_pool(replace(setup.cluster, folder=folder), settings, parts.client)
+    plan = replace(setup.cluster, folder=folder)
+    return open_pool(plan, settings, parts.client, parts.cluster)

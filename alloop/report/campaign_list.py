@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from alloop.config.load import store_path
 from alloop.core.errors import AlloopError
 from alloop.history.reader import read_history
 from alloop.report.status import campaign_status
@@ -39,11 +40,21 @@ def find_stores(folder: Path) -> Iterator[Path]:
 def campaign_rows(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the facts of each campaign beneath a folder, as `alloop status --json`.
 
+    folder: or the YAML file of a campaign, which may not have started.
+
     force_mae: of the best generation on the validation set, eV/Å, or null; age: seconds
     since the last commit; note: why it ended, or the newest notice. A store that cannot
     be read has the state `unreadable`, and the reason as note.
     """
-    for store in find_stores(folder):
+    if folder.is_file() and not store_path(folder).exists():
+        store = store_path(folder)
+        yield _EMPTY | {
+            "name": folder.stem,
+            "store": str(store),
+            "state": "not started",
+            "note": "",
+        }
+    for store in find_stores(store_path(folder) if folder.is_file() else folder):
         try:
             yield _row(campaign_status(read_history(store)))
         except AlloopError as error:

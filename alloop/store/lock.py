@@ -42,6 +42,18 @@ def _close_inherited() -> None:
 os.register_at_fork(after_in_child=_close_inherited)
 
 
+def keep_handle(handle: int) -> None:
+    """Note a handle with a lock, so that no forked child keeps the lock."""
+    _held.add(handle)
+
+
+def close_handle(handle: int) -> None:
+    """Close a noted handle, and release its lock; a second call does nothing."""
+    if handle in _held:
+        _held.remove(handle)
+        os.close(handle)
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """The driver that holds a store's lock.
@@ -105,7 +117,7 @@ class StoreLock:
             raise
         self._path, self._store = path, store
         self._signature = _read_signature(self._handle)
-        _held.add(self._handle)
+        keep_handle(self._handle)
 
     @property
     def signature(self) -> bytes:
@@ -137,9 +149,7 @@ class StoreLock:
 
     def release(self) -> None:
         """Release the lock; a second call does nothing."""
-        if self._handle in _held:
-            _held.remove(self._handle)
-            os.close(self._handle)
+        close_handle(self._handle)
 
 
 def _refuse_shared(handle: int, path: Path) -> None:

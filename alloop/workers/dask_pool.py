@@ -31,6 +31,7 @@ from alloop.workers.cluster_plan import LABEL, LEARN, ClusterPlan
 from alloop.workers.connection import Connection, connect_cluster
 from alloop.workers.pools import InlinePool, LateTask, LostTask, Outcome, Pool, Task
 from alloop.workers.settings import TaskData, WorkerSettings
+from alloop.workers.shared_cluster import SharedCluster
 from alloop.workers.tasks import MemberResult, TaskResult, perform_task
 from alloop.workers.time_limits import TaskSpan
 
@@ -39,14 +40,20 @@ _BREAKDOWNS = 5  # of a cluster in a row, without any outcome
 _log = logging.getLogger(__name__)
 
 
-def open_pool(plan: ClusterPlan, settings: WorkerSettings, client: Any = None) -> Pool:
+def open_pool(
+    plan: ClusterPlan,
+    settings: WorkerSettings,
+    client: Any = None,
+    shared: SharedCluster | None = None,
+) -> Pool:
     """Return the pool of a given client, or else the one that the plan describes.
 
-    Raises InputError where its scheduler cannot be reached.
+    shared: the cluster of campaigns in a row. Raises InputError where its scheduler
+    cannot be reached.
     """
     if client is None and plan.kind == "inline":
         return InlinePool(settings)
-    return DaskPool(plan, settings, client)
+    return DaskPool(plan, settings, client, shared)
 
 
 class _TaskRefused(Exception):
@@ -171,13 +178,16 @@ class DaskPool:
     """
 
     def __init__(
-        self, plan: ClusterPlan, settings: WorkerSettings, client: Any = None
+        self,
+        plan: ClusterPlan,
+        settings: WorkerSettings,
+        client: Any = None,
+        shared: SharedCluster | None = None,
     ) -> None:
-        self._plan, self._settings = plan, settings
+        self._plan, self._settings, self._shared = plan, settings, shared
         self._owns = client is None
-        self._connection = (
-            connect_cluster(plan) if client is None else Connection(client)
-        )
+        connect = connect_cluster if shared is None else shared.take
+        self._connection = connect(plan) if client is None else Connection(client)
         self._labels_continue = (
             self._owns and plan.kind == "address" and settings.spool is not None
         )
@@ -233,10 +243,16 @@ class DaskPool:
         return self._outcome(task, future)
 
     def close(self) -> None:
-        """Disconnect from a foreign cluster; end an own one with all its processes."""
+        """Disconnect from a foreign cluster; end an own one with all its processes.
+
+        A shared one is kept if no task of this campaign runs there.
+        """
+        idle = not self._tasks
         self._tasks.clear()
         self._placeholders.clear()
-        if self._owns:
+        if self._owns and self._shared is not None and idle:
+            self._shared.give_back(self._plan, self._connection)
+        elif self._owns:
             self._connection.close()
 
     def _outcome(self, task: Task, future: Any) -> Outcome | None:
