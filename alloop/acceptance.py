@@ -134,22 +134,33 @@ def _error_check(
     test, parent = trained.test, trained.parent
     if settings.rise is None or parent is None or test is None or not len(test):
         return
-    measured, before = trained.test_error, _force_error(parent, test)
-    now = _force_error(potential, test) if measured is None else measured * _MILLI
+    measured, before = trained.test_error, _label_error(parent, test)
+    now = _label_error(potential, test) if measured is None else measured * _MILLI
+    quantity, unit = _quantity(test)
     yield ModelCheck(
-        "force error on the validation set",
+        f"{quantity} error on the validation set",
         now,
         settings.rise * before,
-        "meV/Å",
+        unit,
         before=before,
     )
 
 
-def _force_error(potential: Potential, labels: LabelSet) -> float:
-    """Return the mean absolute force component's error, meV/Å."""
+def _quantity(labels: LabelSet) -> tuple[str, str]:
+    """Return what errors are measured of, and their unit."""
+    return ("force", "meV/Å") if labels.has_forces else ("energy", "meV")
+
+
+def _label_error(potential: Potential, labels: LabelSet) -> float:
+    """Return the mean absolute force component's error, meV/Å.
+
+    Where no label has forces it is that of the energies less their mean error, in meV.
+    """
     if isinstance(potential, ElementwisePotential):
         potential = potential.covering(labels.batch)
-    return prediction_errors(potential.predict(labels.batch), labels).force_mae * _MILLI
+    errors = prediction_errors(potential.predict(labels.batch), labels)
+    error = errors.force_mae if labels.has_forces else errors.energy_spread
+    return error * _MILLI
 
 
 def _set_checks(
@@ -158,15 +169,16 @@ def _set_checks(
     last = trained.original if trained.parent is None else trained.parent
     for limits in settings.sets:
         labels = trained.sets[limits.name]
-        before = None if last is None else _force_error(last, labels)
+        before = None if last is None else _label_error(last, labels)
+        quantity, unit = _quantity(labels)
         highest = [] if limits.most is None else [limits.most * _MILLI]
         if limits.rise is not None and before is not None:
             highest.append(limits.rise * before)
         yield ModelCheck(
-            f"force error on the set {limits.name}",
-            _force_error(potential, labels),
+            f"{quantity} error on the set {limits.name}",
+            _label_error(potential, labels),
             min(highest, default=inf),
-            "meV/Å",
+            unit,
             detail="" if before is None else f"{before:.3g} before",
             set_name=limits.name,
             before=before,

@@ -11,6 +11,8 @@ Fidelity: TypeAlias = Literal["cheap", "expensive"]  # role of a level in a camp
 FIDELITIES: tuple[Fidelity, ...] = get_args(Fidelity)
 LevelId: TypeAlias = str  # 16 hexadecimal digits
 
+FORCES, NO_FORCES = "forces", "none"  # a setting, and what it says of energies alone
+ENERGIES = ", energies"  # ends the title of a level without forces
 CODE_FOLDER = "code_folder"  # setting: the folder of the file that names a user's code
 _PLACES = ("path", CODE_FOLDER)
 
@@ -40,6 +42,11 @@ class Level:
         return settings
 
     @property
+    def has_forces(self) -> bool:
+        """False for a level whose labels are energies alone."""
+        return self.settings.get(FORCES) != NO_FORCES
+
+    @property
     def title(self) -> str:
         """A short name for people: `CCSD(T)/cc-pVDZ`, or the kind."""
         settings = self.settings
@@ -55,6 +62,14 @@ class Level:
 def make_level(kind: str, settings: Mapping[str, Any]) -> Level:
     """Return the level of these settings; the order of keys does not matter."""
     return Level(kind, json.dumps(settings, sort_keys=True, separators=(",", ":")))
+
+
+def energy_level(level: Level) -> Level:
+    """Return the level of the same energies whose labels have no forces."""
+    if not level.has_forces:
+        return level
+    title = level.title + ENERGIES
+    return make_level(level.kind, {**level.settings, FORCES: NO_FORCES, "title": title})
 
 
 def installed_version(package: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alloop.core.batch import Batch
+from alloop.core.batch import Batch, frame_means
 from alloop.core.records import LabelSet, Predictions
 from alloop.core.units import Floats, Integers
 
@@ -47,6 +47,20 @@ def prediction_errors(said: Predictions, labels: LabelSet) -> ErrorSummary:
         force_mae=float(np.abs(forces).mean()),
         force_rmse=float(np.sqrt((forces**2).mean())),
     )
+
+
+def frame_errors(said: Predictions, labels: LabelSet) -> Floats:
+    """Return the error of each labelled frame, (frames,).
+
+    It is the mean absolute force component in eV/Å, and where no label has forces the
+    absolute error of the energy in eV, less the mean error.
+    """
+    if not labels.has_forces:
+        off = said.energies - labels.energies
+        errors: Floats = np.abs(off - off.mean())
+        return errors
+    wrong = np.abs(said.forces - labels.forces).mean(axis=1)
+    return frame_means(labels.batch, wrong)
 
 
 def largest_force_errors(batch: Batch, predicted: Floats, labelled: Floats) -> Floats:

@@ -161,6 +161,7 @@ class MinimumPath:
 class Label:
     """The energy (eV) and forces (atoms, 3) in eV/Å of a frame at a level.
 
+    The forces of a label that has an energy alone are NaN, all of them.
     cpu_seconds: the cost; details: columns worth keeping (rung of the ladder, HOMO-LUMO
     gap, <S²>, T1, energies of cheaper methods inside, program, host). stress (6,) in
     eV/Å³, in Voigt's order and with ASE's sign, of a cell at a level that gives it.
@@ -173,6 +174,19 @@ class Label:
     cpu_seconds: float = 0.0
     details: Mapping[str, Detail] = field(default_factory=dict)
     stress: Floats | None = None
+
+    @property
+    def has_forces(self) -> bool:
+        """False where the label has an energy alone."""
+        return bool(np.isfinite(self.forces).all())
+
+    @property
+    def is_numeric(self) -> bool:
+        """True if the energy is finite, and the forces are, or all of them are NaN."""
+        return bool(
+            np.isfinite(self.energy)
+            and (self.has_forces or np.isnan(self.forces).all())
+        )
 
     @property
     def is_permanent(self) -> bool:
@@ -257,6 +271,7 @@ class Refinement:
 class LabelSet:
     """Labelled frames of one level: energies (frames,) eV, forces (atoms, 3) eV/Å.
 
+    Forces are NaN for frames whose label has an energy alone.
     stress (frames, 6) in eV/Å³, in Voigt's order, NaN for frames whose label has none;
     None where no label has one.
     """
@@ -288,6 +303,11 @@ class LabelSet:
     def __len__(self) -> int:
         return len(self.batch)
 
+    @property
+    def has_forces(self) -> bool:
+        """True if a label of the set has forces, or if the set is empty."""
+        return not len(self) or bool(np.isfinite(self.forces).any())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:
@@ -309,3 +329,11 @@ class Evaluation:
     force_mae: float  # eV/Å, mean over components
     force_rmse: float  # eV/Å
     energy_absolute: float | None = None  # eV, nothing removed; None: not measured
+
+    @property
+    def error(self) -> float:
+        """The error that decides: of forces in eV/Å, else (no forces) of energies, eV.
+
+        The energy's is less its mean error.
+        """
+        return self.force_mae if np.isfinite(self.force_mae) else self.energy_mae

@@ -117,7 +117,8 @@ def dataset(history: History, choice: Choice = USUAL) -> list[Atoms]:
 def _name_level(atoms: Atoms) -> None:
     level, atoms.calc = atoms.info["level"], None
     atoms.info[f"REF_energy_{level}"] = atoms.info.pop("REF_energy")
-    atoms.arrays[f"REF_forces_{level}"] = atoms.arrays.pop("REF_forces")
+    if "REF_forces" in atoms.arrays:
+        atoms.arrays[f"REF_forces_{level}"] = atoms.arrays.pop("REF_forces")
     if "REF_stress" in atoms.info:
         atoms.info[f"REF_stress_{level}"] = atoms.info.pop("REF_stress")
 
@@ -156,8 +157,9 @@ def _write_database(history: History, labels: Sequence[ChosenLabel], out: Path) 
             atoms = _labelled_atoms(history, label, noise)
             keys, atoms.info = atoms.info, {}
             del keys["charge"]  # ASE reserves a column of this name
-            forces = atoms.arrays.pop("REF_forces")
-            data = _database_data(label.entry) | {"REF_forces": forces}
+            data = _database_data(label.entry)
+            if "REF_forces" in atoms.arrays:
+                data["REF_forces"] = atoms.arrays.pop("REF_forces")
             if "REF_stress" in keys:
                 data["REF_stress"] = keys.pop("REF_stress")
             database.write(atoms, key_value_pairs=keys, data=data)
@@ -175,8 +177,9 @@ def _labelled_atoms(history: History, chosen: ChosenLabel, noises: _Noises) -> A
     atoms = to_atoms(label.frame)
     noise = noises.get((label.level, label.frame.id))
     atoms.info |= _database_keys(history, chosen, noise) | {"REF_energy": record.energy}
-    atoms.arrays["REF_forces"] = record.forces
-    results: dict[str, Any] = {"energy": record.energy, "forces": record.forces}
+    results: dict[str, Any] = {"energy": record.energy}
+    if record.has_forces:
+        results["forces"] = atoms.arrays["REF_forces"] = record.forces
     if record.stress is not None:
         results["stress"] = atoms.info["REF_stress"] = record.stress
     atoms.calc = SinglePointCalculator(atoms, **results)

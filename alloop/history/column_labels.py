@@ -96,7 +96,6 @@ def _row_answer(
     forces = row.get("forces")
     if forces is None or forces.shape != frame.positions.shape:
         return None
-    finite = np.isfinite(forces).all() and np.isfinite(row["energy"])
     label = Label(
         frame=frame.id,
         level=request.level,
@@ -107,7 +106,9 @@ def _row_answer(
         stress=_row_stress(row),
     )
     cached = bool(row.get("cached", False))
-    return e.Labelled(request.name, label, timing, cached) if finite else None
+    if not label.is_numeric:
+        return None
+    return e.Labelled(request.name, label, timing, cached)
 
 
 def _row_stress(row: Mapping[str, Any]) -> Array | None:

@@ -236,8 +236,10 @@ def labelled_atoms(structure: GivenStructure, level: Level, label: Label) -> Ato
         atoms.set_array(f"input_{name}", atoms.arrays.pop(name))
     for name, values in columns.items():
         atoms.set_array(f"input_{name}", values)
-    atoms.set_array("REF_forces", label.forces)
-    calculated: dict[str, Any] = {"energy": label.energy, "forces": label.forces}
+    calculated: dict[str, Any] = {"energy": label.energy}
+    if label.has_forces:
+        atoms.set_array("REF_forces", label.forces)
+        calculated["forces"] = label.forces
     if label.stress is not None:
         calculated["stress"] = atoms.info["REF_stress"] = label.stress
     atoms.calc = SinglePointCalculator(atoms, **calculated)

@@ -11,7 +11,14 @@ from typing import Any, TypeAlias
 from alloop.core.cost_curve import Prior
 from alloop.core.errors import InputError
 from alloop.core.label_cost import UNKNOWN_COST, TypicalCost
-from alloop.core.levels import Level, make_level
+from alloop.core.levels import (
+    ENERGIES,
+    FORCES,
+    NO_FORCES,
+    Level,
+    energy_level,
+    make_level,
+)
 from alloop.labels.tolerances import Tolerances
 
 SUM = "sum"  # the kind of a composite level, and the key of its parts in a file
@@ -27,8 +34,9 @@ _CORRELATED = ("mp2", "ccsd", "ccsd(t)")
 def sum_level(parts: Iterable[Part]) -> Level:
     """Return the level whose energy and forces are sums of those of its parts.
 
-    A level that stands twice counts once, with the sum of its factors. Raises
-    InputError if a factor is not finite or if they do not add up to 1.
+    It has no forces if a part has none. A level that stands twice counts once, with
+    the sum of its factors. Raises InputError if a factor is not finite or if they do
+    not add up to 1.
     """
     factors: dict[Level, float] = {}
     for factor, level in parts:
@@ -44,12 +52,20 @@ def sum_level(parts: Iterable[Part]) -> Level:
         "title": _sum_title(terms),
         "parts": [[factor, level.kind, level.settings] for factor, level in terms],
     }
-    return make_level(SUM, settings)
+    level = make_level(SUM, settings)
+    has_forces = all(part.has_forces for _, part in terms)
+    return level if has_forces else energy_level(level)
 
 
 def sum_parts(settings: Mapping[str, Any]) -> list[Part]:
-    """Return the factors and levels of a composite level's settings."""
-    return [(factor, make_level(kind, x)) for factor, kind, x in settings["parts"]]
+    """Return the factors and levels of a composite level's settings.
+
+    Parts of a sum without forces need none.
+    """
+    parts = [(factor, make_level(kind, x)) for factor, kind, x in settings["parts"]]
+    if settings.get(FORCES) == NO_FORCES:
+        return [(factor, energy_level(part)) for factor, part in parts]
+    return parts
 
 
 def plain_levels(level: Level) -> list[Level]:
@@ -146,8 +162,8 @@ def _sum_title(parts: Sequence[Part]) -> str:
 
 
 def _term(factor: float, level: Level) -> str:
-    size = abs(factor)
-    return level.title if size == 1 else f"{size:.4g} {level.title}"
+    size, title = abs(factor), level.title.removesuffix(ENERGIES)
+    return title if size == 1 else f"{size:.4g} {title}"
 
 
 def _extrapolation(

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from traceback import extract_tb
@@ -23,7 +23,7 @@ from alloop.labels.gate import refuse_frame, refuse_result
 from alloop.labels.named_code import code_folder
 from alloop.labels.own_function import error_place, guarded_function
 from alloop.labels.programs import PROGRAMS, outside_code, program_of
-from alloop.labels.result import LabelFunction, Refused, Result
+from alloop.labels.result import LabelFunction, Refused, Result, no_forces
 from alloop.labels.slope_check import confirm_slope
 
 
@@ -145,6 +145,8 @@ def _run_program(run: LabelFunction, level: Level, frame: Frame) -> Result | Ref
     try:
         refuse_frame(frame, level)
         result = run(frame, level.settings)
+        if not level.has_forces:
+            result = replace(result, forces=no_forces(frame), stress=None)
         refuse_result(frame, result, level)
         result = confirm_slope(run, level, frame, result)
     except Refused as refused:

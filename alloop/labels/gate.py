@@ -65,11 +65,18 @@ def check_geometry(frame: Frame, limits: Tolerances) -> str | None:
     return None
 
 
-def check_result(frame: Frame, result: Result, limits: Tolerances) -> str | None:
-    """Return why the numbers cannot be a label of this frame, or None."""
+def check_result(
+    frame: Frame, result: Result, limits: Tolerances, has_forces: bool = True
+) -> str | None:
+    """Return why the numbers cannot be a label of this frame, or None.
+
+    has_forces: False for a label with an energy alone.
+    """
     F = result.forces  # (atoms, 3) eV/Å
     if F.shape != (len(frame), 3):
         return f"expected forces of shape {(len(frame), 3)}, got {F.shape}"
+    if not has_forces:
+        return None if np.isfinite(result.energy) else "the energy is not finite"
     if not (np.isfinite(result.energy) and np.isfinite(F).all()):
         return "energy or forces are not finite"
     x = frame.positions - frame.positions.mean(axis=0)  # (atoms, 3) Å
@@ -90,7 +97,8 @@ def refuse_frame(frame: Frame, level: Level) -> None:
 
 def refuse_result(frame: Frame, result: Result, level: Level) -> None:
     """Raise `Refused` if the result cannot be trusted."""
-    if problem := check_result(frame, result, level_tolerances(level)):
+    limits = level_tolerances(level)
+    if problem := check_result(frame, result, limits, level.has_forces):
         raise Refused(Failure.GATE, problem, result.details)
 
 

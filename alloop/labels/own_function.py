@@ -13,12 +13,12 @@ import numpy as np
 
 import alloop
 from alloop.core.frame import Frame
-from alloop.core.levels import CODE_FOLDER
+from alloop.core.levels import CODE_FOLDER, FORCES, NO_FORCES
 from alloop.core.records import Detail, Failure
 from alloop.core.stress import from_any_shape
 from alloop.core.units import Floats
 from alloop.labels.child.scratch import disk_error
-from alloop.labels.result import LabelFunction, Refused, Result
+from alloop.labels.result import LabelFunction, Refused, Result, no_forces
 
 _ALLOOP = Path(alloop.__file__).parent
 
@@ -42,7 +42,7 @@ def guarded_function(run: Callable[..., Any], name: str) -> LabelFunction:
                 raise
             raise Refused(Failure.CRASHED, error_place(error)) from error
         try:
-            return _checked_result(answer, len(frame))
+            return _checked_result(answer, frame, settings.get(FORCES) != NO_FORCES)
         except ValueError as error:
             raise Refused(Failure.CRASHED, f"{name}: {error}") from error
 
@@ -74,8 +74,11 @@ def error_place(error: BaseException) -> str:
     return f"{Path(last.filename).name}, line {last.lineno}, in {last.name}: {what}"
 
 
-def _checked_result(answer: Any, atoms: int) -> Result:
-    """Return a function's result as plain numbers; raise ValueError for another."""
+def _checked_result(answer: Any, frame: Frame, has_forces: bool) -> Result:
+    """Return a function's result as plain numbers; raise ValueError for another.
+
+    has_forces: False where the level needs energies alone.
+    """
     if not isinstance(answer, Result):
         raise ValueError(
             "expected `Result(energy, forces)` of alloop.labels.result, got "
@@ -84,9 +87,11 @@ def _checked_result(answer: Any, atoms: int) -> Result:
     energy = _numbers("an energy in eV", answer.energy)
     if energy.size != 1:
         raise ValueError(f"expected one energy in eV, got {energy.size} numbers")
-    expected = f"forces ({atoms}, 3) in eV/Å"
+    if not has_forces:
+        return Result(float(energy.item()), no_forces(frame), _details(answer.details))
+    expected = f"forces ({len(frame)}, 3) in eV/Å"
     forces = _numbers(expected, answer.forces)
-    if forces.shape != (atoms, 3):
+    if forces.shape != (len(frame), 3):
         raise ValueError(f"expected {expected}, got an array of shape {forces.shape}")
     stress = None
     if answer.stress is not None:

@@ -39,7 +39,7 @@ def recheck_label(
         frame=frame.id,
         level=label.level,
         energy=abs(record.energy - label.energy),
-        force_rms=float(np.sqrt((off**2).mean())),
+        force_rms=float(np.sqrt((off**2).mean())),  # NaN without forces
         force_max=float(np.abs(off).max()),
         cpu_seconds=record.cpu_seconds,
     )

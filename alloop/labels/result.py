@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from alloop.core.frame import Frame
 from alloop.core.records import Detail, Failure
 from alloop.core.units import Floats
@@ -13,14 +15,19 @@ from alloop.core.units import Floats
 class Result:
     """The numbers that a program computed for a frame.
 
-    energy in eV, forces (atoms, 3) in eV/Å, details to store with the label, and for a
-    cell the stress (6,) in eV/Å³, in Voigt order and with ASE's sign.
+    energy in eV, forces (atoms, 3) in eV/Å (see `no_forces`), details to store with the
+    label, and for a cell the stress (6,) in eV/Å³, in Voigt order and with ASE's sign.
     """
 
     energy: float
     forces: Floats
     details: Mapping[str, Detail] = field(default_factory=dict)
     stress: Floats | None = None
+
+
+def no_forces(frame: Frame) -> Floats:
+    """Return the forces of a result that has an energy alone: NaN, (atoms, 3)."""
+    return np.full((len(frame), 3), np.nan)
 
 
 class Refused(Exception):

@@ -270,7 +270,8 @@ class Rechecked:
 class PartTrained:
     """The errors after a short training on a part of the labels.
 
-    errors (frames,): of each judged frame, mean absolute force component in eV/Å.
+    errors (frames,): of each judged frame, mean absolute force component in eV/Å, or in
+    eV where labels are energies alone (see `frame_errors`).
     """
 
     generation: int

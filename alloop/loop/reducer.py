@@ -364,7 +364,7 @@ def _limit_ratio(
     if candidate is None or limits is None or not isfinite(candidate.surprise):
         return None, None
     limit = limits.limit(candidate.surprise, candidate.frame)
-    if not isfinite(limit):
+    if not isfinite(limit) or not event.label.has_forces:
         return None, None
     error = np.linalg.norm(candidate.forces - event.label.forces, axis=1).max()
     ratio = float(error) * limits.factor / limit

@@ -304,7 +304,7 @@ class Generations:
         rejects = failed and (event.refinement is not None or bool(self.accepted))
         explores = failed and not rejects  # since no generation was accepted before it
         evaluation = event.evaluation
-        error = float("nan") if evaluation is None else evaluation.force_mae
+        error = float("nan") if evaluation is None else evaluation.error
         return replace(
             self,
             count=number,

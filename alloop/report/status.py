@@ -27,7 +27,9 @@ from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     best_generation,
     config_integer,
+    error_unit,
     generation_facts,
+    has_forces,
     refinement_sentences,
     set_errors,
     set_sentences,
@@ -58,7 +60,7 @@ from alloop.report.analysis.label_facts import (
 from alloop.report.analysis.outcome import TITLES, compare_controls, outcome_facts
 from alloop.report.analysis.reactions import reaction_sentences
 from alloop.report.analysis.timeline import time_left
-from alloop.report.text.event_log import energy_errors_text
+from alloop.report.text.event_log import errors_text
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.formatting import (
     STAGES,
@@ -174,8 +176,8 @@ def _later_generation_warning(history: History) -> Iterator[str]:
         yield (
             "`export --model`, `md` and `calculator()` use generation "
             f"{chosen.generation}, which has the smallest error on the validation set "
-            f"({milli_text(chosen.force_mae)} meV/Å), and not the last one, generation "
-            f"{last.generation} ({milli_text(last.force_mae)})."
+            f"({milli_text(chosen.error)} {error_unit(history)}), and not the last "
+            f"one, generation {last.generation} ({milli_text(last.error)})."
         )
 
 
@@ -202,10 +204,10 @@ def error_sentence(history: History) -> str:
             f"Generation {chosen.generation} was not tested on a validation set: there "
             "is none."
         )
+    forces = (chosen.force_mae, chosen.force_rmse)
+    energies = (chosen.energy_mae, chosen.energy_absolute)
     return (
-        f"Generation {chosen.generation} errs by {milli_text(chosen.force_mae)} meV/Å "
-        f"in forces (MAE; RMSE {milli_text(chosen.force_rmse)}) and by "
-        f"{energy_errors_text(chosen.energy_mae, chosen.energy_absolute)} in energies "
+        f"Generation {chosen.generation} errs by {errors_text(forces, energies)} "
         f"on {plural(chosen.test, 'frame')} of the validation set, by which the "
         "campaign was steered."
     )
@@ -319,7 +321,10 @@ def _generation_values(history: History) -> dict[str, Any]:
     generations = history.state.generations
     newest = generations.summaries.get(generations.count)
     return {
-        "errors": [_finite_or_none(error) for error in generations.errors],
+        "errors": [
+            _finite_or_none(error) if has_forces(history) else None
+            for error in generations.errors
+        ],
         "best": generations.best,
         "rejected": sorted(generations.rejected),
         "unaccepted": sorted(generations.unaccepted),

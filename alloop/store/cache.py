@@ -9,11 +9,8 @@ import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import TypeAlias
-
-import numpy as np
 
 from alloop.core.errors import DamagedError, StoreError
 from alloop.core.frame import FrameId
@@ -103,10 +100,10 @@ class LabelCache:
 
 
 def _is_label(record: object) -> bool:
-    """Return True for a label of finite numbers, three forces an atom."""
+    """Return True for a label of finite numbers, three forces an atom or none."""
     if not isinstance(record, Label) or record.forces.shape[1:] != (3,):
         return False
-    return isfinite(record.energy) and bool(np.isfinite(record.forces).all())
+    return record.is_numeric
 
 
 @dataclass(slots=True)

@@ -33,7 +33,8 @@ class LossCurve:
     """The losses and errors that a stage recorded.
 
     steps: when they were recorded. losses: the mean loss since the previous record.
-    validation: the mean absolute force error in eV/Å where there are validation frames.
+    validation: the error on the validation frames where there are some, in eV/Å, or in
+    eV where these have no forces (see `label_error`).
     planned: the number of steps planned. engine: how steps were computed, "compiled" or
     "plain", with the reason where compilation failed. cpu_seconds: of all runs of the
     stage, compilers included.

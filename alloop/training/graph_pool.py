@@ -104,6 +104,7 @@ class GraphPool:
             weights=self.target.weights[chosen],
             owner=owner,
             virial=_chosen_rows(self.target.virial, chosen),
+            labelled=_chosen_rows(self.target.labelled, atoms),
         )
         return graph, target
 
@@ -144,6 +145,9 @@ class GraphPool:
             weights=target.weights[chosen],
             owner=owner,
             virial=_chosen_rows(target.virial, chosen),
+            labelled=None
+            if target.labelled is None
+            else target.labelled.view(total, -1).index_select(0, chosen).view(-1),
         )
 
     def _mark_replayed(self, graph: Graph, chosen: Tensor) -> None:
@@ -160,8 +164,12 @@ def _chosen_rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
 
 
 def force_scale(labels: LabelSet) -> float:
-    """Return the root mean square of the force components (eV/Å); 1 if all are zero."""
-    return float(np.sqrt(np.mean(np.square(labels.forces)))) or 1.0
+    """Return the root mean square of the force components (eV/Å); 1 if all are zero.
+
+    Labels that are energies alone do not count.
+    """
+    forces = labels.forces[np.isfinite(labels.forces)]
+    return float(np.sqrt(np.mean(np.square(forces)))) if forces.any() else 1.0
 
 
 def make_graph_pool(
@@ -179,16 +187,20 @@ def make_graph_pool(
     owners = graph.batch[graph.edge_index[1]]
     counts = np.bincount(owners.cpu().numpy(), minlength=len(labels))
     virial = _virial_targets(labels, scale)
+    labelled = np.isfinite(labels.forces[:, 0])
+    forces = labels.forces.copy()
+    forces[~labelled] = 0.0
 
     def tensor(values: Floats) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=device)
 
     target = Targets(
         energies=tensor(labels.energies / scale),
-        forces=tensor(labels.forces / scale),
+        forces=tensor(forces / scale),
         weights=tensor(np.ones(len(labels))),
         owner=graph.batch,
         virial=None if virial is None else tensor(virial),
+        labelled=None if labelled.all() else tensor(labelled.astype(np.float64)),
     )
     edges = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return GraphPool(

@@ -39,7 +39,8 @@ class Targets:
     energies (frames,) less the references, forces (atoms, 3), weights (frames,) of mean
     1, owner (atoms,) the frame of each atom. virial (frames, 6): the stress times
     volume over the number of atoms, NaN for frames without; None where no frame of the
-    pool has one.
+    pool has one. labelled (atoms,): 1 for atoms with a force, 0 for those of frames
+    whose label is an energy alone; None where the whole pool has forces.
     """
 
     energies: Tensor
@@ -47,6 +48,7 @@ class Targets:
     weights: Tensor
     owner: Tensor
     virial: Tensor | None = None
+    labelled: Tensor | None = None
 
 
 class Objective(Hashable, Protocol):
@@ -105,6 +107,31 @@ class LabelLoss:
 
 
 @dataclass(frozen=True, slots=True)
+class EnergyLoss:
+    """The loss on labels that are energies alone: ρ is 1, and no force is computed."""
+
+    @property
+    def program(self) -> Hashable:
+        """The name of the loss."""
+        return "energies"
+
+    def draw(self, graph: Graph, generator: torch.Generator) -> Drawn:  # noqa: ARG002
+        """Return nothing: a step needs no random numbers."""
+        return ()
+
+    def __call__(
+        self,
+        network: Network,
+        graph: Graph,
+        target: Targets,
+        drawn: Drawn,  # noqa: ARG002
+    ) -> Tensor:
+        """Return ℓ_e of the network's predictions."""
+        energies, _ = network(graph)
+        return energy_loss(energies, target)
+
+
+@dataclass(frozen=True, slots=True)
 class CellLoss:
     """The loss on labels of which some have a stress.
 
@@ -155,9 +182,12 @@ def force_errors(predicted: Tensor, target: Tensor, norm: str = "l2") -> Tensor:
 
 
 def force_loss(predicted: Tensor, target: Targets, norm: str = "l2") -> Tensor:
-    """Return the mean over atoms of w ℓ_f, in units of the scale."""
-    errors = force_errors(predicted, target.forces, norm)
-    return (target.weights[target.owner] * errors).mean()
+    """Return the mean over atoms with a force of w ℓ_f, in units of the scale."""
+    errors = target.weights[target.owner] * force_errors(predicted, target.forces, norm)
+    if target.labelled is None:
+        return errors.mean()
+    # Batches of energies alone: 0/1 and not 0/0.
+    return (target.labelled * errors).sum() / target.labelled.sum().clamp(min=1.0)
 
 
 def energy_loss(predicted: Tensor, target: Targets) -> Tensor:

@@ -25,6 +25,7 @@ from alloop.training.graph_pool import BatchOrder, GraphPool
 from alloop.training.losses import (
     CellLoss,
     Drawn,
+    EnergyLoss,
     LabelLoss,
     LossGradient,
     Objective,
@@ -117,7 +118,7 @@ class StageState:
         self.losses.append(math.fsum(self.recent) / len(self.recent))
         self.recent = []
         if validation is not None:
-            error = force_error(self.average, validation)
+            error = label_error(self.average, validation)
             if not self.errors or error < min(self.errors):
                 self.best = copy.deepcopy(self.average.state_dict())
             self.errors.append(error)
@@ -180,14 +181,32 @@ class StageState:
         raise KeyError("expected a weight of this network")
 
 
-def force_error(network: Network, pool: GraphPool) -> float:
-    """Return the mean absolute error of the force components over a pool, eV/Å."""
-    total = 0.0
+def label_error(network: Network, pool: GraphPool) -> float:
+    """Return the mean absolute error of the force components over a pool, eV/Å.
+
+    Where no label has forces it is that of the energies less their mean error, in eV.
+    """
+    if not pool.labels.has_forces:
+        return _energy_error(network, pool)
+    total, count = 0.0, 0
     for frames in pool.edge_chunks(_EDGES):
         graph, target = pool.select(frames)
         error = energy_and_forces(network, graph).forces - target.forces
+        if target.labelled is not None:
+            error = error[target.labelled > 0]
         total += float(error.abs().double().sum())
-    return total / pool.target.forces.numel() * pool.scale
+        count += error.numel()
+    return total / count * pool.scale
+
+
+@torch.no_grad()
+def _energy_error(network: Network, pool: GraphPool) -> float:
+    errors = []
+    for frames in pool.edge_chunks(_EDGES):
+        graph, target = pool.select(frames)
+        errors.append(network(graph)[0].double() - target.energies.double())
+    off = torch.cat(errors)
+    return float((off - off.mean()).abs().mean()) * pool.scale
 
 
 def copied_arrays(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -238,6 +257,8 @@ class StageTask:
         if self.objective is not None:
             return self.objective
         schedule = self.schedule
+        if not self.pool.labels.has_forces:
+            return EnergyLoss()
         if self.pool.target.virial is None or not schedule.stress:
             return LabelLoss(schedule.energy, schedule.norm)
         return CellLoss(schedule.energy, schedule.norm, schedule.stress)

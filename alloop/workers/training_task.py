@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from alloop.acceptance import TrainedWith, check_model
-from alloop.core.batch import Batch, frame_means, pack_frames
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
-from alloop.core.prediction_errors import largest_force_errors, prediction_errors
+from alloop.core.prediction_errors import (
+    frame_errors,
+    largest_force_errors,
+    prediction_errors,
+)
 from alloop.core.records import (
     LabelSet,
     ModelCheck,
@@ -156,7 +160,7 @@ def _model_checks(
         parent=parent,
         seed=inputs.seed,
         name=inputs.name,
-        test_error=None if evaluation is None else evaluation.force_mae,
+        test_error=None if evaluation is None else evaluation.error,
         sets=sets,
         original=original,
     )
@@ -205,8 +209,7 @@ def train_part(
     name = f"part/{command.generation}"  # the same random stream for all parts
     potential, _ = trainer.train(task_data.data, None, torch_seed(settings.seed, name))
     judged = task_data.test
-    wrong = np.abs(potential.predict(judged.batch).forces - judged.forces).mean(axis=1)
-    errors = frame_means(judged.batch, wrong)
+    errors = frame_errors(potential.predict(judged.batch), judged)
     return e.PartTrained(command.generation, command.part, errors)
 
 
@@ -299,7 +302,10 @@ def _with_facts(
         "expensive_labels": len(command.expensive),
     }
     if evaluation is not None:
-        facts["test_force_mae_eV_per_A"] = evaluation.force_mae
+        if np.isfinite(evaluation.force_mae):
+            facts["test_force_mae_eV_per_A"] = evaluation.force_mae
+        else:
+            facts["test_energy_spread_eV"] = evaluation.energy_mae
         facts["test_frames"] = len(evaluation.frames)
     return replace(generation, facts=facts)
 

@@ -509,7 +509,7 @@ def test_generations_without_scorer_or_threshold_have_a_page(finished, remade):
         for x in finished.entries[:45]
     ]
     words = Page(render_report(remade(entries))).words
-    assert "No frame has both a surprise and a true error yet" in words
+    assert "No frame has both a surprise and a true error of its forces yet" in words
     assert "not calibrated" in words
 
 

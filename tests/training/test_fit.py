@@ -20,7 +20,7 @@ from alloop.training.graph_pool import (
     force_scale,
     make_graph_pool,
 )
-from alloop.training.stage_state import force_error
+from alloop.training.stage_state import label_error
 from alloop.training.stages import Schedule, Stage
 
 SMALL = {"channels": 8, "layers": 1, "radial": 6, "cutoff": 4.0}
@@ -58,7 +58,7 @@ def test_the_error_falls_on_frames_that_were_not_seen(spring_pool) -> None:
     start = network()
     stage = Stage("spring", "expensive", 150, schedule=Schedule(lr=1e-2, batch=4))
     trained, course = fit_network(start, spring_pool(), stage, 0)
-    assert force_error(trained, held_out) < 0.3 * force_error(start, held_out)
+    assert label_error(trained, held_out) < 0.3 * label_error(start, held_out)
     assert course.losses[-1] < 0.3 * course.losses[0]
     assert course.steps[-1] == 150
 
@@ -110,7 +110,7 @@ def test_patience_stops_early_and_keeps_the_best_weights(spring_pool) -> None:
     held_out = spring_pool(8, "test")
     trained, course = fit_network(network(), spring_pool(), stage, 1, held_out)
     assert course.steps[-1] < 400
-    assert force_error(trained, held_out) == min(course.validation)
+    assert label_error(trained, held_out) == min(course.validation)
     lowest = course.steps[course.validation.index(min(course.validation))]
     assert course.steps[-1] - lowest == 20
 

@@ -15,7 +15,7 @@ from alloop.training.losses import (
     energy_loss,
     force_loss,
 )
-from alloop.training.stage_state import force_error
+from alloop.training.stage_state import label_error
 from tests.training.springs import network, pool
 from tests.training.test_compiled_gradients import mixed_pool
 
@@ -23,7 +23,8 @@ from tests.training.test_compiled_gradients import mixed_pool
 def test_frames_of_one_molecule_are_taken_the_short_way() -> None:
     short = pool().with_weights(np.linspace(0.5, 1.5, 12))
     virial = torch.arange(72.0).view(12, 6)
-    short = replace(short, target=replace(short.target, virial=virial))
+    some = (torch.arange(24.0) % 5 > 1).float()
+    short = replace(short, target=replace(short.target, virial=virial, labelled=some))
     long = replace(short, alike=False)
     assert short.alike
     for chosen in ([7, 0, 3], [5], list(range(12)), [2, 2]):
@@ -54,11 +55,11 @@ def test_chunks_are_all_frames_in_order_and_not_too_large() -> None:
 
 def test_the_error_does_not_depend_on_chunks(monkeypatch) -> None:
     frames, net = mixed_pool(), network()
-    whole = force_error(net, frames)
+    whole = label_error(net, frames)
     error = energy_and_forces(net, frames.graph).forces - frames.target.forces
     assert whole == pytest.approx(float(error.abs().mean()), rel=1e-5)
     monkeypatch.setattr("alloop.training.stage_state._EDGES", 7)
-    assert force_error(net, frames) == pytest.approx(whole, rel=1e-5)
+    assert label_error(net, frames) == pytest.approx(whole, rel=1e-5)
 
 
 def parts(frames: GraphPool, chosen: list[int]) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from shutil import which
 import numpy as np
 
 from alloop.config.checks.training_checks import (
+    energy_problems,
     refine_problems,
     score_problems,
     training_problems,
@@ -55,6 +56,10 @@ def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
         (_budget_problems, {"budget", "seeds", "training"}),
         (_fidelity_problems, {"budget", "seeds", "levels"}),
         (training_problems, {"training", "levels", "potential"}),
+        (
+            energy_problems,
+            {"levels", "training", "potential", "flag", "refine", "stop"},
+        ),
         (score_problems, {"training"}),
         (
             refine_problems,

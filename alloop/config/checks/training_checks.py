@@ -16,6 +16,7 @@ from alloop.config.sections.training import (
     OptimiserSection,
     Stages,
     StageSection,
+    Standard,
     TwoHeads,
 )
 from alloop.config.yaml_text import Problem
@@ -54,6 +55,35 @@ def _two_head_problems(plan: Plan) -> Iterator[Problem]:
     if plan.budget.split == "measured":
         text = "short trainings on one level alone have no two heads; leave it out"
         yield Problem("budget.split", text)
+
+
+def energy_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield problems with sections that need forces of a level which has none."""
+    cheap, has_forces = plan.levels.cheap, plan.levels.expensive.build().has_forces
+    if cheap is not None and not cheap.build().has_forces:
+        text = "forces are learned from cheap labels first; only the expensive level"
+        yield Problem("levels.cheap", f"{text} may do without")
+    if has_forces:
+        return
+    start = plan.potential.kind == "file" or is_pretrained(_network_kind(plan))
+    if isinstance(plan.potential, Pairwise):
+        text = "pair functions are solved for forces, and the expensive level has none"
+        yield Problem("potential.kind", f"{text}; choose a network")
+    elif isinstance(plan.training, Standard) or (cheap is None and not start):
+        yield Problem(
+            "levels.expensive",
+            "a new network learns no forces from energies alone; give `levels.cheap` "
+            "and another `training:` than standard, or a universal `potential:`",
+        )
+    unmet = {
+        "refine": plan.refine,
+        "flag.error": plan.flag.error,
+        "stop.target": getattr(plan.stop, "target"),
+    }
+    for key, value in unmet.items():
+        if value is not None:
+            text = "it compares forces, and the expensive level has none; leave it out"
+            yield Problem(key, text)
 
 
 def refine_problems(plan: Plan) -> Iterator[Problem]:

@@ -30,7 +30,14 @@ from alloop.config.sections.potentials import NETWORK_SECTIONS, PotentialSection
 from alloop.config.yaml_text import expand_level
 from alloop.core.doubts import Doubt
 from alloop.core.errors import InputError
-from alloop.core.levels import CODE_FOLDER, Fidelity, Level, make_level
+from alloop.core.levels import (
+    CODE_FOLDER,
+    NO_FORCES,
+    Fidelity,
+    Level,
+    energy_level,
+    make_level,
+)
 from alloop.labels.composite import SUM, flat_parts
 from alloop.labels.file_levels import file_content
 from alloop.labels.levels import (
@@ -106,6 +113,11 @@ class LevelSection(Section, ABC):
         description="thresholds that replace those of the level's class; part of the "
         "level",
     )
+    forces: Literal["none"] | None = Field(
+        None,
+        description="none: labels are energies alone, for levels without a gradient or "
+        "with a dear one; part of the level",
+    )
 
     @abstractmethod
     def base_level(self) -> Level:
@@ -114,6 +126,8 @@ class LevelSection(Section, ABC):
     def build(self) -> Level:
         """Return the level with all settings; raise InputError if they are invalid."""
         level = self.base_level()
+        if self.forces == NO_FORCES:
+            level = energy_level(level)
         thresholds = (
             {} if self.gate is None else self.gate.model_dump(exclude_none=True)
         )

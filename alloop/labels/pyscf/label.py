@@ -54,6 +54,7 @@ from alloop.labels.pyscf.scf import (
     Settings,
     card_problem,
     card_version,
+    has_gradient,
     make_molecule,
     no_core,
     scf_gradient,
@@ -67,7 +68,7 @@ from alloop.labels.pyscf.spelling import (
     WAVE_FUNCTIONS,
 )
 from alloop.labels.pyscf.stability import is_unrestricted
-from alloop.labels.result import Refused, Result
+from alloop.labels.result import Refused, Result, no_forces
 
 Made = TypeVar("Made")
 
@@ -75,11 +76,13 @@ Made = TypeVar("Made")
 Details: TypeAlias = dict[str, Detail]
 
 
-Answer: TypeAlias = tuple[float, Floats]  # hartree, hartree/bohr
+# hartree, and hartree/bohr or None at levels without forces
+Answer: TypeAlias = tuple[float, Floats | None]
 
 
 NO_EXACT_GRADIENT = (
-    "PySCF's density-fitted {method} has no exact gradient; set density_fit to false"
+    "PySCF's density-fitted {method} has no exact gradient; set density_fit to false, "
+    "or `forces: none` for energies alone"
 )
 
 
@@ -103,7 +106,9 @@ def _label_of_molecule(frame: Frame, settings: Settings) -> Result:
         **mean_field_signs(mf, settings),
     }
     energy, gradient = correlated_answer(mf, settings, details)
-    forces = -np.asarray(gradient, dtype=np.float64) * (HARTREE / BOHR)  # (atoms, 3)
+    forces = no_forces(frame)
+    if gradient is not None:
+        forces = -np.asarray(gradient, dtype=np.float64) * (HARTREE / BOHR)
     if settings["method"] == "mp2":
         details["energy_mp2"] = float(energy) * HARTREE
     if _has_dipole(settings):
@@ -179,7 +184,11 @@ def refuse_level(settings: Settings) -> None:
         raise Refused(Failure.UNSUPPORTED, problem)
     if "kpoints" in settings:
         problem = cell_problem(settings)
-    elif settings["density_fit"] and settings["method"] in WAVE_FUNCTIONS[1:]:
+    elif (
+        settings["density_fit"]
+        and settings["method"] in WAVE_FUNCTIONS[1:]
+        and has_gradient(settings)
+    ):
         problem = NO_EXACT_GRADIENT.format(method=settings["method"].upper())
     else:
         problem = dispersion_problem(settings["method"], settings["dispersion"])
@@ -195,18 +204,22 @@ def correlated_answer(mf: Any, settings: Settings, details: Details) -> Answer:
     """Return energy and gradient of the level's method, and fill in `details`."""
     method = _METHODS.get(settings["method"])
     if method is None or _is_uncorrelated(mf, settings):
-        return mf.e_tot, scf_gradient(mf, settings)
+        return mf.e_tot, scf_gradient(mf, settings) if has_gradient(settings) else None
     return method(mf, settings, details)
 
 
 def _mp2_answer(mf: Any, settings: Settings, _details: Details) -> Answer:
     pt = mp.MP2(mf, frozen=_frozen_orbitals(mf.mol, settings))
     pt.kernel()
+    if not has_gradient(settings):
+        return pt.e_tot, None
     return pt.e_tot, _nuclear_gradient(mf, pt.nuc_grad_method().kernel)
 
 
 def _ccsd_answer(mf: Any, settings: Settings, details: Details) -> Answer:
     solver, eris = _solve_amplitudes(mf, settings, details)
+    if not has_gradient(settings):
+        return solver.e_tot, None
     solver.solve_lambda(eris=eris)
     _refuse_unless(solver.converged_lambda, "lambda equations", details)
     amplitudes = (solver.t1, solver.t2, solver.l1, solver.l2)
@@ -221,6 +234,8 @@ def _ccsd_t_answer(mf: Any, settings: Settings, details: Details) -> Answer:
     """
     solver, eris = _solve_amplitudes(mf, settings, details)
     triples = solver.ccsd_t(eris=eris)  # hartree
+    if not has_gradient(settings):
+        return solver.e_tot + triples, None
     t1, t2 = solver.t1, solver.t2
     equations = uccsd_t_lambda if is_unrestricted(mf) else ccsd_t_lambda
     steps, tol = settings["cc_max_cycle"], settings["cc_conv_tol_normt"]

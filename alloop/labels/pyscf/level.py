@@ -1,13 +1,20 @@
 """Levels of PySCF with all defaults explicit; PySCF itself is not imported here."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from alloop.core.cost_curve import Prior
 from alloop.core.errors import InputError
 from alloop.core.label_cost import TypicalCost
-from alloop.core.levels import Level, installed_version, make_level
+from alloop.core.levels import (
+    FORCES,
+    NO_FORCES,
+    Level,
+    installed_version,
+    make_level,
+)
 from alloop.core.text import nearest_word
 from alloop.labels.pyscf.spelling import (
     RUNGS,
@@ -45,6 +52,16 @@ _COSTS = {
     "mp2": TypicalCost(Prior(0.02, 17, 3.7, 1.2), Prior(130, 60, 3.1, 1.2)),
     "ccsd": TypicalCost(Prior(0.1, 15, 4.2, 2.0), Prior(130, 30, 3.5, 1.5), 1 / 3),
     "ccsd(t)": TypicalCost(Prior(0.1, 12, 5.9, 2.0), Prior(130, 17, 5.7, 1.5), 3 / 7),
+}
+# Times of energies alone, rounded from those of four molecules of up to three heavy
+# atoms (`python -m benchmarks.labels.gradient_cost`).
+_ENERGY_TIMES = {
+    "hf": Prior(0.02, 27, 2.8, 1.2),
+    "hf df": Prior(0.02, 30, 2.6, 1.3),
+    "ks": Prior(0.05, 14, 2.4, 1.5),
+    "mp2": Prior(0.02, 26, 3.7, 1.2),
+    "ccsd": Prior(0.05, 16, 4.4, 2.0),
+    "ccsd(t)": Prior(0.1, 16, 5.8, 2.0),
 }
 
 
@@ -116,7 +133,12 @@ def typical_cost(settings: Mapping[str, Any]) -> TypicalCost:
     method = str(settings.get("method"))
     if method == "hf" and settings.get("density_fit"):
         method = "hf df"
-    return _COSTS.get(method, _COSTS["ks"])
+    if method not in _COSTS:
+        method = "ks"
+    cost = _COSTS[method]
+    if settings.get(FORCES) != NO_FORCES:
+        return cost
+    return replace(cost, time=_ENERGY_TIMES[method])
 
 
 def _refuse_files(settings: Mapping[str, Any]) -> None:

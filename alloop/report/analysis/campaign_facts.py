@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from math import exp
+from math import exp, isfinite
 from statistics import median
 from typing import Any
 
@@ -17,7 +17,7 @@ import yaml
 
 from alloop.config.yaml_text import rename_test_section
 from alloop.core.errors import DamagedError
-from alloop.core.levels import Fidelity
+from alloop.core.levels import FORCES, NO_FORCES, Fidelity
 from alloop.core.records import Refinement
 from alloop.core.seeds import VALIDATION
 from alloop.history.label_entries import label_entries
@@ -41,7 +41,8 @@ from alloop.report.text.formatting import milli_text, plural
 class GenerationFacts:
     """The labels and costs of a generation, and its errors on the validation set.
 
-    Errors are in eV and eV/Å, None without a validation set. heldout: further cheap
+    Errors are in eV and eV/Å, None without a validation set; those of forces are NaN at
+    an expensive level without forces. heldout: further cheap
     labels, which calibrate its surprise. energy_mae: after the mean difference is
     removed; energy_absolute: with it, None where unknown. label_cost: CPU seconds of
     all labels so far, failures included, whoever paid for them; the validation set is
@@ -68,6 +69,23 @@ class GenerationFacts:
         """A short name for tables: `generation 2`, `generation 3, refined`."""
         refined = "" if self.refinement is None else ", refined"
         return f"generation {self.generation}{refined}"
+
+    @property
+    def error(self) -> float | None:
+        """The error that decides: of forces, or at levels without them of energies."""
+        has_forces = self.force_mae is None or isfinite(self.force_mae)
+        return self.force_mae if has_forces else self.energy_mae
+
+
+def has_forces(history: History) -> bool:
+    """Return False where the expensive level gives energies alone."""
+    level = history.attrs.get("levels", {}).get("expensive", {})
+    return bool(level.get("settings", {}).get(FORCES) != NO_FORCES)
+
+
+def error_unit(history: History) -> str:
+    """Return the unit of the errors that decide, in thousandths: meV/Å, or meV."""
+    return "meV/Å" if has_forces(history) else "meV"
 
 
 def level_title(history: History, fidelity: Fidelity) -> str:

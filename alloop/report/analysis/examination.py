@@ -12,16 +12,22 @@ were made from them.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
 from alloop.core.error_limits import ErrorLimits
 from alloop.core.frame import FrameId
-from alloop.core.prediction_errors import ErrorSummary, prediction_errors
+from alloop.core.prediction_errors import (
+    ErrorSummary,
+    frame_errors,
+    prediction_errors,
+)
 from alloop.core.records import (
     Candidate,
     Explorer,
     Label,
+    LabelSet,
     Predictions,
     Unlabelled,
     Walker,
@@ -40,10 +46,11 @@ from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
     config_number,
     config_value,
+    has_forces,
     supplied_validation,
 )
 from alloop.report.analysis.label_facts import barred_doubts
-from alloop.report.text.event_log import energy_errors_text
+from alloop.report.text.event_log import errors_text
 from alloop.report.text.formatting import (
     and_list,
     failure_text,
@@ -147,12 +154,13 @@ def beyond_md(history: History) -> BeyondMD | None:
         return None
     labels, missing, waiting = _examination_labels(history, frames, "shapes")
     labelled = [x for x in frames if x.frame.id in labels]
+    compared = _compared_frames(history, labelled)
     return BeyondMD(
         generation=request.generation,
         frames=len(labelled),
         missing=missing,
         waiting=waiting,
-        errors=_error_summary(history, labelled),
+        errors=prediction_errors(*compared) if compared else None,
     )
 
 
@@ -177,6 +185,7 @@ def last_examination(history: History) -> Examination | None:
     threshold = next(
         (x.threshold for _, x in history.generations if x.model == request.model), None
     )
+    compared = _compared_frames(history, labelled)
     surprise = np.array([x.surprise for x in frames])
     scored = int(np.isfinite(surprise).sum()) if threshold is not None else 0
     return Examination(
@@ -189,8 +198,8 @@ def last_examination(history: History) -> Examination | None:
         stopped=guard_stops(walkers.values()),
         missing=missing,
         waiting=waiting,
-        errors=_error_summary(history, labelled),
-        by_frame={x.frame.id: _force_error(x, labels[x.frame.id]) for x in labelled},
+        errors=prediction_errors(*compared) if compared else None,
+        by_frame={} if compared is None else _errors_by_frame(*compared),
         threshold=threshold,
         scored=scored,
         alarms=int((surprise > threshold).sum()) if threshold is not None else 0,
@@ -229,21 +238,21 @@ def _examination_labels(
     return good, missing, waiting
 
 
-def _error_summary(
+def _compared_frames(
     history: History, candidates: list[Candidate]
-) -> ErrorSummary | None:
+) -> tuple[Predictions, LabelSet] | None:
+    """Return what was predicted of labelled candidates, and their labels, if any."""
     if not candidates:
         return None
     level = history.state.levels["expensive"]
     labels = history.label_index.label_set(level, [x.frame.id for x in candidates])
     forces: Floats = np.concatenate([x.forces for x in candidates])
-    return prediction_errors(
-        Predictions(np.array([x.energy for x in candidates]), forces), labels
-    )
+    return Predictions(np.array([x.energy for x in candidates]), forces), labels
 
 
-def _force_error(candidate: Candidate, label: Label) -> float:
-    return float(np.abs(candidate.forces - label.forces).mean())
+def _errors_by_frame(said: Predictions, labels: LabelSet) -> dict[FrameId, float]:
+    ids = [frame.id for frame in labels.batch.frames()]
+    return dict(zip(ids, frame_errors(said, labels).tolist(), strict=True))
 
 
 def examination_sentences(history: History) -> Iterator[str]:
@@ -254,14 +263,13 @@ def examination_sentences(history: History) -> Iterator[str]:
     if examination.errors is None:
         yield f"The examination has no error: {_no_error(examination)}."
     else:
-        spread = examination.errors.energy_spread
+        errors = examination.errors
+        forces = (errors.force_mae, errors.force_rmse)
+        energies = (errors.energy_spread, errors.energy_mae)
         yield (
             f"Examination: generation {examination.generation} errs by "
-            f"{milli_text(examination.errors.force_mae)} meV/Å in forces (MAE; RMSE "
-            f"{milli_text(examination.errors.force_rmse)}) and by "
-            f"{energy_errors_text(spread, examination.errors.energy_mae)} in energies, "
-            f"on {where_measured(examination)}, which were used neither for training "
-            "nor for selection."
+            f"{errors_text(forces, energies)}, on {where_measured(examination)}, which "
+            "were used neither for training nor for selection."
         )
     walkers = plural(examination.walkers, "walker")
     if examination.stopped:
@@ -303,10 +311,16 @@ def _beyond_sentences(history: History) -> Iterator[str]:
     lost = sum(beyond.missing.values())
     yield (
         f"Beyond MD, on {frames} with bonds turned and stretched at random, it errs by "
-        f"{milli_text(beyond.errors.force_mae)} meV/Å in forces (MAE; RMSE "
-        f"{milli_text(beyond.errors.force_rmse)})"
+        f"{_beyond_text(beyond.errors)}"
         + (f"; {lost} more have no usable label." if lost else ".")
     )
+
+
+def _beyond_text(errors: ErrorSummary) -> str:
+    if not isfinite(errors.force_mae):
+        return f"{milli_text(errors.energy_spread)} meV in energies (MAE)"
+    rmse = milli_text(errors.force_rmse)
+    return f"{milli_text(errors.force_mae)} meV/Å in forces (MAE; RMSE {rmse})"
 
 
 def where_measured(examination: Examination, whose: str = "that model") -> str:
@@ -551,6 +565,9 @@ def promised_coverage(history: History) -> float:
 def _missing_limits(history: History) -> Iterator[str]:
     tested = [x.evaluation for _, x in history.generations if x.evaluation is not None]
     if not history.generations:
+        return
+    if not has_forces(history):
+        yield "There are no limits of errors: the expensive level has no forces."
         return
     count = len(tested[-1].frames) if tested else 0
     coverage = promised_coverage(history)

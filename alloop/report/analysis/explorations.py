@@ -276,7 +276,7 @@ def origin_of(proposal: Proposal, labels: Mapping[Fidelity, Label | None]) -> Or
         differences={
             at: force_differences(candidate, x)
             for at, x in labels.items()
-            if x is not None
+            if x is not None and x.has_forces
         },
     )
 

@@ -8,7 +8,7 @@ random.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, isnan
 from statistics import mean, median
 
 import numpy as np
@@ -388,15 +388,19 @@ class NoiseFloor:
         if self.error is None:
             noise = f"{tiny_text(self.force_rms)} meV/Å in forces (RMS)"
             return f"The {who}' own noise is {noise}; the model was not tested."
-        if self.error < _CLOSE * self.force_rms:
+        level, error = self.force_rms, self.error
+        what, unit = "forces", "meV/Å"
+        if isnan(level) or isnan(error):  # labels that are energies alone
+            level, error = self.energy_median, self.energy_error or 0.0
+            what, unit = "energies", "meV"
+        if error < _CLOSE * level:
             return (
-                f"The model's error in forces is within {_CLOSE:g} times of the noise "
-                f"of its {who} ({milli_text(self.error)} against "
-                f"{milli_text(self.force_rms)} meV/Å): improve the labels before "
-                "adding more."
+                f"The model's error in {what} is within {_CLOSE:g} times of the noise "
+                f"of its {who} ({milli_text(error)} against {milli_text(level)} "
+                f"{unit}): improve the labels before adding more."
             )
-        part = _share_text(self.error, self.force_rms)
-        return f"The {who}' own noise is {part} of the model's error in forces."
+        part = _share_text(error, level)
+        return f"The {who}' own noise is {part} of the model's error in {what}."
 
     @property
     def _caveat(self) -> str:

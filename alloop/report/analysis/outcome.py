@@ -7,11 +7,12 @@ equal label cost. Pure functions.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 
 import numpy as np
 
-from alloop.core.units import Floats
+from alloop.core.prediction_errors import frame_errors
+from alloop.core.records import Predictions
 from alloop.history.examination import labels_of_test
 from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import History
@@ -19,7 +20,9 @@ from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     best_generation,
+    error_unit,
     generation_facts,
+    has_forces,
     level_title,
     supplied_validation,
     validation_origin,
@@ -213,9 +216,8 @@ def _evaluation_errors(
     labels = labels_of_test(history, trained)
     if labels is None:
         return {}
-    errors: Floats = np.abs(test.forces - labels.forces)
-    means = [float(errors[span].mean()) for span in labels.batch.atom_slices()]
-    return dict(zip(test.frames, means, strict=True))
+    errors = frame_errors(Predictions(test.energies, test.forces), labels)
+    return dict(zip(test.frames, errors.tolist(), strict=True))
 
 
 _NOT_RUN = "`alloop run FILE --controls` runs two at the same label cost"
@@ -251,6 +253,11 @@ class MeasuredError:
     force_mae: float
     force_rmse: float | None
     energy: float | None
+
+    @property
+    def value(self) -> float | None:
+        """The error of forces, or of energies where the level has no forces."""
+        return self.force_mae if isfinite(self.force_mae) else self.energy
 
 
 def measured_errors(history: History) -> tuple[MeasuredError, ...]:
@@ -324,17 +331,19 @@ def _error_fact(history: History) -> OutcomeFact:
     if not errors:
         return _no_error_fact(history)
     lead, *others = errors
+    what = "forces" if has_forces(history) else "energies"
     text = (
-        f"in forces (MAE) against {level_title(history, 'expensive')} on "
+        f"in {what} (MAE) against {level_title(history, 'expensive')} on "
         f"{lead.where} (the {lead.name})"
     )
     rest = "; ".join([text, *(_other_text(x) for x in others)])
-    return OutcomeFact(f"{milli_text(lead.force_mae)} meV/Å", rest, joint=" ")
+    head = f"{milli_text(lead.value)} {error_unit(history)}"
+    return OutcomeFact(head, rest, joint=" ")
 
 
 def _other_text(error: MeasuredError) -> str:
     frames = plural(error.frames, "frame")
-    return f"{milli_text(error.force_mae)} on the {frames} of the {error.name}"
+    return f"{milli_text(error.value)} on the {frames} of the {error.name}"
 
 
 def _no_error_fact(history: History) -> OutcomeFact:
@@ -388,8 +397,8 @@ def _control_fact(history: History, controls: Mapping[str, History]) -> OutcomeF
     against = and_list(_control_text(comparison) for comparison in comparisons)
     return OutcomeFact(
         _control_verdict(comparisons),
-        f"{milli_text(lead.ours)} meV/Å against {against}, at equal label cost on the "
-        f"same {plural(lead.n, 'frame')}",
+        f"{milli_text(lead.ours)} {error_unit(history)} against {against}, at equal "
+        f"label cost on the same {plural(lead.n, 'frame')}",
     )
 
 

@@ -21,7 +21,9 @@ from alloop.history.examination import labels_of_test
 from alloop.history.reader import History
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
+    error_unit,
     generation_facts,
+    has_forces,
     level_title,
     supplied_validation,
 )
@@ -278,7 +280,9 @@ def learning_curve(
     caption: str,
     without: str,
 ) -> Markup:
-    """Return the force error on the validation set against a quantity of `QUANTITIES`.
+    """Return the error on the validation set against a quantity of `QUANTITIES`.
+
+    It is that of forces, or of energies at an expensive level without them.
 
     caption: of the figure; without: the note in its place where no generation of the
     campaign was tested.
@@ -287,11 +291,14 @@ def learning_curve(
     if not any(x.force_mae is not None for x in curves["this campaign"]):
         return missing_note(without)
     curves |= {name: generation_facts(control) for name, control in controls.items()}
-    return figure_block(_draw_learning(curves, quantity), caption)
+    what = "force" if has_forces(history) else "energy"
+    return figure_block(
+        _draw_learning(curves, quantity, f"{what} MAE, {error_unit(history)}"), caption
+    )
 
 
 def _draw_learning(
-    curves: Mapping[str, Sequence[GenerationFacts]], what: str
+    curves: Mapping[str, Sequence[GenerationFacts]], what: str, error: str
 ) -> Markup:
     name = QUANTITIES[what]
 
@@ -299,11 +306,12 @@ def _draw_learning(
         (ax,) = axes
         marks = _draw_curves(ax, curves, what)
         ax.set_xlabel(name)
-        ax.set_ylabel("force MAE, meV/Å")
+        ax.set_ylabel(error)
         draw_legend(ax)
         return marks
 
-    about = f"Learning curve: force error on the validation set against {name}"
+    about = f"Learning curve: {error.split()[0]} error on the validation set "
+    about += f"against {name}"
     return draw_svg(f"learning-{what}", about, 2.9, paint)
 
 
@@ -314,9 +322,9 @@ def _draw_curves(
     for (name, generations), (colour, shape, dash) in zip(
         curves.items(), _LINES, strict=False
     ):
-        tested = [x for x in generations if x.force_mae is not None]
+        tested = [x for x in generations if x.error is not None]
         x = np.array([float(getattr(facts, what)) for facts in tested])
-        y = np.array([1e3 * float(facts.force_mae or 0.0) for facts in tested])
+        y = np.array([1e3 * float(facts.error or 0.0) for facts in tested])
         axes.plot(x, y, color=colour, linestyle=dash)
         label = TITLES.get(name, name)
         marks.append(
@@ -361,10 +369,10 @@ def parity_figures(parity: ParityData) -> list[Markup]:
     """Draw model against label on the validation set: energies and force components."""
     atoms = np.repeat(np.arange(len(parity.frames)), 3 * np.diff(parity.offsets))
     frames = np.array(parity.frames, dtype=np.str_)
-    return [
-        _draw_parity("energies", "eV", parity.energies, frames),
-        _draw_parity("forces", "eV/Å", parity.forces, frames[atoms]),
-    ]
+    energies = _draw_parity("energies", "eV", parity.energies, frames)
+    if np.isnan(parity.forces[0]).all():
+        return [energies]
+    return [energies, _draw_parity("forces", "eV/Å", parity.forces, frames[atoms])]
 
 
 def _draw_parity(
@@ -519,6 +527,8 @@ def _error_table(parity: ParityData) -> Markup:
         ("energies", "meV", parity.energies),
         ("force components", "meV/Å", parity.forces),
     ):
+        if np.isnan(label).all():
+            continue
         difference = model - label
         mae, rmse = np.abs(difference).mean(), np.sqrt((difference**2).mean())
         spread = float(label.std())

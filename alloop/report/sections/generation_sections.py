@@ -7,7 +7,7 @@ the spread of energies (Wong and Yang, arXiv 2603.10159).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, isnan
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
     config_value,
     first_errors,
+    has_forces,
     is_single,
     set_errors,
 )
@@ -141,7 +142,7 @@ def _bias_table(biases: Sequence[GenerationBias]) -> Markup:
             str(x.frames),
             number_text(_MILLI * x.energy),
             number_text(_MILLI * x.energy_spread),
-            f"{x.force_scale:.3f}",
+            "–" if isnan(x.force_scale) else f"{x.force_scale:.3f}",
         )
         for x in biases
     ]
@@ -281,7 +282,8 @@ def _biases_when_labelled(explored: Explorations) -> dict[int, Floats]:
 
 def _level_differences(history: History) -> Floats:
     levels = history.opened.levels
-    if levels.get("cheap") in (None, levels.get("expensive")):
+    one_level = levels.get("cheap") in (None, levels.get("expensive"))
+    if one_level or not has_forces(history):
         return np.zeros(0)
     others = labels_by_frame(history, "expensive")
     return np.array(

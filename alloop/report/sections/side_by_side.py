@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import isfinite
 from typing import Any
 
 import yaml
@@ -319,5 +320,5 @@ def costed_generations(history: History) -> tuple[CostedGeneration, ...]:
         for facts, entry in zip(
             generation_facts(history), history.generations, strict=True
         )
-        if facts.force_mae is not None
+        if facts.force_mae is not None and isfinite(facts.force_mae)
     )

@@ -24,7 +24,9 @@ from alloop.report.analysis.campaign_facts import (
     best_generation,
     config_number,
     config_value,
+    error_unit,
     generation_facts,
+    has_forces,
     level_title,
     supplied_validation,
 )
@@ -174,13 +176,13 @@ def _more_labels(history: History) -> str:
 
 def _falling_curve(history: History) -> Iterator[Weakness]:
     """Yield a learning curve that still falls, by a power law through its points."""
-    tested = [x for x in generation_facts(history) if x.force_mae and x.expensive > 0]
+    tested = [x for x in generation_facts(history) if x.error and x.expensive > 0]
     numbers = {x.expensive for x in tested}
     if len(numbers) < 3 or tested[-1].generation != history.state.generations.best:
         return
     slope = np.polyfit(
         np.log([x.expensive for x in tested]),
-        np.log([x.force_mae or 0.0 for x in tested]),
+        np.log([x.error or 0.0 for x in tested]),
         1,
     )[0]
     share = float(1.0 - 2.0**slope)
@@ -222,9 +224,12 @@ def _uncertain_error(history: History) -> Iterator[Weakness]:
         return
     enough = ceil(len(errors) * (share / _SURE) ** 2 / 10.0) * 10
     error = examination.errors.force_mae
+    unit = error_unit(history)
+    if not has_forces(history):
+        error = examination.errors.energy_spread
     yield Weakness(
         f"The error of the examination is {milli_text(error)} ± "
-        f"{milli_text(share * error)} meV/Å (two standard errors), since it has "
+        f"{milli_text(share * error)} {unit} (two standard errors), since it has "
         f"{plural(examination.frames, 'frame')}.",
         f"validation: {{examination: {min(enough, _MOST_FRAMES)}}}",
         cost=min(share, 1.0),

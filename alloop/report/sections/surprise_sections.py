@@ -18,7 +18,7 @@ from alloop.core.units import Booleans, Floats
 from alloop.history.examination import force_error, labels_of_test
 from alloop.history.reader import History
 from alloop.loop import events as e
-from alloop.report.analysis.campaign_facts import config_number
+from alloop.report.analysis.campaign_facts import config_number, has_forces
 from alloop.report.analysis.examination import (
     counted_frames,
     examination_request,
@@ -108,8 +108,11 @@ def error_points(history: History, explored: Explorations) -> tuple[ErrorPoint, 
     """Return the frames with surprise and true error.
 
     They are the validation set under the best generation, the examination, and
-    every frame that got an expensive label after it was proposed.
+    every frame that got an expensive label after it was proposed. There are none at an
+    expensive level without forces.
     """
+    if not has_forces(history):
+        return ()
     limits = bad_errors(history)
     thresholds = {x.generation: x.threshold for _, x in history.generations}
     points = [
@@ -275,9 +278,9 @@ def surprise_section(points: Sequence[ErrorPoint]) -> Section:
     finite = tuple(x for x in points if np.isfinite(x.surprise))
     if not finite:
         why = (
-            "No frame has both a surprise and a true error yet: that takes a "
-            "generation with a scorer, and a validation set or labels of proposed "
-            "frames."
+            "No frame has both a surprise and a true error of its forces yet: that "
+            "takes a generation with a scorer, an expensive level with forces, and a "
+            "validation set or labels of proposed frames."
         )
         return Section("surprise", name, missing_note(why))
     caption = (

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import TextIOWrapper
-from math import isfinite
+from math import isfinite, isnan
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -153,12 +153,32 @@ def _limit_text(event: e.Trained) -> str:
 
 
 def _error_text(test: e.Evaluation) -> str:
-    energies = energy_errors_text(test.energy_mae, test.energy_absolute)
-    return (
-        f"validation set: forces {milli_text(test.force_mae)} meV/Å (RMSE "
-        f"{milli_text(test.force_rmse)}), energies {energies} on "
-        f"{plural(len(test.frames), 'frame')}"
+    forces = (
+        f"forces {milli_text(test.force_mae)} meV/Å (RMSE "
+        f"{milli_text(test.force_rmse)}), "
+        if isfinite(test.force_mae)
+        else ""
     )
+    energies = energy_errors_text(test.energy_mae, test.energy_absolute)
+    frames = plural(len(test.frames), "frame")
+    return f"validation set: {forces}energies {energies} on {frames}"
+
+
+def errors_text(
+    forces: tuple[float | None, float | None],
+    energies: tuple[float | None, float | None],
+) -> str:
+    """Return what a model errs by: `3.1 meV/Å in forces (MAE; ...) and by ...`.
+
+    forces: MAE and RMSE in eV/Å, which are left out where they are NaN; energies: MAE
+    with the mean offset removed, and with it, in eV.
+    """
+    text = f"{energy_errors_text(*energies)} in energies"
+    mae, rmse = forces
+    if mae is None or not isfinite(mae):
+        return text
+    said = f"{milli_text(mae)} meV/Å in forces (MAE; RMSE {milli_text(rmse)})"
+    return f"{said} and by {text}"
 
 
 def energy_errors_text(removed: float | None, absolute: float | None) -> str:
@@ -205,10 +225,14 @@ def noise_text(noise: Noise) -> str:
     """Return the result of making a label again, as a phrase."""
     if noise.failure is not None:
         return f"could not be made again: {failure_text(noise.failure)}"
-    return (
+    text = (
         "was made again to know its noise: energy moved by "
-        f"{tiny_text(noise.energy)} meV, "
-        f"forces by {tiny_text(noise.force_rms)} meV/Å (RMS; at most "
+        f"{tiny_text(noise.energy)} meV"
+    )
+    if isnan(noise.force_rms):
+        return text
+    return (
+        f"{text}, forces by {tiny_text(noise.force_rms)} meV/Å (RMS; at most "
         f"{tiny_text(noise.force_max)})"
     )
 

@@ -182,10 +182,13 @@ def _made_text(label: LabelEntry, record: Label) -> str:
         "supplied" if label.is_given else "from a cache" if label.cached else "made"
     )
     cost = "" if label.is_given else f", {duration_text(label.cpu_seconds)} of CPU time"
-    largest = float(np.linalg.norm(record.forces, axis=1).max())
+    forces = ""
+    if record.has_forces:
+        largest = float(np.linalg.norm(record.forces, axis=1).max())
+        forces = f", largest force {largest:.3f} eV/Å"
     return (
-        f"{label.fidelity.capitalize()} label {source}: {record.energy:.6f} eV, "
-        f"largest force {largest:.3f} eV/Å{cost}{_detail_text(record.details)}."
+        f"{label.fidelity.capitalize()} label {source}: {record.energy:.6f} eV"
+        f"{forces}{cost}{_detail_text(record.details)}."
     )
 
 
@@ -454,7 +457,7 @@ def _examination_text(history: History, event: e.Examined, candidate: Candidate)
     label = history.label_index.get(
         history.state.levels["expensive"], candidate.frame.id
     )
-    if not isinstance(label, Label):
+    if not isinstance(label, Label) or not label.has_forces:
         return text
     mean, worst = force_differences(candidate, label)
     who = f"Generation {command.generation}"

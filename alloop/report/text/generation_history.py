@@ -11,6 +11,7 @@ from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
+    error_unit,
     generation_facts,
 )
 from alloop.report.analysis.examination import threshold_basis
@@ -63,7 +64,7 @@ def describe_generation(history: History, number: int) -> Iterator[str]:
         yield f"Its refinement: {refinement_text(event.refinement)}."
     if facts.force_mae is not None:
         yield (
-            f"It errs by {milli_text(facts.force_mae)} meV/Å (force MAE) on "
+            f"It errs by {milli_text(facts.error)} {error_unit(history)} (MAE) on "
             f"{plural(facts.test, 'validation frame')}."
         )
     if event.threshold is not None:

@@ -38,7 +38,7 @@ from alloop.training.replay_head import (
     campaign_network,
     replayed_network,
 )
-from alloop.training.stage_state import StageTask, force_error
+from alloop.training.stage_state import StageTask, label_error
 from alloop.training.stages import Adapters, Fidelity, Stage, program_steps
 from alloop.training.state_folder import StateKeeper
 
@@ -226,10 +226,11 @@ class StageRunner:
     def validation_error(self, state: TrainingState) -> float:
         """Return the mean absolute force error on the held-out frames in eV/Å.
 
-        It is 0 where no frames are held out.
+        It is an error of energies where they have no forces (see `label_error`), and 0
+        where no frames are held out.
         """
         pool = self._validation_pool(state.network)
-        return 0.0 if pool is None else force_error(state.network, pool)
+        return 0.0 if pool is None else label_error(state.network, pool)
 
     def final_potential(self, state: TrainingState) -> LearnedPotential:
         """Return the network with the references of the last stage's level.
@@ -255,7 +256,7 @@ class StageRunner:
             return None
         network = replayed_network(state.network)
         pool = self._label_pool(self.replayed.labels, network)
-        return force_error(network, pool)
+        return label_error(network, pool)
 
     def _run_stage(
         self, state: TrainingState, stage: Stage, gamma: Gamma

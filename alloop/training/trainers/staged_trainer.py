@@ -12,6 +12,7 @@ gradient steps on cheap labels move them together.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from math import ceil
 from typing import Any
 
@@ -53,6 +54,8 @@ from alloop.training.trainers.stage_runner import (
     TrainingState,
     training_history,
 )
+
+_ENERGY_RATE, _ENERGY_STEPS = 0.1, 3  # factors of stages on energies alone
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +142,8 @@ class StagedTrainer:
             learned = self.replay.original
         start = learned if any(s.start == "parent" for s in self.stages) else None
         references = self._references(levels, start)
-        scale = force_scale(training if len(training) else data.cheap)
+        scaled = len(training) and training.has_forces
+        scale = force_scale(training if scaled else data.cheap)
         return StageRunner(
             kind=self.kind,
             settings=self.settings,
@@ -207,11 +211,14 @@ def runnable_stages(stages: Sequence[Stage], data: TrainingData) -> tuple[Stage,
     """Return the stages with steps that these labels allow.
 
     Where a level has no labels, the first stage on the other level gets all steps:
-    ASTEROID without cheap labels is standard training. Raises InputError where there
+    ASTEROID without cheap labels is standard training. See `unweighted_stages` for
+    expensive labels without forces. Raises InputError where there
     are no labels for any stage.
     """
     present: list[Fidelity] = ["cheap"] if len(data.cheap) else []
     present += ["expensive"] if len(data.expensive) else []
+    if not data.expensive.has_forces:
+        stages = unweighted_stages(stages)
     active = tuple(stage for stage in stages if stage.steps > 0)
     if all(level in present for stage in active for level in stage.levels):
         return active
@@ -226,6 +233,30 @@ def runnable_stages(stages: Sequence[Stage], data: TrainingData) -> tuple[Stage,
             usable[0], present[0], sum(stage.steps for stage in stages)
         ),
     )
+
+
+def unweighted_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Return the stages for expensive labels that are energies alone.
+
+    ASTEROID's bias compares forces, which no network has learned from a few energies:
+    all cheap frames count alike, and a stage on expensive labels whose network the next
+    one does not go on with leaves its steps to that. Stages on energies take three
+    times the steps, which cost a third, at a tenth of the rate: at higher rates forces
+    become rough between the energies (`docs/benchmarks/training.md`).
+    """
+    plain = [replace(stage, weights="uniform") for stage in stages]
+    for index, (stage, after) in enumerate(pairwise(plain)):
+        if stage.on == "expensive" and after.start != "previous":
+            plain[index] = replace(stage, steps=0)
+            plain[index + 1] = replace(after, steps=stage.steps + after.steps)
+    return tuple(
+        _slower_stage(stage) if stage.on == "expensive" else stage for stage in plain
+    )
+
+
+def _slower_stage(stage: Stage) -> Stage:
+    schedule = replace(stage.schedule, lr=_ENERGY_RATE * stage.schedule.lr)
+    return replace(stage, schedule=schedule, steps=_ENERGY_STEPS * stage.steps)
 
 
 def _single_level_stage(stage: Stage, level: Fidelity, steps: int) -> Stage:
