@@ -187,7 +187,7 @@ def make_graph_pool(
     owners = graph.batch[graph.edge_index[1]]
     counts = np.bincount(owners.cpu().numpy(), minlength=len(labels))
     virial = _virial_targets(labels, scale)
-    labelled = np.isfinite(labels.forces[:, 0])
+    labelled = ~np.isnan(labels.forces).all(axis=1)
     forces = labels.forces.copy()
     forces[~labelled] = 0.0
 
