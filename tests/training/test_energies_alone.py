@@ -101,10 +101,10 @@ def test_stages_on_energies_are_longer_and_slower_and_need_no_teacher(
     pretraining, fine = runnable_stages(asteroid_stages((30, 270, 100)), data)
     assert (pretraining.on, pretraining.steps) == ("cheap", 300)
     assert pretraining.weights == "uniform"
-    assert (fine.on, fine.steps) == ("expensive", 300)
+    assert (fine.on, fine.steps) == ("expensive", 600)
     assert fine.schedule.lr == pytest.approx(1e-4)
     (alone,) = unweighted_stages(standard_stages(10))
-    assert alone.steps == 30
+    assert alone.steps == 60
     usual = TrainingData(cheap(8), expensive(4))
     stages = asteroid_stages((30, 270, 100))
     assert runnable_stages(stages, usual) == stages
@@ -114,7 +114,7 @@ def test_fine_tuning_on_energies_improves_forces_too(
     cheap: LabelsOf, expensive: LabelsOf
 ) -> None:
     stages = asteroid_stages(
-        (0, 500, 150), Schedule(batch=5, compile=False), fine_tuning=1e-2
+        (0, 500, 100), Schedule(batch=5, compile=False), fine_tuning=1e-2
     )
     trainer = StagedTrainer("painn", SETTINGS, stages)
     test = expensive(40, "test")

@@ -75,10 +75,12 @@ def energy_problems(plan: Plan) -> Iterator[Problem]:
             "a new network learns no forces from energies alone; give `levels.cheap` "
             "and another `training:` than standard, or a universal `potential:`",
         )
+    weighted = isinstance(plan.training, Asteroid) and plan.training.bias != "none"
     unmet = {
+        "training.bias": plan.training if weighted else None,
         "refine": plan.refine,
         "flag.error": plan.flag.error,
-        "stop.target": getattr(plan.stop, "target"),
+        "stop.target": plan.stop.target,
     }
     for key, value in unmet.items():
         if value is not None:

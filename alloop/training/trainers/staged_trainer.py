@@ -55,7 +55,7 @@ from alloop.training.trainers.stage_runner import (
     training_history,
 )
 
-_ENERGY_RATE, _ENERGY_STEPS = 0.1, 3  # factors of stages on energies alone
+_ENERGY_RATE, _ENERGY_STEPS = 0.1, 6  # factors of stages on energies alone
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -240,8 +240,8 @@ def unweighted_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
 
     ASTEROID's bias compares forces, which no network has learned from a few energies:
     all cheap frames count alike, and a stage on expensive labels whose network the next
-    one does not go on with leaves its steps to that. Stages on energies take three
-    times the steps, which cost a third, at a tenth of the rate: at higher rates forces
+    one does not go on with leaves its steps to that. Stages on energies take six
+    times the steps, which cost half, at a tenth of the rate: at higher rates forces
     become rough between the energies (`docs/benchmarks/training.md`).
     """
     plain = [replace(stage, weights="uniform") for stage in stages]

@@ -33,7 +33,11 @@ MOLECULES = (*MD17, "h2co")
 MOST = 400  # expensive labels that training may see
 PER_RATIO = 50  # cheap frames for each unit of the cost ratio: 50 expensive labels less
 _TWIN = 1e-4  # Å between sorted distances: the same geometry
-_LEVELS = ("h2co_B3LYP_cc-pVDZ_4001.npz", "h2co_ccsdt_avtz_4001.npz")
+_H2CO = {  # files of the same geometries, by level
+    "b3lyp": "h2co_B3LYP_cc-pVDZ_4001.npz",
+    "mp2": "h2co_mp2_avtz_4001.npz",
+    "ccsd(t)": "h2co_ccsdt_avtz_4001.npz",
+}
 _PLACES = {  # of ASTEROID's shuffle of 1000, and a test set beyond them
     "expensive": slice(MOST),
     "choosing": slice(400, 450),
@@ -270,13 +274,25 @@ def _take_cheap(cheap: LabelSet, molecule: str, ratio: int) -> LabelSet:
     return select_labels(cheap, np.arange(count))
 
 
-def _h2co(folder: Path, ratio: int) -> Sets:
-    if absent := [name for name in _LEVELS if not (folder / name).is_file()]:
+def h2co_labels(folder: Path, level: str) -> LabelSet:
+    """Return all labels of formaldehyde at b3lyp, mp2 or ccsd(t), of the same frames.
+
+    folder: that which holds h2co/; InputError where the files are not there.
+    """
+    return _h2co_level(folder / "h2co", level)
+
+
+def _h2co_level(folder: Path, level: str) -> LabelSet:
+    names = (_H2CO[level], _H2CO["ccsd(t)"])
+    if absent := [name for name in names if not (folder / name).is_file()]:
         raise InputError(f"expected {' and '.join(absent)} in {folder}, found none")
-    with np.load(folder / _LEVELS[0]) as low, np.load(folder / _LEVELS[1]) as high:
+    with np.load(folder / names[0]) as labels, np.load(folder / names[1]) as frames:
         # The geometries differ in their last bit, which a rounding may make visible.
-        Z, R = high["Z"], high["R"]
-        cheap, expensive = (_labels(Z, R, x["E"], x["F"]) for x in (low, high))
+        return _labels(frames["Z"], frames["R"], labels["E"], labels["F"])
+
+
+def _h2co(folder: Path, ratio: int) -> Sets:
+    cheap, expensive = (_h2co_level(folder, level) for level in ("b3lyp", "ccsd(t)"))
     order = random_stream(0, "h2co").permutation(len(cheap))
     twins, own = (
         {k: select_labels(x, order[v]) for k, v in _PLACES.items()}
