@@ -34,6 +34,7 @@ def campaign(folder: Path, **changes: Any) -> Path:
     )
 
 
+@pytest.mark.usefixtures("figures")
 def test_it_runs_and_tells_errors_of_energies(tmp_path: Path) -> None:
     ended = Campaign.from_yaml(campaign(tmp_path))
     assert ended.run().exit_code == 0
@@ -50,6 +51,7 @@ def test_it_runs_and_tells_errors_of_energies(tmp_path: Path) -> None:
     write_report(history, page, {})
     text = page.read_text()
     assert "Learning curve: energy error on the validation set" in text
+    assert "in energies (MAE)" in text
     assert "nan" not in re.sub(r"<(style|script|svg).*?</\1>", "", text, flags=re.S)
     assert "the expensive level has no forces" in text
 
