@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from alloop.config import build
 from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.molecules import molecule_names
-from alloop.config.sections.clusters import Address, BatchSystem, Inline, Local, Workers
+from alloop.config.sections.clusters import (
+    Adaptive,
+    Address,
+    BatchSystem,
+    Inline,
+    Local,
+    Workers,
+)
 from alloop.config.sections.plan import Plan
 from alloop.config.starting_data import replays, same_labels
 from alloop.config.yaml_text import (
@@ -41,6 +48,8 @@ def cluster_plan(plan: Plan) -> "ClusterPlan":
     from alloop.workers.cluster_plan import LABEL, LEARN, ClusterPlan, TlsFiles
 
     match plan.cluster:
+        case Local(adaptive=Adaptive(minimum=low, maximum=high)):
+            return ClusterPlan("local", low, adaptive=(low, high))
         case Local(workers=workers, gpus=gpus):
             return ClusterPlan("local", workers, gpus=gpus)
         case Inline():

@@ -100,6 +100,8 @@ def worker_count(setup: Setup) -> int:
     """Return the number of labels that run side by side."""
     cluster = setup.plan.cluster
     if isinstance(cluster, Local):
+        if cluster.adaptive is not None:
+            return cluster.adaptive.maximum
         return cluster.workers or available_cores()
     if isinstance(cluster, BatchSystem):
         labels = cluster.labels

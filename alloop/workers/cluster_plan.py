@@ -84,7 +84,8 @@ class ClusterPlan:
 
     kind: "local" (embedded processes), "inline" (this process), "address" (a running
     scheduler), or that of a batch system. workers: processes of a local cluster, None
-    for one per core; gpus: those among them that have a card each and learn, while the
+    for one per core; adaptive: the fewest and most of them where their number follows
+    the tasks; gpus: those among them that have a card each and learn, while the
     others make labels. tls: credentials for the scheduler at the address; apart: True
     if its workers have the resources LABEL and LEARN; asked: resources of other names
     that tasks of either kind ask for there. folder: for job logs and credentials, on a
@@ -93,6 +94,7 @@ class ClusterPlan:
 
     kind: str = "local"
     workers: int | None = None
+    adaptive: tuple[int, int] | None = None
     address: str | None = None
     tls: TlsFiles | None = None
     apart: bool = False

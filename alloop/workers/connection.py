@@ -166,6 +166,17 @@ def _started_cluster(plan: ClusterPlan, folder: Path) -> "LocalCluster":
         config={"distributed": settings},  # for restarted workers too
         silence_logs=logging.CRITICAL,
     )
+    if plan.adaptive is not None:
+        from alloop.workers import adaptive
+
+        low, high = plan.adaptive
+        cluster.adapt(
+            Adaptive=adaptive.TaskCount,
+            minimum=low,
+            maximum=high,
+            interval="1s",
+            wait_count=adaptive.IDLE_CHECKS,
+        )
     if plan.gpus:
         spec = separate_workers(cluster.new_spec, workers, plan.gpus)
         cluster.worker_spec.update(spec)

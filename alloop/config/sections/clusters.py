@@ -5,9 +5,15 @@ The sections of batch systems are made from the records in
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union
 
-from pydantic import Field, create_model
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
 from alloop.config.sections.base import (
     Duration,
@@ -29,6 +35,22 @@ Lines: TypeAlias = Annotated[tuple[Line, ...], Loose]
 _create_section: Callable[..., type["BatchSystem"]] = create_model
 
 
+class Adaptive(Section):
+    """The number of processes, which follows the number of tasks."""
+
+    minimum: ProcessCount = Field(1, description="processes that are kept without work")
+    maximum: ProcessCount = Field(description="most processes at a time")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.minimum > self.maximum:
+            raise ValueError(
+                f"expected `minimum` up to `maximum`, got {self.minimum} and "
+                f"{self.maximum}"
+            )
+        return self
+
+
 class Local(Section):
     """Processes on this machine."""
 
@@ -41,6 +63,26 @@ class Local(Section):
         description="cards that have a worker each for training and MD, with `device: "
         "cuda`; the other workers make labels. 0: all workers do everything",
     )
+    adaptive: Adaptive | None = Field(
+        None,
+        description="a number of processes that follows the tasks, in place of "
+        "`workers`; none by default",
+    )
+
+    @model_validator(mode="after")
+    def _one_number(self) -> Self:
+        for key in ("workers", "gpus"):
+            if self.adaptive is not None and getattr(self, key):
+                raise ValueError(
+                    f"expected `{key}` or `adaptive`, got both; leave one out"
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not asked for, as configurations of older stores do."""
+        tree: dict[str, Any] = write(self)
+        return {k: v for k, v in tree.items() if k != "adaptive" or v is not None}
 
 
 class Inline(Section):
