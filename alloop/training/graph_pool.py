@@ -188,7 +188,7 @@ def make_graph_pool(
     counts = np.bincount(owners.cpu().numpy(), minlength=len(labels))
     virial = _virial_targets(labels, scale)
     labelled = ~np.isnan(labels.forces).all(axis=1)
-    forces = labels.forces.copy()
+    forces: Floats = labels.forces / scale
     forces[~labelled] = 0.0
 
     def tensor(values: Floats) -> Tensor:
@@ -196,7 +196,7 @@ def make_graph_pool(
 
     target = Targets(
         energies=tensor(labels.energies / scale),
-        forces=tensor(forces / scale),
+        forces=tensor(forces),
         weights=tensor(np.ones(len(labels))),
         owner=graph.batch,
         virial=None if virial is None else tensor(virial),

@@ -116,7 +116,8 @@ def measure_losses(folder: Path, options: Any) -> Row:
     same = campaign_contents(history) == store_contents(alone.with_name("toy.zarr"))
     stored = {frame for _, frame in history.label_index.labels}
     counts = read_label_log(log)
-    begun, ended = ({}, {})
+    begun: dict[str, int] = {}
+    ended: dict[str, int] = {}
     for key, number in counts.items():
         word, _, frame = key.split()
         if frame in stored:

@@ -17,8 +17,10 @@ from alloop.labels.levels import level_from_name
 from benchmarks.common import make_parser, make_table, show, write_json
 
 MOLECULES = ("NH3", "H2CO", "HCOOH", "CH3CH2OH")
-LEVELS = ("hf/cc-pvdz", "b3lyp/def2-svp", "mp2/cc-pvdz", "ccsd/cc-pvdz")
-LEVELS = (*LEVELS, "ccsd(t)/cc-pvdz")
+LEVELS = (
+    *("hf/cc-pvdz", "b3lyp/def2-svp", "mp2/cc-pvdz"),
+    *("ccsd/cc-pvdz", "ccsd(t)/cc-pvdz"),
+)
 
 
 def label_seconds(name: str, level_name: str) -> tuple[float, float]:

@@ -80,7 +80,7 @@ def energy_problems(plan: Plan) -> Iterator[Problem]:
         "training.bias": plan.training if weighted else None,
         "refine": plan.refine,
         "flag.error": plan.flag.error,
-        "stop.target": plan.stop.target,
+        "stop.target": plan.stop.build().target,
     }
     for key, value in unmet.items():
         if value is not None:

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from alloop.core.levels import Fidelity
 from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import LabelSet
 from alloop.core.seeds import random_stream
@@ -114,10 +114,15 @@ class Comparison:
     def _some(self, first: int, last: int) -> LabelSet:
         return select_labels(self.labels["pool"], np.arange(first, last))
 
-    def _runner(self, labels: LabelSet, level: Any) -> StageRunner:
-        sets = {"cheap": self.labels["cheap"], "expensive": self._some(0, 1)}
-        sets |= {level: labels}
-        rest = {name: ZBL.without(x) for name, x in sets.items()}
+    def _runner(self, labels: LabelSet, level: Fidelity) -> StageRunner:
+        sets: dict[Fidelity, LabelSet] = {
+            "cheap": self.labels["cheap"],
+            "expensive": self._some(0, 1),
+        }
+        sets[level] = labels
+        rest: dict[Fidelity, LabelSet] = {
+            name: ZBL.without(x) for name, x in sets.items()
+        }
         return StageRunner(
             kind="tensor-painn",
             settings={},
