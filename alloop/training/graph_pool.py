@@ -187,9 +187,9 @@ def make_graph_pool(
     owners = graph.batch[graph.edge_index[1]]
     counts = np.bincount(owners.cpu().numpy(), minlength=len(labels))
     virial = _virial_targets(labels, scale)
-    labelled = ~np.isnan(labels.forces).all(axis=1)
+    missing = np.asarray(np.isnan(labels.forces).all(axis=1))
     forces: Floats = labels.forces / scale
-    forces[~labelled] = 0.0
+    forces[missing] = 0.0
 
     def tensor(values: Floats) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=device)
@@ -200,7 +200,7 @@ def make_graph_pool(
         weights=tensor(np.ones(len(labels))),
         owner=graph.batch,
         virial=None if virial is None else tensor(virial),
-        labelled=None if labelled.all() else tensor(labelled.astype(np.float64)),
+        labelled=tensor((~missing).astype(np.float64)) if missing.any() else None,
     )
     edges = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return GraphPool(
