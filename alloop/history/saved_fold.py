@@ -109,7 +109,7 @@ class JournalFold:
 
 
 NAME = "driver"
-_GROWING = ("blocks", "recent")  # of the labels, laid out in columns
+_GROWING = ("blocks", "recent", "summed")  # of the labels, laid out in columns
 _PARTS = {
     "labels": CampaignLabels,
     "generations": Generations,

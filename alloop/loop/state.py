@@ -102,6 +102,15 @@ def label_blocks(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SummedLabels:
+    """The totals of labels, which hold for these very blocks and this open step."""
+
+    blocks: tuple[LabelBlock, ...]
+    recent: tuple[LabelState, ...]
+    totals: LabelTotals
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PartErrors:
     """The errors after a short training on `cheap` and `expensive` labels.
 
@@ -119,7 +128,8 @@ class CampaignLabels:
 
     blocks: entries of closed steps, with running totals, so that the cost of an event
     depends on the size of the open step, not on the length of the campaign; recent:
-    those of the open step. excluded: by hand. retries: lost labels asked for again,
+    those of the open step. summed: the totals as of the last entry, so that an event
+    does not sum those of its whole step. excluded: by hand. retries: lost labels asked for again,
     until they are answered; unlearned: True if one of them came back good, or a
     generation was refined, and no training has followed. costs: by level id; rechecks:
     names of all that were asked for.
@@ -127,6 +137,7 @@ class CampaignLabels:
 
     blocks: tuple[LabelBlock, ...] = ()
     recent: tuple[LabelState, ...] = ()
+    summed: SummedLabels | None = None
     excluded: frozenset[Exclusion] = frozenset()
     retries: Mapping[str, LabelFrame] = field(default_factory=dict)
     unlearned: bool = False
@@ -140,7 +151,9 @@ class CampaignLabels:
         counts once.
         """
         if name not in self.retries:
-            return replace(self, recent=(*self.recent, entry))
+            recent = (*self.recent, entry)
+            summed = SummedLabels(self.blocks, recent, self.totals().add([entry]))
+            return replace(self, recent=recent, summed=summed)
         return replace(
             self,
             blocks=label_blocks(_replace_entry(x.entries, entry) for x in self.blocks),
@@ -234,6 +247,9 @@ class CampaignLabels:
 
     def totals(self) -> LabelTotals:
         """Return the totals of all labels; the cost is that of the open step's."""
+        last = self.summed
+        if last and last.blocks is self.blocks and last.recent is self.recent:
+            return last.totals
         closed = self.blocks[-1].totals if self.blocks else LabelTotals()
         return closed.add(self.recent)
 

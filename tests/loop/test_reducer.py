@@ -12,7 +12,7 @@ from alloop.core.records import Walker
 from alloop.loop import events as e
 from alloop.loop.commands import Prepare, Stop, Train
 from alloop.loop.reducer import ATTEMPTS, apply_commands, apply_event, next_state
-from alloop.loop.state import LoopState
+from alloop.loop.state import TEST, CampaignLabels, LabelState, LabelTotals, LoopState
 from tests.conftest import replay
 
 
@@ -242,3 +242,20 @@ def test_asking_again_for_a_lost_exploration_keeps_the_walkers(world):
         isinstance(walker, Walker) for walker in lost.exploration.walkers.values()
     )
     assert world.same(replace(lost, attempts={}), live.state)
+
+
+def test_running_totals_are_those_of_all_labels() -> None:
+    labels, entries = CampaignLabels(), []
+    for number in range(12):
+        fidelity = ("cheap", "expensive")[number % 3 == 0]
+        purpose = TEST if number % 5 == 0 else "seed"
+        entry = LabelState(
+            f"{number:032x}", fidelity, purpose, 0, True, 0.1 * number + 0.01
+        )
+        entries.append(entry)
+        labels = labels.with_entry(f"label/{number}", entry)
+        if number % 4 == 3:
+            labels = labels.close_step()
+        assert labels.totals() == LabelTotals().add(entries)
+    cut = replace(labels, recent=(), blocks=labels.blocks[:1])
+    assert cut.totals() == LabelTotals().add(entries[:4])
