@@ -129,7 +129,8 @@ class CampaignLabels:
     blocks: entries of closed steps, with running totals, so that the cost of an event
     depends on the size of the open step, not on the length of the campaign; recent:
     those of the open step. summed: the totals as of the last entry, so that an event
-    does not sum those of its whole step. excluded: by hand. retries: lost labels asked for again,
+    does not sum those of its whole step. excluded: by hand. retries: lost labels asked
+    for again,
     until they are answered; unlearned: True if one of them came back good, or a
     generation was refined, and no training has followed. costs: by level id; rechecks:
     names of all that were asked for.
@@ -137,7 +138,7 @@ class CampaignLabels:
 
     blocks: tuple[LabelBlock, ...] = ()
     recent: tuple[LabelState, ...] = ()
-    summed: SummedLabels | None = None
+    summed: SummedLabels | None = field(default=None, repr=False, compare=False)
     excluded: frozenset[Exclusion] = frozenset()
     retries: Mapping[str, LabelFrame] = field(default_factory=dict)
     unlearned: bool = False

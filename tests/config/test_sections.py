@@ -20,7 +20,12 @@ REQUIRED: dict[str, Any] = {  # keys that have no default, with one right value
     **{"labels": "a.xyz", "level": "cheap", "path": __file__, "address": "tcp://a:1"},
     **{"energy_unit": "eV", "length_unit": "bohr", "potential": {"kind": "ani"}},
     **{"method": "hf", "basis": "sto-3g", "calculator": "ase.calculators.emt.EMT"},
-    **{"expensive": {"kind": "toy"}, "walltime": "1:00:00", "memory": "4 GB"},
+    **{
+        "expensive": {"kind": "toy"},
+        "walltime": "1:00:00",
+        "maximum": 2,
+        "memory": "4 GB",
+    },
     **{"name": "first", "on": "cheap", "steps": 7, "kind": "test-time"},
     **{"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"},
     "stages": [{"name": "first", "on": "cheap", "steps": 7}],

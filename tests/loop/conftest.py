@@ -295,7 +295,9 @@ def same(one: object, other: object) -> bool:
         return one == other
     if is_dataclass(one):
         return type(one) is type(other) and all(
-            same(getattr(one, x.name), getattr(other, x.name)) for x in fields(one)
+            same(getattr(one, x.name), getattr(other, x.name))
+            for x in fields(one)
+            if x.compare
         )
     if isinstance(one, Mapping):
         return list(one) == list(other) and all(same(one[k], other[k]) for k in one)

@@ -75,7 +75,9 @@ def plain(fact):
     if isinstance(fact, np.ndarray):
         return fact.tobytes().hex()
     if is_dataclass(fact):
-        parts = [plain(getattr(fact, each.name)) for each in fields(fact)]
+        parts = [
+            plain(getattr(fact, each.name)) for each in fields(fact) if each.compare
+        ]
         return f"{type(fact).__name__}{parts}"
     if isinstance(fact, Mapping):
         return str(sorted((repr(key), plain(value)) for key, value in fact.items()))

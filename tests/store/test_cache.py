@@ -95,7 +95,7 @@ def test_a_crafted_label_counts_as_absent(
     assert cache.get(LEVEL, label.frame) is not None
 
 
-@pytest.mark.parametrize("forces", [np.full((3, 3), np.nan), np.zeros(9)])
+@pytest.mark.parametrize("forces", [np.diag([np.nan, 0, 0]), np.zeros(9)])
 def test_forces_that_are_none_count_as_no_label(
     tmp_path: Path, label: Label, forces: Any
 ) -> None:
