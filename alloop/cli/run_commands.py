@@ -364,7 +364,7 @@ def notify(
     if section is None:
         raise InputError(f"expected `notify:` in {file}, there is none; add it")
     receivers = make_receivers(section, os.environ)
-    results = try_receivers(receivers.sends, campaign.setup.name)
+    results = try_receivers(receivers.trials, campaign.setup.name)
     for name, problem in results.items():
         print_text(f"{name}: {problem or 'taken'}")
     problems = [*receivers.problems, *(f"{k}: {x}" for k, x in results.items() if x)]

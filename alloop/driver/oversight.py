@@ -15,7 +15,7 @@ from alloop.core.text import plural
 from alloop.driver.disk import disk_problem, disk_space, nearly_full, round_need
 from alloop.driver.failure_rates import Outcomes, pause_reason, with_outcome
 from alloop.driver.notices import Notice, NoticeFile, failure_notices, state_notices
-from alloop.driver.receivers import Sender, make_receivers
+from alloop.driver.receivers import Heartbeat, Sender, make_receivers
 from alloop.loop import events as e
 from alloop.loop.commands import Command, Explore
 from alloop.loop.state import LoopState
@@ -44,19 +44,22 @@ class Oversight:
     _open: Mapping[str, Command] = field(default_factory=dict)  # before the turn
     _file: NoticeFile = field(init=False)
     _sender: Sender = field(init=False)
+    _heartbeat: Heartbeat = field(init=False)
     _looked: float = field(default_factory=time.monotonic)
     _answered: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         setup = self.setup
         self._file = NoticeFile(setup.store, setup.name, self.identity)
-        notify, sends = setup.plan.notify, {}
+        notify, sends, watcher = setup.plan.notify, {}, None
         if notify is not None:
             receivers = make_receivers(notify, os.environ)
             sends = dict(receivers.sends)
             for problem in receivers.problems:
                 self.warn(problem)
+            watcher = receivers.heartbeat
         self._sender = Sender(sends, self._file)
+        self._heartbeat = Heartbeat(watcher, self._notify.beat)
 
     @property
     def _notify(self) -> Notify:
@@ -98,7 +101,8 @@ class Oversight:
     def look(self, state: LoopState, times: TaskTimes) -> None:
         """Look for a stall and at the disk now and then; pass on what was not taken."""
         now = time.monotonic()
-        for problem in self._sender.problems():
+        self._heartbeat.beat()
+        for problem in (*self._sender.problems(), *self._heartbeat.problems()):
             self.warn(problem)
         silence = now - self._answered
         if silence > _SHORTEST_STALL and self._is_stalled(state, times, silence):

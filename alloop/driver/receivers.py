@@ -6,6 +6,7 @@ log, and sent again, with the same id, by the next run of the campaign.
 
 import http.client
 import json
+import math
 import os
 import queue
 import signal
@@ -16,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, TypeAlias
@@ -28,6 +29,7 @@ Send: TypeAlias = Callable[[dict[str, Any]], None]
 _PATIENCE = 60.0  # s for a command, and for Apprise
 _ANSWER = 10.0  # s for a webhook
 _PAUSES = (1.0, 5.0)  # s before further tries
+NO_HEAD: Mapping[str, str] = {}
 _FAREWELL = 1.0  # s that the end of a run waits for receivers, at most
 
 
@@ -37,10 +39,22 @@ class NotTakenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Receivers:
-    """The receivers of a campaign by name, and what is wrong with the others."""
+    """The receivers of a campaign by name, and what is wrong with the others.
+
+    heartbeat: the address of a watcher, None without one.
+    """
 
     sends: Mapping[str, Send]
     problems: tuple[str, ...] = ()
+    heartbeat: str | None = None
+
+    @property
+    def trials(self) -> Mapping[str, Send]:
+        """All that a test is sent to; that of the heartbeat is a request."""
+        url = self.heartbeat
+        if url is None:
+            return self.sends
+        return {**self.sends, "heartbeat": lambda _message: _request(url)}
 
 
 def make_receivers(notify: Notify, environment: Mapping[str, str]) -> Receivers:
@@ -51,7 +65,7 @@ def make_receivers(notify: Notify, environment: Mapping[str, str]) -> Receivers:
     sends: dict[str, Send] = {}
     problems = [
         f"`notify: {key}` names the environment variable {value[1:]}, which is not set"
-        for key in ("webhook", "token", "apprise")
+        for key in ("webhook", "token", "apprise", "heartbeat")
         if (value := getattr(notify, key)) and _value(value, environment) is None
     ]
     if notify.command is not None:
@@ -71,7 +85,13 @@ def make_receivers(notify: Notify, environment: Mapping[str, str]) -> Receivers:
         sends["apprise"] = lambda message: _run(
             [sys.executable, "-c", _APPRISE], message, {_ADDRESSES: urls}
         )
-    return Receivers(sends, tuple(problems))
+    watcher = _value(notify.heartbeat, environment)
+    if watcher is not None and not watcher.startswith(("http://", "https://")):
+        problems.append(
+            "expected `notify: heartbeat` to be an address of http or https"
+        )
+        watcher = None
+    return Receivers(sends, tuple(problems), watcher)
 
 
 def _value(text: str | None, environment: Mapping[str, str]) -> str | None:
@@ -133,15 +153,22 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _post(url: str, token: str | None, message: dict[str, Any]) -> None:
-    """Post the notice as JSON; raise NotTakenError unless the answer is 2xx.
-
-    No message has the address, which may be a secret.
-    """
+    """Post the notice as JSON; raise NotTakenError unless the answer is 2xx."""
     head = {"Content-Type": "application/json", "Idempotency-Key": message["id"]}
     if token is not None:
         head["Authorization"] = f"Bearer {token}"
+    _request(url, _body(message), head)
+
+
+def _request(
+    url: str, body: bytes | None = None, head: Mapping[str, str] = NO_HEAD
+) -> None:
+    """Request an address, or post to it; raise NotTakenError unless it answers 2xx.
+
+    No message has the address, which may be a secret.
+    """
     try:
-        request = urllib.request.Request(url, _body(message), head, method="POST")
+        request = urllib.request.Request(url, body, dict(head))
         opener = urllib.request.build_opener(_NoRedirects)
         with opener.open(request, timeout=_ANSWER):
             pass
@@ -153,6 +180,46 @@ def _post(url: str, token: str | None, message: dict[str, Any]) -> None:
         raise NotTakenError(str(getattr(what, "strerror", "") or what)) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise NotTakenError(type(error).__name__) from None
+
+
+class Heartbeat:
+    """Requests to a watcher's address, so that a driver's silence is noticed.
+
+    The loop of the run itself calls `beat`: requests stay away where it hangs, too.
+    Each is sent by a thread; the first of several failures is a problem for the log.
+    """
+
+    def __init__(self, url: str | None, every: float) -> None:
+        self._url, self._every, self._last = url, every, -math.inf
+        self._thread: threading.Thread | None = None
+        self._problems: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._failed = False
+
+    def beat(self) -> None:
+        """Send a request if one is due and the last one has ended."""
+        busy = self._thread is not None and self._thread.is_alive()
+        if self._url is None or busy or time.monotonic() - self._last < self._every:
+            return
+        self._last = time.monotonic()
+        self._thread = threading.Thread(
+            target=self._send, args=(self._url,), daemon=True
+        )
+        self._thread.start()
+
+    def problems(self) -> Iterator[str]:
+        """Yield sentences for the log that were not taken yet."""
+        while not self._problems.empty():
+            yield self._problems.get()
+
+    def _send(self, url: str) -> None:
+        try:
+            _request(url)
+        except NotTakenError as error:
+            if not self._failed:
+                self._problems.put(f"the heartbeat was not taken: {error}")
+            self._failed = True
+        else:
+            self._failed = False
 
 
 def try_receivers(sends: Mapping[str, Send], campaign: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ from alloop.core.errors import Interrupted
 from alloop.driver import oversight as oversight_module
 from alloop.driver.disk import DiskSpace, disk_problem, folder_size
 from alloop.driver.notices import Notice, NoticeFile, notices_file, read_notices
-from alloop.driver.receivers import Sender, make_receivers
+from alloop.driver.receivers import Heartbeat, Sender, make_receivers
 from alloop.driver.run import RunObserver
 from alloop.history.reader import read_history
 from benchmarks.durability.comparison import store_contents
@@ -36,6 +36,11 @@ class Hook:
         taken, heads = self.taken, self.heads = [], []
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                taken.append({"about": "heartbeat"})
+                self.send_response(status)
+                self.end_headers()
+
             def do_POST(self) -> None:
                 size = int(self.headers["Content-Length"])
                 taken.append(json.loads(self.rfile.read(size)))
@@ -225,6 +230,55 @@ def test_a_silence_longer_than_usual_is_told_once(
     overseer._sender.close(5.0)
     assert [x["about"] for x in hook.taken] == ["stalled"]
     assert "label/a/b" in hook.taken[0]["text"]
+
+
+def test_a_heartbeat_stays_away_where_the_loop_does(
+    tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHER", hook.url)
+    notify = {"heartbeat": "$WATCHER", "beat": 0.1}
+    campaign = Campaign.from_yaml(write_toy(tmp_path, notify=notify))
+    overseer = oversight_module.Oversight(campaign.setup, lambda: "x", 7, print)
+    campaign.store.mkdir()
+    for _ in range(2):
+        overseer.look(campaign_state({}), SimpleNamespace(median=lambda _: None))
+    _wait(lambda: hook.taken)
+    time.sleep(0.3)  # nobody looks
+    assert len(hook.taken) == 1
+    overseer.look(campaign_state({}), SimpleNamespace(median=lambda _: None))
+    _wait(lambda: len(hook.taken) == 2)
+    assert hook.url not in (tmp_path / "toy.yaml").read_text()
+
+
+def test_a_watcher_that_is_not_there_is_told_once() -> None:
+    heart = Heartbeat("http://127.0.0.1:9/secret", 0.0)
+    problems: list[str] = []
+    for _ in range(3):
+        heart.beat()
+        assert heart._thread is not None
+        heart._thread.join(5.0)
+        problems += heart.problems()
+    assert len(problems) == 1
+    assert "secret" not in problems[0]
+    Heartbeat(None, 1.0).beat()
+
+
+def test_a_run_beats_and_a_test_notice_too(
+    tmp_path: Path, hook: Hook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_toy(tmp_path, notify={"heartbeat": hook.url, "beat": 1000})
+    assert main(["notify", str(path)]) == 0
+    assert "heartbeat: taken" in capsys.readouterr().out
+    assert Campaign.from_yaml(path).run().exit_code == 0
+    _wait(lambda: len(hook.taken) == 2)
+    assert {x["about"] for x in hook.taken} == {"heartbeat"}
+
+
+def _wait(done: Callable[[], object]) -> None:
+    until = time.monotonic() + 10.0
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def campaign_state(open_: dict[str, Any]) -> Any:

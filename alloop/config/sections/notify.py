@@ -4,7 +4,7 @@ from typing import Annotated, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
-from alloop.config.sections.base import Line, Loose, Section
+from alloop.config.sections.base import Duration, Line, Loose, Section
 from alloop.core.records import Topic
 
 # A name of an environment variable, whose value never reaches store or report.
@@ -42,6 +42,17 @@ class Notify(Section):
         description="`$NAME` of the environment variable with addresses of Apprise, "
         "for mail, Slack and others (`pip install 'alloop[apprise]'`); none by default",
     )
+    heartbeat: Address | None = Field(
+        None,
+        description="address that is requested while the campaign goes on, or `$NAME` "
+        "of the environment variable with it: whoever watches it raises the alarm "
+        "when requests stay away; none by default",
+    )
+    beat: Duration = Field(
+        600.0,
+        description="time between two requests of `heartbeat`, such as 10 min (a plain "
+        "number is in s)",
+    )
     about: Annotated[tuple[Topic, ...], Loose] = Field(
         get_args(Topic), min_length=1, description="what is told"
     )
@@ -61,9 +72,11 @@ class Notify(Section):
 
     @model_validator(mode="after")
     def _has_receiver(self) -> "Notify":
-        if self.command is None and self.webhook is None and self.apprise is None:
+        receivers = (self.command, self.webhook, self.apprise, self.heartbeat)
+        if all(receiver is None for receiver in receivers):
             raise ValueError(
-                "expected `command`, `webhook` or `apprise`, got none of them"
+                "expected `command`, `webhook`, `apprise` or `heartbeat`, got none of "
+                "them"
             )
         if self.token is not None and self.webhook is None:
             raise ValueError("expected a `webhook` for the `token`, got none")
