@@ -1,7 +1,7 @@
 """Pictures of the documentation: `python docs/pictures.py` draws them anew.
 
 Run it in the root of a clone. It runs the toy campaign with its controls in a temporary
-folder; the screenshot of the report takes chromium and pillow, and comes last.
+folder; the screenshots of its pages take chromium and pillow, and come last.
 """
 
 import shutil
@@ -24,7 +24,8 @@ from alloop.history.reader import History
 from alloop.report.text.live_display import LiveDisplay
 
 IMAGES = Path("docs/images").absolute()
-WIDTH, HEIGHT = 1400, 900  # pixels of the screenshot
+WIDTH, HEIGHT = 1400, 900  # pixels of a screenshot
+NARROW = 390  # likewise, of a telephone
 
 
 @contextmanager
@@ -59,22 +60,41 @@ def draw_panel(campaign: Campaign) -> None:
     console.save_svg(str(IMAGES / "panel.svg"), title="alloop run campaigns/toy.yaml")
 
 
-def draw_report(report: Path) -> None:
-    """The first screen of the report, as a screenshot."""
+def take_screenshot(address: str, name: str, width: int = WIDTH) -> None:
+    """Save the first screen of a page as a picture."""
     browser = shutil.which("chromium")
     if browser is None:
-        sys.exit("no chromium: docs/images/report.png stays as it is")
+        sys.exit(f"no chromium: docs/images/{name} stays as it is")
     from PIL import Image
 
     with tempfile.TemporaryDirectory() as profile:
         flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run")
         flags += ("--hide-scrollbars", "--disable-background-networking")
-        flags += (f"--user-data-dir={profile}", f"--window-size={WIDTH},{HEIGHT}")
-        shot = Path(profile, "report.png")
-        command = [browser, *flags, f"--screenshot={shot}", f"file://{report}"]
+        flags += (f"--user-data-dir={profile}", f"--window-size={width},{HEIGHT}")
+        shot = Path(profile, name)
+        command = [browser, *flags, f"--screenshot={shot}", address]
         subprocess.run(command, check=True, capture_output=True)
         colours = Image.open(shot).convert("RGB").quantize(64)
-        colours.save(IMAGES / "report.png", optimize=True)
+        colours.save(IMAGES / name, optimize=True)
+
+
+def draw_report(report: Path) -> None:
+    """The first screen of the report."""
+    take_screenshot(f"file://{report}", "report.png")
+
+
+def draw_watch(store: Path) -> None:
+    """The live page on a wide and on a narrow screen."""
+    command = [sys.executable, "-m", "alloop", "watch", str(store)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            words = server.stdout.readline().split()
+            address = next(x for x in words if x.startswith("http"))
+            take_screenshot(address, "watch.png")
+            take_screenshot(address, "watch_narrow.png", NARROW)
+        finally:
+            server.terminate()
 
 
 def draw_path(campaign: Campaign) -> None:
@@ -111,3 +131,4 @@ if __name__ == "__main__":
         draw_panel(finished)
         draw_path(finished)
         draw_report(finished.store.with_suffix(".html"))
+        draw_watch(finished.store)
