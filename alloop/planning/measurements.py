@@ -175,10 +175,12 @@ def _made_up_labels(setup: Setup) -> TrainingData:
     """Return labels of random forces, of frames near the start structures."""
     rng = np.random.default_rng(setup.plan.seed)
     budget = setup.rules.budget
-    return TrainingData(
-        _label_set(setup.start, min(_FRAMES, budget.cheap), rng),
-        _label_set(setup.start, min(_FRAMES, budget.expensive), rng),
-    )
+    cheap = _label_set(setup.start, min(_FRAMES, budget.cheap), rng)
+    expensive = _label_set(setup.start, min(_FRAMES, budget.expensive), rng)
+    if not setup.levels["expensive"].has_forces:
+        nothing = np.full_like(expensive.forces, np.nan)
+        expensive = replace(expensive, forces=nothing)
+    return TrainingData(cheap, expensive)
 
 
 def _label_set(
