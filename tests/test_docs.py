@@ -259,9 +259,8 @@ def test_pictures_are_small_used_and_drawn_by_a_script_or_by_hand() -> None:
         assert picture.stat().st_size < 150_000
         assert f"images/{picture.name}" in text
         assert picture.suffix == ".svg" or picture.name in script + _WATER
-    assert {"panel.svg", "path.svg", "report.png"} <= set(
-        re.findall(r'IMAGES / "([\w.]+)"', script)
-    )
+    drawn = {"panel.svg", "path.svg", "report.png", "watch.png", "watch_narrow.png"}
+    assert drawn <= set(re.findall(r'"(\w+\.(?:svg|png))"', script))
 
 
 _WATER = "water_learning_curve.png"  # of the report of campaigns/water.yaml
