@@ -334,6 +334,11 @@ class Evaluation:
     def error(self) -> float:
         """The error that decides: of forces in eV/Å, else (no forces) of energies, eV.
 
-        The energy's is less its mean error.
+        The energy's is less its mean error. NaN where the model predicts no number.
         """
-        return self.force_mae if np.isfinite(self.force_mae) else self.energy_mae
+        return self.force_mae if self.has_forces else self.energy_mae
+
+    @property
+    def has_forces(self) -> bool:
+        """False if the labels were energies alone, and not the predictions NaN."""
+        return bool(np.isfinite(self.force_mae) or not np.isfinite(self.forces).all())

@@ -302,7 +302,7 @@ def _with_facts(
         "expensive_labels": len(command.expensive),
     }
     if evaluation is not None:
-        if np.isfinite(evaluation.force_mae):
+        if evaluation.has_forces:
             facts["test_force_mae_eV_per_A"] = evaluation.force_mae
         else:
             facts["test_energy_spread_eV"] = evaluation.energy_mae

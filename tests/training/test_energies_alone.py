@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alloop.core.prediction_errors import frame_errors, prediction_errors
-from alloop.core.records import LabelSet, TrainingData
+from alloop.core.records import Evaluation, LabelSet, TrainingData
 from alloop.models.network import energy_and_forces
 from alloop.training.graph_pool import force_scale, make_graph_pool
 from alloop.training.label_changes import joined_labels
@@ -92,6 +92,15 @@ def test_errors_are_those_of_energies(expensive: LabelsOf) -> None:
     assert errors.energy_spread == pytest.approx(1.2)  # of 2, 1, 0, 1 and 2
     np.testing.assert_allclose(frame_errors(model, bare), [2, 1, 0, 1, 2], atol=1e-9)
     np.testing.assert_allclose(frame_errors(model, labels), 0.0)
+
+
+def test_a_model_that_predicts_no_number_is_not_judged_by_energies() -> None:
+    one, numbers = np.ones(1), np.zeros((2, 3))
+    of_energies = Evaluation(("a",), one, numbers, one, 0.1, np.nan, np.nan)
+    assert (of_energies.has_forces, of_energies.error) == (False, 0.1)
+    diverged = replace(of_energies, forces=np.full((2, 3), np.nan))
+    assert diverged.has_forces
+    assert np.isnan(diverged.error)
 
 
 def test_stages_on_energies_are_longer_and_slower_and_need_no_teacher(
