@@ -1,7 +1,8 @@
 """A campaign that ends in a second: toy levels, a least-squares potential."""
 
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,6 +71,16 @@ def skip_without(package: str) -> None:
     """Skip a test whose package is not installed; nothing is imported."""
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
+
+
+def wait_for(
+    condition: Callable[[], object], seconds: float = 60.0, pause: float = 0.02
+) -> None:
+    """Wait until the condition is true; fail if it is not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(pause)
 
 
 def replay(turns: Iterable[e.Turn], state: LoopState | None = None) -> LoopState:

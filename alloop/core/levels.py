@@ -44,7 +44,7 @@ class Level:
     @property
     def has_forces(self) -> bool:
         """False for a level whose labels are energies alone."""
-        return self.settings.get(FORCES) != NO_FORCES
+        return gives_forces(self.settings)
 
     @property
     def title(self) -> str:
@@ -62,6 +62,11 @@ class Level:
 def make_level(kind: str, settings: Mapping[str, Any]) -> Level:
     """Return the level of these settings; the order of keys does not matter."""
     return Level(kind, json.dumps(settings, sort_keys=True, separators=(",", ":")))
+
+
+def gives_forces(settings: Mapping[str, Any]) -> bool:
+    """Return False for the settings of a level whose labels are energies alone."""
+    return bool(settings.get(FORCES) != NO_FORCES)
 
 
 def energy_level(level: Level) -> Level:

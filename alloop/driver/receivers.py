@@ -29,7 +29,6 @@ Send: TypeAlias = Callable[[dict[str, Any]], None]
 _PATIENCE = 60.0  # s for a command, and for Apprise
 _ANSWER = 10.0  # s for a webhook
 _PAUSES = (1.0, 5.0)  # s before further tries
-NO_HEAD: Mapping[str, str] = {}
 _FAREWELL = 1.0  # s that the end of a run waits for receivers, at most
 
 
@@ -161,14 +160,14 @@ def _post(url: str, token: str | None, message: dict[str, Any]) -> None:
 
 
 def _request(
-    url: str, body: bytes | None = None, head: Mapping[str, str] = NO_HEAD
+    url: str, body: bytes | None = None, head: Mapping[str, str] | None = None
 ) -> None:
     """Request an address, or post to it; raise NotTakenError unless it answers 2xx.
 
     No message has the address, which may be a secret.
     """
     try:
-        request = urllib.request.Request(url, body, dict(head))
+        request = urllib.request.Request(url, body, dict(head or {}))
         opener = urllib.request.build_opener(_NoRedirects)
         with opener.open(request, timeout=_ANSWER):
             pass

@@ -13,10 +13,9 @@ from alloop.core.errors import InputError
 from alloop.core.label_cost import UNKNOWN_COST, TypicalCost
 from alloop.core.levels import (
     ENERGIES,
-    FORCES,
-    NO_FORCES,
     Level,
     energy_level,
+    gives_forces,
     make_level,
 )
 from alloop.labels.tolerances import Tolerances
@@ -63,9 +62,9 @@ def sum_parts(settings: Mapping[str, Any]) -> list[Part]:
     Parts of a sum without forces need none.
     """
     parts = [(factor, make_level(kind, x)) for factor, kind, x in settings["parts"]]
-    if settings.get(FORCES) == NO_FORCES:
-        return [(factor, energy_level(part)) for factor, part in parts]
-    return parts
+    if gives_forces(settings):
+        return parts
+    return [(factor, energy_level(part)) for factor, part in parts]
 
 
 def plain_levels(level: Level) -> list[Level]:

@@ -13,7 +13,7 @@ import numpy as np
 
 import alloop
 from alloop.core.frame import Frame
-from alloop.core.levels import CODE_FOLDER, FORCES, NO_FORCES
+from alloop.core.levels import CODE_FOLDER, gives_forces
 from alloop.core.records import Detail, Failure
 from alloop.core.stress import from_any_shape
 from alloop.core.units import Floats
@@ -42,7 +42,7 @@ def guarded_function(run: Callable[..., Any], name: str) -> LabelFunction:
                 raise
             raise Refused(Failure.CRASHED, error_place(error)) from error
         try:
-            return _checked_result(answer, frame, settings.get(FORCES) != NO_FORCES)
+            return _checked_result(answer, frame, gives_forces(settings))
         except ValueError as error:
             raise Refused(Failure.CRASHED, f"{name}: {error}") from error
 

@@ -320,9 +320,10 @@ def _progress_values(history: History) -> dict[str, Any]:
 def _generation_values(history: History) -> dict[str, Any]:
     generations = history.state.generations
     newest = generations.summaries.get(generations.count)
+    in_forces = has_forces(history)
     return {
         "errors": [
-            _finite_or_none(error) if has_forces(history) else None
+            _finite_or_none(error) if in_forces else None
             for error in generations.errors
         ],
         "best": generations.best,

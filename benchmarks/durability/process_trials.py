@@ -256,7 +256,7 @@ class HitCampaign:
         if self.target in ("term", "int"):
             return self._interrupt(driver)
         external = self.external
-        workers = find_workers(driver) if external is None else external.workers()
+        workers = find_workers(driver.pid) if external is None else external.workers()
         if self.target in ("worker", "all") and workers:
             for worker in workers[: None if self.target == "all" else 1]:
                 with contextlib.suppress(psutil.NoSuchProcess):

@@ -128,10 +128,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = TIME_LIMIT) -> bo
     return True
 
 
-def find_workers(process: Process) -> list[psutil.Process]:
-    """Return the Dask workers among a process's children."""
+def find_workers(pid: int) -> list[psutil.Process]:
+    """Return the Dask workers among the children of a process."""
     try:
-        children = psutil.Process(process.pid).children(recursive=True)
+        children = psutil.Process(pid).children(recursive=True)
         return [
             child for child in children if "spawn_main" in " ".join(child.cmdline())
         ]
@@ -184,7 +184,7 @@ class ExternalCluster:
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes of the nannies."""
         nannies = (self.processes[name] for name in ("nanny0", "nanny1"))
-        return [worker for nanny in nannies for worker in find_workers(nanny)]
+        return [worker for nanny in nannies for worker in find_workers(nanny.pid)]
 
     def close(self) -> None:
         """Kill everything."""

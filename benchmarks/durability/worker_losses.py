@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
 from alloop.campaign import Campaign
@@ -33,6 +32,7 @@ from benchmarks.durability.comparison import (
     count_duplicates,
     store_contents,
 )
+from benchmarks.durability.processes import find_workers
 from benchmarks.durability.toy_campaign import (
     LABEL_LOG,
     LABEL_SECONDS,
@@ -58,21 +58,11 @@ class Killer:
         """Kill until the time is over or the campaign has ended."""
         numbers, until = random.Random(0), time.monotonic() + 60 * self.minutes
         while not self.ended.wait(self.every) and time.monotonic() < until:
-            workers = worker_processes()
+            workers = find_workers(os.getpid())
             for process in numbers.sample(workers, len(workers) // 2):
                 process.send_signal(signal.SIGKILL)
                 self.killed += 1
             self.times.append(time.time())
-
-
-def worker_processes() -> list[psutil.Process]:
-    """Return the worker processes that this process has started."""
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE
-        and "spawn_main" in " ".join(child.cmdline())
-    ]
 
 
 def labels_within(minutes: float, workers: int, label: float) -> dict[str, int]:

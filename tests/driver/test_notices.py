@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ from alloop.driver.receivers import Heartbeat, Sender, make_receivers
 from alloop.driver.run import RunObserver
 from alloop.history.reader import read_history
 from benchmarks.durability.comparison import store_contents
-from tests.conftest import write_toy
+from tests.conftest import wait_for, write_toy
 
 
 class Hook:
@@ -242,11 +242,11 @@ def test_a_heartbeat_stays_away_where_the_loop_does(
     campaign.store.mkdir()
     for _ in range(2):
         overseer.look(campaign_state({}), SimpleNamespace(median=lambda _: None))
-    _wait(lambda: hook.taken)
+    wait_for(lambda: hook.taken, 10.0)
     time.sleep(0.3)  # nobody looks
     assert len(hook.taken) == 1
     overseer.look(campaign_state({}), SimpleNamespace(median=lambda _: None))
-    _wait(lambda: len(hook.taken) == 2)
+    wait_for(lambda: len(hook.taken) == 2, 10.0)
     assert hook.url not in (tmp_path / "toy.yaml").read_text()
 
 
@@ -270,15 +270,8 @@ def test_a_run_beats_and_a_test_notice_too(
     assert main(["notify", str(path)]) == 0
     assert "heartbeat: taken" in capsys.readouterr().out
     assert Campaign.from_yaml(path).run().exit_code == 0
-    _wait(lambda: len(hook.taken) == 2)
+    wait_for(lambda: len(hook.taken) == 2, 10.0)
     assert {x["about"] for x in hook.taken} == {"heartbeat"}
-
-
-def _wait(done: Callable[[], object]) -> None:
-    until = time.monotonic() + 10.0
-    while not done():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def campaign_state(open_: dict[str, Any]) -> Any:

@@ -5,10 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +15,7 @@ from alloop.core.records import Label
 from alloop.history.reader import read_history
 from alloop.store import claims
 from alloop.store.claims import LabelClaims
-from tests.conftest import write_toy
+from tests.conftest import wait_for, write_toy
 
 
 def caching_toy(folder: Path, burn: float = 0.0) -> Path:
@@ -39,13 +37,6 @@ def process(file: Path) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def computed(store: Path) -> set[tuple[str, str]]:

@@ -13,7 +13,7 @@ from alloop.cli.prepare_commands import job_script
 from alloop.history.reader import read_history
 from alloop.loop import events as e
 from benchmarks.durability.comparison import store_contents
-from tests.conftest import write_toy
+from tests.conftest import wait_for, write_toy
 from tests.workers.test_spool import DASKS_PATIENCE, counted
 from tests.workers.tiny_slurm import missing, slurm
 
@@ -60,13 +60,6 @@ def length(campaign: Path) -> int:
     return len(read_history(store).entries) if store.exists() else 0
 
 
-def wait_for(condition: object, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.5)
-
-
 def test_a_cancelled_job_costs_a_campaign_nothing_but_time(
     env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -82,7 +75,7 @@ def test_a_cancelled_job_costs_a_campaign_nothing_but_time(
     odd = tmp_path / "it's $(a) %J place"
     campaign = write_toy(odd, levels=levels(1.0), cluster=cluster)
     process = run(campaign, env)
-    wait_for(lambda: length(campaign) > 12, 120)
+    wait_for(lambda: length(campaign) > 12, 120, 0.5)
     victim = jobs(env, "alloop-label")[0]
     subprocess.run(["scancel", victim], env=env, check=True)
     _, errors = process.communicate(timeout=400)
@@ -107,17 +100,17 @@ def test_a_dead_driver_takes_no_label_along(
     hold, held = (Path(f"{lines}.{word}") for word in ("hold", "held"))
     there = {**env, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = run(campaign, there)
-    wait_for(lambda: lines.exists() and len(lines.read_text().split()) >= 3, 200)
+    wait_for(lambda: lines.exists() and len(lines.read_text().split()) >= 3, 200, 0.5)
     hold.touch()
-    wait_for(held.exists, 60)
+    wait_for(held.exists, 60, 0.5)
     process.kill()
     process.communicate()
     time.sleep(DASKS_PATIENCE)
     assert jobs(env, "alloop-label")
     hold.unlink()
     frame = held.read_text()
-    wait_for(lambda: frame in lines.read_text().split(), 30)
-    wait_for(lambda: not jobs(env, "alloop-label"), 60)
+    wait_for(lambda: frame in lines.read_text().split(), 30, 0.5)
+    wait_for(lambda: not jobs(env, "alloop-label"), 60, 0.5)
     process = run(campaign, there)
     _, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors
@@ -135,7 +128,7 @@ def test_a_driver_in_a_job_stops_before_its_limit_and_submits_itself_until_done(
     script.write_text(text.replace("B:USR1@60", "B:USR1@1").replace("8G", "2G"))
     command = ["sbatch", script.name]
     subprocess.run(command, env=env, cwd=script.parent, check=True)
-    wait_for(lambda: not _waiting(env), 600)
+    wait_for(lambda: not _waiting(env), 600, 0.5)
     outputs = sorted(script.parent.glob("toy.*.out"), key=lambda x: x.stat().st_mtime)
     texts = [output.read_text() for output in outputs]
     assert len(texts) >= 2

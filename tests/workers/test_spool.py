@@ -30,7 +30,7 @@ from alloop.workers.settings import TaskData
 from alloop.workers.spool import Spool, spool_folder, training_progress
 from alloop.workers.training_task import perform_training
 from benchmarks.durability.comparison import store_contents
-from tests.conftest import write_toy
+from tests.conftest import wait_for, write_toy
 
 BUDGET = {"cheap": 16, "expensive": 12}
 SMALL = {
@@ -255,13 +255,6 @@ def _answers(address: str) -> bool:
     host, _, port = address.removeprefix("tcp://").partition(":")
     with socket.socket() as probe:
         return probe.connect_ex((host, int(port))) == 0
-
-
-def wait_for(condition: object, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def drive(campaign: Path) -> subprocess.Popen[str]:

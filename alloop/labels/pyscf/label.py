@@ -30,6 +30,7 @@ from pyscf.lib.exceptions import BasisNotFoundError
 
 from alloop.core.dipoles import dipole_details
 from alloop.core.frame import Frame
+from alloop.core.levels import gives_forces
 from alloop.core.records import Detail, Failure
 from alloop.core.text import nearest_word
 from alloop.core.units import BOHR, HARTREE, Floats
@@ -54,7 +55,6 @@ from alloop.labels.pyscf.scf import (
     Settings,
     card_problem,
     card_version,
-    has_gradient,
     make_molecule,
     no_core,
     scf_gradient,
@@ -187,7 +187,7 @@ def refuse_level(settings: Settings) -> None:
     elif (
         settings["density_fit"]
         and settings["method"] in WAVE_FUNCTIONS[1:]
-        and has_gradient(settings)
+        and gives_forces(settings)
     ):
         problem = NO_EXACT_GRADIENT.format(method=settings["method"].upper())
     else:
@@ -204,21 +204,21 @@ def correlated_answer(mf: Any, settings: Settings, details: Details) -> Answer:
     """Return energy and gradient of the level's method, and fill in `details`."""
     method = _METHODS.get(settings["method"])
     if method is None or _is_uncorrelated(mf, settings):
-        return mf.e_tot, scf_gradient(mf, settings) if has_gradient(settings) else None
+        return mf.e_tot, scf_gradient(mf, settings) if gives_forces(settings) else None
     return method(mf, settings, details)
 
 
 def _mp2_answer(mf: Any, settings: Settings, _details: Details) -> Answer:
     pt = mp.MP2(mf, frozen=_frozen_orbitals(mf.mol, settings))
     pt.kernel()
-    if not has_gradient(settings):
+    if not gives_forces(settings):
         return pt.e_tot, None
     return pt.e_tot, _nuclear_gradient(mf, pt.nuc_grad_method().kernel)
 
 
 def _ccsd_answer(mf: Any, settings: Settings, details: Details) -> Answer:
     solver, eris = _solve_amplitudes(mf, settings, details)
-    if not has_gradient(settings):
+    if not gives_forces(settings):
         return solver.e_tot, None
     solver.solve_lambda(eris=eris)
     _refuse_unless(solver.converged_lambda, "lambda equations", details)
@@ -234,7 +234,7 @@ def _ccsd_t_answer(mf: Any, settings: Settings, details: Details) -> Answer:
     """
     solver, eris = _solve_amplitudes(mf, settings, details)
     triples = solver.ccsd_t(eris=eris)  # hartree
-    if not has_gradient(settings):
+    if not gives_forces(settings):
         return solver.e_tot + triples, None
     t1, t2 = solver.t1, solver.t2
     equations = uccsd_t_lambda if is_unrestricted(mf) else ccsd_t_lambda

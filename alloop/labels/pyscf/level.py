@@ -9,9 +9,8 @@ from alloop.core.cost_curve import Prior
 from alloop.core.errors import InputError
 from alloop.core.label_cost import TypicalCost
 from alloop.core.levels import (
-    FORCES,
-    NO_FORCES,
     Level,
+    gives_forces,
     installed_version,
     make_level,
 )
@@ -136,7 +135,7 @@ def typical_cost(settings: Mapping[str, Any]) -> TypicalCost:
     if method not in _COSTS:
         method = "ks"
     cost = _COSTS[method]
-    if settings.get(FORCES) != NO_FORCES:
+    if gives_forces(settings):
         return cost
     return replace(cost, time=_ENERGY_TIMES[method])
 

@@ -15,7 +15,6 @@ from pyscf import dft, gto, scf
 
 from alloop.core.atoms import chemical_symbol
 from alloop.core.frame import Frame
-from alloop.core.levels import FORCES, NO_FORCES
 from alloop.core.records import Failure
 from alloop.core.units import BOHR, HARTREE, Floats
 from alloop.labels.pyscf.elements import (
@@ -32,11 +31,6 @@ NO_CARD = (
     "gpu4pyscf-cuda12x cutensor-cu12"
 )
 _SOLUTION = ("mo_energy", "mo_coeff", "mo_occ", "e_tot", "converged", "cycles")
-
-
-def has_gradient(settings: Any) -> bool:
-    """Return False if a level's labels are energies alone."""
-    return bool(settings.get(FORCES) != NO_FORCES)
 
 
 def wants_card(settings: Any) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from math import exp, isfinite
+from math import exp
 from statistics import median
 from typing import Any
 
@@ -17,7 +17,7 @@ import yaml
 
 from alloop.config.yaml_text import rename_test_section
 from alloop.core.errors import DamagedError
-from alloop.core.levels import FORCES, NO_FORCES, Fidelity
+from alloop.core.levels import Fidelity, gives_forces
 from alloop.core.records import Refinement
 from alloop.core.seeds import VALIDATION
 from alloop.history.label_entries import label_entries
@@ -42,11 +42,12 @@ class GenerationFacts:
     """The labels and costs of a generation, and its errors on the validation set.
 
     Errors are in eV and eV/Å, None without a validation set; those of forces are NaN at
-    an expensive level without forces. heldout: further cheap
-    labels, which calibrate its surprise. energy_mae: after the mean difference is
-    removed; energy_absolute: with it, None where unknown. label_cost: CPU seconds of
-    all labels so far, failures included, whoever paid for them; the validation set is
-    left out, and so are cheap labels where the generation learned from none.
+    an expensive level without forces, and `error` is the one that decides. heldout:
+    further cheap labels, which calibrate its surprise. energy_mae: after the mean
+    difference is removed; energy_absolute: with it, None where unknown. label_cost: CPU
+    seconds of all labels so far, failures included, whoever paid for them; the
+    validation set is left out, and so are cheap labels where the generation learned
+    from none.
     refinement: of the generation before, where it was refined rather than trained.
     """
 
@@ -59,6 +60,7 @@ class GenerationFacts:
     force_mae: float | None
     force_rmse: float | None
     energy_mae: float | None
+    error: float | None
     test: int
     heldout: int = 0
     energy_absolute: float | None = None
@@ -70,17 +72,11 @@ class GenerationFacts:
         refined = "" if self.refinement is None else ", refined"
         return f"generation {self.generation}{refined}"
 
-    @property
-    def error(self) -> float | None:
-        """The error that decides: of forces, or at levels without them of energies."""
-        has_forces = self.force_mae is None or isfinite(self.force_mae)
-        return self.force_mae if has_forces else self.energy_mae
-
 
 def has_forces(history: History) -> bool:
     """Return False where the expensive level gives energies alone."""
     level = history.attrs.get("levels", {}).get("expensive", {})
-    return bool(level.get("settings", {}).get(FORCES) != NO_FORCES)
+    return gives_forces(level.get("settings", {}))
 
 
 def error_unit(history: History) -> str:
@@ -207,6 +203,7 @@ def _generation_facts(
         force_mae=None if test is None else test.force_mae,
         force_rmse=None if test is None else test.force_rmse,
         energy_mae=None if test is None else test.energy_mae,
+        error=None if test is None else test.error,
         test=0 if test is None else len(test.frames),
         heldout=request.heldout,
         energy_absolute=None if test is None else test.energy_absolute,

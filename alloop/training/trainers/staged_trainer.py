@@ -212,8 +212,8 @@ def runnable_stages(stages: Sequence[Stage], data: TrainingData) -> tuple[Stage,
 
     Where a level has no labels, the first stage on the other level gets all steps:
     ASTEROID without cheap labels is standard training. See `unweighted_stages` for
-    expensive labels without forces. Raises InputError where there
-    are no labels for any stage.
+    expensive labels without forces. Raises InputError where there are no labels for any
+    stage.
     """
     present: list[Fidelity] = ["cheap"] if len(data.cheap) else []
     present += ["expensive"] if len(data.expensive) else []

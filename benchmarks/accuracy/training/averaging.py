@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from alloop.core.errors import InputError
+from alloop.core.levels import Fidelity
 from alloop.core.records import LabelSet
 from alloop.potentials.repulsion import ZBL
 from alloop.training.bias_weights import DEFAULT
@@ -140,22 +141,44 @@ class Comparison:
         return self._runner(seed).run_stages(state, [stage], DEFAULT)
 
     def _runner(self, seed: int) -> StageRunner:
-        cheap, expensive = ZBL.without(self.cheap), ZBL.without(self.expensive)
-        return StageRunner(
-            kind=self.network,
-            settings={} if self.channels is None else {"channels": self.channels},
-            labels={"cheap": cheap, "expensive": expensive},
-            references={
-                "cheap": fit_references(cheap),
-                "expensive": fit_references(expensive),
-            },
-            held_out=None,
-            scale=force_scale(expensive),
-            parent=None,
-            least=0.0,
-            seed=seed,
-            repulsion=ZBL,
+        return unweighted_runner(
+            self.cheap,
+            self.expensive,
+            seed,
+            network=self.network,
+            channels=self.channels,
         )
+
+
+def unweighted_runner(
+    cheap: LabelSet,
+    expensive: LabelSet,
+    seed: int,
+    *,
+    network: str,
+    channels: int | None = None,
+    scaled_by: Fidelity = "expensive",
+) -> StageRunner:
+    """Return a runner of stages on these labels, with the repulsion of alloop.
+
+    channels: None for the usual ones; scaled_by: the level whose forces are the unit.
+    """
+    labels: dict[Fidelity, LabelSet] = {
+        "cheap": ZBL.without(cheap),
+        "expensive": ZBL.without(expensive),
+    }
+    return StageRunner(
+        kind=network,
+        settings={} if channels is None else {"channels": channels},
+        labels=labels,
+        references={level: fit_references(x) for level, x in labels.items()},
+        held_out=None,
+        scale=force_scale(labels[scaled_by]),
+        parent=None,
+        least=0.0,
+        seed=seed,
+        repulsion=ZBL,
+    )
 
 
 Part: TypeAlias = Callable[[Comparison], Row]

@@ -20,22 +20,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alloop.core.levels import Fidelity
 from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import LabelSet
 from alloop.core.seeds import random_stream
-from alloop.potentials.repulsion import ZBL
 from alloop.training.bias_weights import DEFAULT
-from alloop.training.graph_pool import force_scale
-from alloop.training.label_changes import (
-    joined_labels,
-    level_references,
-    select_labels,
-)
+from alloop.training.label_changes import joined_labels, select_labels
 from alloop.training.stages import FINE_TUNING, SCHEDULE, Stage
 from alloop.training.trainers.stage_runner import StageRunner, TrainingState
 from alloop.training.trainers.staged_trainer import unweighted_stages
 from benchmarks.accuracy.asteroid.data import h2co_labels
+from benchmarks.accuracy.training.averaging import unweighted_runner
 from benchmarks.common import (
     Row,
     Rows,
@@ -79,7 +73,7 @@ class Comparison:
     @cached_property
     def pretrained(self) -> TrainingState:
         """The network that all arms fine-tune."""
-        runner = self._runner(self.labels["cheap"], "cheap")
+        runner = self._runner(self._pool_part(0, 1))
         stage = Stage("pretraining", "cheap", PRETRAINING // self.fewer, "scratch")
         start = TrainingState(runner.new_network("pretraining"))
         return runner.run_stages(start, [stage], DEFAULT)
@@ -88,52 +82,39 @@ class Comparison:
         """Return the errors of an arm whose labels cost as much as `count` forces."""
         labels, stage = self._arm(arm, count)
         test = self.labels["test"]
-        runner = self._runner(labels, "expensive")
+        runner = self._runner(labels)
         state = self.pretrained
         if stage is not None:
             stage = replace(stage, steps=max(1, stage.steps // self.fewer))
             state = runner.run_stages(state, [stage], DEFAULT)
         said = runner.final_potential(state).predict(test.batch)
-        found = prediction_errors(said, test)
-        return {"force": 1e3 * found.force_mae, "energy": 1e3 * found.energy_spread}
+        errors = prediction_errors(said, test)
+        return {"force": 1e3 * errors.force_mae, "energy": 1e3 * errors.energy_spread}
 
     def _arm(self, arm: str, count: int) -> tuple[LabelSet, Stage | None]:
-        forces = self._some(0, count)
-        energies = _without_forces(self._some(0, RATIO * count))
+        forces = self._pool_part(0, count)
+        energies = _without_forces(self._pool_part(0, RATIO * count))
         (slow,) = unweighted_stages([FINE])
         half = count // 2
-        beside = _without_forces(self._some(half, half + RATIO * (count - half)))
+        beside = _without_forces(self._pool_part(half, half + RATIO * (count - half)))
         return {
             "pretraining alone": (forces, None),
             "forces": (forces, FINE),
             "forces, 3000 steps": (forces, replace(FINE, steps=3 * STEPS)),
             "energies": (energies, slow),
-            "half of both": (joined_labels(self._some(0, half), beside), slow),
+            "half of both": (joined_labels(self._pool_part(0, half), beside), slow),
         }[arm]
 
-    def _some(self, first: int, last: int) -> LabelSet:
+    def _pool_part(self, first: int, last: int) -> LabelSet:
         return select_labels(self.labels["pool"], np.arange(first, last))
 
-    def _runner(self, labels: LabelSet, level: Fidelity) -> StageRunner:
-        sets: dict[Fidelity, LabelSet] = {
-            "cheap": self.labels["cheap"],
-            "expensive": self._some(0, 1),
-        }
-        sets[level] = labels
-        rest: dict[Fidelity, LabelSet] = {
-            name: ZBL.without(x) for name, x in sets.items()
-        }
-        return StageRunner(
-            kind="tensor-painn",
-            settings={},
-            labels=rest,
-            references={name: level_references(x) for name, x in rest.items()},
-            held_out=None,
-            scale=force_scale(rest["cheap"]),
-            parent=None,
-            least=0.3,
-            seed=self.seed,
-            repulsion=ZBL,
+    def _runner(self, expensive: LabelSet) -> StageRunner:
+        return unweighted_runner(
+            self.labels["cheap"],
+            expensive,
+            self.seed,
+            network="tensor-painn",
+            scaled_by="cheap",
         )
 
 
