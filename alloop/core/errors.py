@@ -26,6 +26,10 @@ class StoreError(AlloopError):
     """An error for a store that cannot be used as asked."""
 
 
+class NewerStoreError(StoreError):
+    """An error for a store that holds what a newer alloop wrote."""
+
+
 class FullDiskError(StoreError):
     """An error for a store on a full disk; running again continues."""
 

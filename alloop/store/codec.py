@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_typ
 import numpy as np
 
 from alloop.core.batch import Batch, pack_frames
-from alloop.core.errors import DamagedError, InputError, StoreError
+from alloop.core.errors import DamagedError, InputError, NewerStoreError, StoreError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import Level
 from alloop.core.records import (
@@ -128,7 +128,7 @@ class Codec:
         registered = kind in self._registry
         if version > VERSION or not registered:
             reads = f"reads up to {VERSION}" if registered else "does not know"
-            raise StoreError(
+            raise NewerStoreError(
                 f"it holds {kind} of version {version}, which this alloop {reads}; "
                 "upgrade alloop"
             )
@@ -256,6 +256,12 @@ class _Decoder:
         upcast = self.upcasters.get(kind)
         if upcast is not None:
             named = upcast(named)
+        strange = [name for name in named if name not in _settable_fields(cls)]
+        if strange:
+            raise NewerStoreError(
+                f"its {kind} has `{'`, `'.join(strange)}`, which this alloop does not "
+                "know; upgrade alloop"
+            )
         for name, right in _field_checks(cls).items():
             if name in named and not right(named[name]):
                 raise DamagedError(
@@ -273,7 +279,7 @@ class _Decoder:
     def member(self, kind: str, name: str) -> Any:
         members: dict[str, Any] = getattr(self.registry[kind], "__members__", {})
         if name not in members:
-            raise StoreError(
+            raise NewerStoreError(
                 f"it holds {kind}.{name}, which this alloop does not know; "
                 "upgrade alloop"
             )

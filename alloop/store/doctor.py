@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alloop.core.errors import DamagedError, StoreError
+from alloop.core.errors import DamagedError, NewerStoreError, StoreError
 from alloop.store import root
 from alloop.store.chunks import chunk_name, open_array
 from alloop.store.codec import Codec
@@ -37,6 +37,7 @@ _FOLD = "nothing is lost, it is made anew"
 _MODEL = "it can be trained again from the labels"
 _BEYOND = "the next run sets them aside; `--repair OUT` makes a store with their labels"
 _PART = "`--repair OUT` makes a store with their labels, else remove it"
+_NEWER = "it is whole, and a repair would lose it"
 _REPAIR = "`--repair OUT` makes a new store of all that is whole"
 _GROWING = {MARK, RECORD, "rows"}
 _COLUMNS = "nothing is lost, columns are rebuilt from the journal"
@@ -95,11 +96,17 @@ def verify_store(path: Path | str, codec: Codec) -> list[DamageReport]:
 
 
 def _journal_damage(store: Path, codec: Codec) -> Iterator[DamageReport]:
-    damaged = list(_damaged_records(Journal(store / FOLDER), codec))
-    for run in consecutive_runs(damaged):
-        (first, what), (last, _) = run[0], run[-1]
-        where = f"record {first}" if first == last else f"records {first} to {last}"
-        yield DamageReport(where, what, _REPAIR)
+    unread = list(_unread_records(Journal(store / FOLDER), codec))
+    for newer, advice in ((True, _NEWER), (False, _REPAIR)):
+        texts = [
+            (seq, str(error))
+            for seq, error in unread
+            if isinstance(error, NewerStoreError) == newer
+        ]
+        for run in consecutive_runs(texts):
+            (first, what), (last, _) = run[0], run[-1]
+            where = f"record {first}" if first == last else f"records {first} to {last}"
+            yield DamageReport(where, what, advice)
 
 
 def consecutive_runs(
@@ -110,12 +117,14 @@ def consecutive_runs(
     return ([damage for _, damage in group] for _, group in numbered)
 
 
-def _damaged_records(journal: Journal, codec: Codec) -> Iterator[tuple[int, str]]:
+def _unread_records(journal: Journal, codec: Codec) -> Iterator[tuple[int, StoreError]]:
     for seq, entry in journal.survey():
-        if isinstance(entry, StoreError):
-            yield seq, str(entry)
-        elif fault := _error_text(codec.decode, entry.record):
-            yield seq, fault
+        try:
+            if isinstance(entry, StoreError):
+                raise entry
+            codec.decode(entry.record)
+        except StoreError as error:
+            yield seq, error
 
 
 def _pack_damage(store: Path) -> Iterator[DamageReport]:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from alloop.core.errors import DamagedError, StoreError
+from alloop.core.errors import DamagedError, NewerStoreError
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -55,7 +55,7 @@ def unpack_record(data: bytes, name: str) -> tuple[dict[str, Any], list[Array]]:
         )
     magic, size = _PREFIX.unpack_from(data)
     if magic != MAGIC:
-        raise StoreError(
+        raise NewerStoreError(
             f"{name} begins with {magic!r}, this alloop reads {MAGIC!r}; upgrade alloop"
         )
     start = _PREFIX.size + size

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from alloop.core.errors import DamagedError, StoreError
+from alloop.core.errors import DamagedError, NewerStoreError, StoreError
 from alloop.store.files import FileSystem, make_folders, remove_folders, replace_file
 from alloop.store.journal import FOLDER, NODE, STAGING
 from alloop.store.record import pack_record, unpack_record
@@ -94,7 +94,7 @@ def _checked_root(node: Any, store: Path) -> Node:
     if not isinstance(number, int):
         raise StoreError(f"{store} is not an alloop store; give the path of a store")
     if number > FORMAT:
-        raise StoreError(
+        raise NewerStoreError(
             f"{store} holds format {number}, this alloop reads up to {FORMAT}; "
             "upgrade alloop"
         )

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alloop.config import Setup, parse_campaign
-from alloop.core.errors import AlloopError, DamagedError, InputError, StoreError
+from alloop.core.errors import (
+    AlloopError,
+    DamagedError,
+    InputError,
+    NewerStoreError,
+    StoreError,
+)
 from alloop.core.frame import FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label, Unlabelled
@@ -88,7 +94,8 @@ def repair_store(store: Path, out: Path) -> RepairReport:
     InputError
         `out` exists already, or it is inside the store.
     StoreError
-        There is no store, or not enough of it is whole to continue.
+        There is no store, a newer alloop wrote it, or not enough of it is whole to
+        continue.
     """
     refuse_target(store, out)
     refuse_links(store)
@@ -332,6 +339,8 @@ def survey_records(store: Path) -> SurveyedRecords:
             turn: e.Turn = CODEC.decode(entry.record)
             if not damaged:
                 fold.add_turn(turn)
+        except NewerStoreError as error:  # whole, and a repair would lose it
+            raise NewerStoreError(f"record {seq}: {error}") from error
         except StoreError as error:
             damaged.append((seq, str(error)))
             continue

@@ -8,16 +8,23 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import torch
+
+from alloop.core.errors import InputError
 from alloop.models.checkpoint import Checkpoint
 from alloop.models.compilation import NotCompiled
 from alloop.models.network import Network
 from alloop.training.compiled_gradients import compile_gradients, record_gradients
 from alloop.training.graph_pool import GraphPool
-from alloop.training.losses import GradientFunction, eager_gradients
+from alloop.training.losses import (
+    GradientFunction,
+    LossGradient,
+    eager_gradients,
+)
 from alloop.training.stage_state import PLAIN, StageState, StageTask
 from alloop.training.stages import Stage, bounded_steps, worth_compiling
 from alloop.training.state_folder import StateKeeper, TrainingProgress
@@ -93,7 +100,7 @@ def fit_stage(
         if task.schedule.seconds is not None:
             save()  # the plan was measured; a resumed run must not measure again
     if not state.is_finished():
-        gradients, state.engine = gradient_engine(state.network, task, state.compile)
+        gradients = _resumed_engine(task, state)
         while not state.is_finished():
             if _take_step(task, state, gradients):
                 _report(task, state, states, progress)
@@ -101,6 +108,13 @@ def fit_stage(
                 save()
         save()
     return state.result(), _loss_curve(state, clock.lap())
+
+
+def _resumed_engine(task: StageTask, state: StageState) -> GradientFunction:
+    if state.parts > 1:  # programs are made for whole batches
+        return eager_gradients(state.network, task.loss)
+    gradients, state.engine = gradient_engine(state.network, task, state.compile)
+    return gradients
 
 
 def gradient_engine(
@@ -118,7 +132,7 @@ def gradient_engine(
         compiled = compile_gradients(
             network, task.loss, task.batch_at(0), task.has_mixed_batches
         )
-    except NotCompiled as why:
+    except (NotCompiled, torch.OutOfMemoryError) as why:
         return plain, f"{PLAIN}, not compiled: {why}"
     return compiled, "compiled"
 
@@ -130,7 +144,7 @@ def _recorded_gradients(network: Network, task: StageTask) -> GradientFunction |
         return None
     try:
         return record_gradients(network, task.loss, task.batch_at(0))
-    except NotCompiled:
+    except (NotCompiled, torch.OutOfMemoryError):
         return None
 
 
@@ -184,7 +198,7 @@ class _CpuClock:
 
 def _take_step(task: StageTask, state: StageState, gradients: GradientFunction) -> bool:
     """Take a step; return True if a record was made."""
-    gradient = gradients(*task.batch_at(state.step))
+    gradient = batch_gradient(task, state, gradients, state.step)
     state.descend(gradient, state.step, state.planned)
     loss = gradient.loss.item()
     if not math.isfinite(loss):
@@ -194,6 +208,48 @@ def _take_step(task: StageTask, state: StageState, gradients: GradientFunction) 
             "right"
         )
     return state.add_loss(loss, task.validation)
+
+
+def batch_gradient(
+    task: StageTask, state: StageState, gradients: GradientFunction, step: int
+) -> LossGradient:
+    """Return loss and gradient of the batch of a step.
+
+    Whenever memory runs out, the batch is divided into twice as many parts, whose
+    gradients are added; later batches are too. Raises InputError where a single frame
+    does not fit.
+    """
+    while True:
+        engine = gradients
+        if state.parts > 1:
+            engine = eager_gradients(state.network, task.loss)
+        try:
+            parts = task.parts_at(step, state.parts)
+            return _sum_gradients(engine(*part) for part in parts)
+        except torch.OutOfMemoryError:
+            pass
+        _divide_batches(task, state)  # out here, the error holds no tensors
+
+
+def _sum_gradients(parts: Iterator[LossGradient]) -> LossGradient:
+    total = next(parts)
+    for part in parts:
+        gradients = torch._foreach_add(total.gradients, part.gradients)
+        total = LossGradient(total.loss + part.loss, tuple(gradients))
+    return total
+
+
+def _divide_batches(task: StageTask, state: StageState) -> None:
+    frames = min(task.schedule.batch, len(task.pool))
+    if state.parts >= frames:
+        raise InputError(
+            f"expected a frame that fits into the memory of {task.pool.graph.z.device} "
+            f"in training, one of the stage {task.stage.name} does not; choose a "
+            "smaller network, or `device: cpu`"
+        )
+    state.parts = min(2 * state.parts, frames)
+    state.engine = f"{PLAIN}, in {state.parts} parts, since a batch exceeds the memory"
+    torch.cuda.empty_cache()
 
 
 def _report(
@@ -233,7 +289,9 @@ def _steps_within(
     trial = copy.deepcopy(state)
     began = 0.0
     for index in range(_TIMED + 1):
-        trial.descend(gradients(*task.batch_at(index)), index, _TIMED + 1)
+        gradient = batch_gradient(task, trial, gradients, index)
+        trial.descend(gradient, index, _TIMED + 1)
         began = began or time.process_time()  # the first one only warms up
+    state.parts = trial.parts
     step_seconds = (time.process_time() - began) / _TIMED
     return max(1, int(seconds / step_seconds))

@@ -40,7 +40,10 @@ class Targets:
     1, owner (atoms,) the frame of each atom. virial (frames, 6): the stress times
     volume over the number of atoms, NaN for frames without; None where no frame of the
     pool has one. labelled (atoms,): 1 for atoms with a force, 0 for those of frames
-    whose label is an energy alone; None where the whole pool has forces.
+    whose label is an energy alone; None where the whole pool has forces. counts (4,):
+    frames, atoms, atoms with a force and frames with a stress of the batch that this is
+    a part of, by which losses are divided, so that those of all parts add up to the
+    batch's; None for a whole batch.
     """
 
     energies: Tensor
@@ -49,6 +52,18 @@ class Targets:
     owner: Tensor
     virial: Tensor | None = None
     labelled: Tensor | None = None
+    counts: Tensor | None = None
+
+    def count(self) -> Tensor:
+        """Return the `counts` for parts of this batch."""
+        frames, atoms = len(self.energies), len(self.owner)
+        of_forces = float(atoms if self.labelled is None else self.labelled.sum())
+        stresses = 0.0
+        if self.virial is not None:
+            stresses = float(torch.isfinite(self.virial[:, 0]).sum())
+        # Batches without any force or stress: 0/1 and not 0/0.
+        counts = [frames, atoms, max(of_forces, 1.0), max(stresses, 1.0)]
+        return self.energies.new_tensor(counts)
 
 
 class Objective(Hashable, Protocol):
@@ -184,15 +199,20 @@ def force_errors(predicted: Tensor, target: Tensor, norm: str = "l2") -> Tensor:
 def force_loss(predicted: Tensor, target: Targets, norm: str = "l2") -> Tensor:
     """Return the mean over atoms with a force of w ℓ_f, in units of the scale."""
     errors = target.weights[target.owner] * force_errors(predicted, target.forces, norm)
+    if target.labelled is not None:
+        errors = target.labelled * errors
+    if target.counts is not None:
+        return errors.sum() / target.counts[2]
     if target.labelled is None:
         return errors.mean()
     # Batches of energies alone: 0/1 and not 0/0.
-    return (target.labelled * errors).sum() / target.labelled.sum().clamp(min=1.0)
+    return errors.sum() / target.labelled.sum().clamp(min=1.0)
 
 
 def energy_loss(predicted: Tensor, target: Targets) -> Tensor:
     """Return the mean over frames of w abs(E - E_label), in units of the scale."""
-    return (target.weights * (predicted - target.energies).abs()).mean()
+    errors = target.weights * (predicted - target.energies).abs()
+    return errors.mean() if target.counts is None else errors.sum() / target.counts[0]
 
 
 def virial_loss(predicted: Tensor, target: Targets) -> Tensor:
@@ -210,9 +230,11 @@ def virial_loss(predicted: Tensor, target: Targets) -> Tensor:
     per_atom = voigt_components(predicted) / sizes.unsqueeze(1)
     finite = torch.isfinite(reference)
     off = torch.where(finite, per_atom - torch.nan_to_num(reference), 0.0).abs()
+    errors = (target.weights * off.mean(dim=1)).sum()
+    if target.counts is not None:
+        return errors / target.counts[3]
     # Batches without any stress: 0/1 and not 0/0.
-    frames = finite[:, 0].to(predicted.dtype).sum().clamp(min=1.0)
-    return (target.weights * off.mean(dim=1)).sum() / frames
+    return errors / finite[:, 0].to(predicted.dtype).sum().clamp(min=1.0)
 
 
 def voigt_components(tensor: Tensor) -> Tensor:
@@ -344,7 +366,7 @@ class ScoreLoss:
         self,
         network: Network,
         graph: Graph,
-        target: Targets,  # noqa: ARG002
+        target: Targets,
         drawn: Drawn,
     ) -> Tensor:
         """Return the loss of the network at the graph's frames, moved by the noise."""
@@ -356,7 +378,10 @@ class ScoreLoss:
             energies: Tensor = network(there).energies
             return energies
 
-        return score_loss(energy, graph.pos + moved, self.kT, along)
+        loss = score_loss(energy, graph.pos + moved, self.kT, along)
+        if target.counts is None:
+            return loss
+        return loss * len(graph.pos) / target.counts[1]
 
 
 def _directional_divergence(forces: Tensor, x: Tensor, v: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from alloop.core.seeds import torch_seed
 from alloop.core.settings import identity
-from alloop.core.units import Floats
+from alloop.core.units import Floats, Integers
 from alloop.models.checkpoint import Checkpoint, content_id
 from alloop.models.graph import Graph
 from alloop.models.network import Network, energy_and_forces
@@ -38,7 +38,7 @@ PLAIN = "plain"
 STATE_KIND = "training"  # of the checkpoint
 _EDGES = 20_000  # at once when errors are computed: some tens of MB
 _RECORDS = ("steps", "losses", "errors", "recent")
-_POSITION = ("step", "planned", "compile", "engine", "cpu_seconds")
+_POSITION = ("step", "planned", "compile", "engine", "cpu_seconds", "parts")
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +47,8 @@ class StageState:
 
     network: the one that is trained, a copy of the one given; average: the network of
     averaged weights. step, planned: steps taken and in all; compile: whether steps are
-    to be compiled, engine: how they were computed. steps, losses, errors: when records
+    to be compiled, engine: how they were computed, parts: how many a batch is divided
+    into, since a whole one exceeds the memory. steps, losses, errors: when records
     were made, the mean loss since the one before, and the force error in eV/Å on
     validation frames; recent: losses since the last record; best: the weights with the
     least error.
@@ -60,6 +61,7 @@ class StageState:
     compile: bool = False
     engine: str = PLAIN
     cpu_seconds: float = 0.0
+    parts: int = 1
     steps: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
@@ -158,8 +160,9 @@ class StageState:
         """Take over the saved state of the same stage."""
         for name in _RECORDS:
             setattr(self, name, list(saved.settings["watch"][name]))
-        for name in _POSITION:
-            setattr(self, name, saved.settings["progressed"][name])
+        for name in _POSITION:  # older states have no parts
+            value = saved.settings["progressed"].get(name, getattr(self, name))
+            setattr(self, name, value)
         tensors = {n: torch.from_numpy(np.array(a)) for n, a in saved.tensors.items()}
         self.best = _under_prefix(tensors, "best/") or None
         for (name, weight), mean in zip(
@@ -278,12 +281,32 @@ class StageTask:
 
         It is a pure function of the seed, the stage's name and the step.
         """
-        name, frames = f"{self.stage.name}/batches", len(self.pool)
-        order = BatchOrder(self.seed, name, frames, self.schedule.batch)
-        graph, target = self.pool.select(order.at(step))
+        graph, target = self.pool.select(self._frames_at(step))
         generator = torch.Generator()
         generator.manual_seed(torch_seed(self.seed, f"{self.stage.name}/drawn/{step}"))
         return graph, target, self.loss.draw(graph, generator)
+
+    def parts_at(self, step: int, parts: int) -> Iterator[tuple[Graph, Targets, Drawn]]:
+        """Yield the batch of a step in parts, whose losses add up to that of the whole.
+
+        parts: their number, at most that of the frames.
+        """
+        whole = self.batch_at(step)
+        if parts == 1:
+            yield whole
+            return
+        frames, (graph, target, drawn) = self._frames_at(step), whole
+        counts, owner = target.count(), graph.batch
+        for rows in np.array_split(np.arange(len(frames)), parts):
+            atoms = (owner >= int(rows[0])) & (owner <= int(rows[-1]))
+            part, part_target = self.pool.select(frames[rows])
+            # What is drawn is a weight of the whole step, or (..., atoms, 3).
+            of_part = (x if x.ndim == 0 else x[..., atoms, :] for x in drawn)
+            yield part, replace(part_target, counts=counts), tuple(of_part)
+
+    def _frames_at(self, step: int) -> Integers:
+        name, frames = f"{self.stage.name}/batches", len(self.pool)
+        return BatchOrder(self.seed, name, frames, self.schedule.batch).at(step)
 
     @property
     def fingerprint(self) -> str:

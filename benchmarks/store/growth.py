@@ -1,10 +1,12 @@
 """Cost of a store, its driver and its readers as a campaign grows.
 
     python -m benchmarks.store.growth [--quick] [--json FILE] [--records N ...]
-        [--folder DIR]
+        [--folder DIR] [--candidates N] [--train N]
 
 runs the campaign of `benchmarks.store.synthetic_campaign`, whose labels cost nothing:
-ten frames and 0.9 labels a record, so that 100000 records are a million frames. Each
+ten frames and 0.9 labels a record, so that 100000 records are a million frames; a
+million labels fit an ordinary disk with `--records 1112000 --candidates 20 --train
+10000`: two frames a record, and a training by 10000 records. Each
 record is committed and folded in as a driver does; every thousand records the columns
 are filled and the fold is kept. Then whatever opens a store does so, each in a process
 of its own. Times are of the processor; files are written without waiting for the disk,
@@ -45,7 +47,13 @@ from alloop.store.archive import Archive
 from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
 from benchmarks.durability.file_systems import UnsyncedFileSystem
 from benchmarks.store.read_costs import NAMES
-from benchmarks.store.synthetic_campaign import CONFIG, LEVELS, SyntheticCampaign
+from benchmarks.store.synthetic_campaign import (
+    CANDIDATES,
+    CONFIG,
+    LEVELS,
+    TRAIN,
+    SyntheticCampaign,
+)
 
 STEP = 1000  # records between two compactions
 _ATTRS = {
@@ -84,10 +92,9 @@ def _fold_turns(keeper: FoldUpdater, made: Sequence[e.Turn]) -> None:
         keeper.add_turn(turn, next_state(fold.state, turn.event, turn.commands))
 
 
-def grow_store(path: Path, count: int) -> dict[str, float]:
+def grow_store(path: Path, count: int, campaign: SyntheticCampaign) -> dict[str, float]:
     """Run the synthetic campaign; return the CPU seconds of the parts."""
     spent = dict.fromkeys(("commit", "learn", "columns", "folds"), 0.0)
-    campaign = SyntheticCampaign()
     with Archive.create(
         path, attrs=_ATTRS, codec=CODEC, files=UnsyncedFileSystem()
     ) as archive:
@@ -104,9 +111,9 @@ def grow_store(path: Path, count: int) -> dict[str, float]:
     return spent
 
 
-def run_driver(path: Path, count: int) -> Row:
+def run_driver(path: Path, count: int, campaign: SyntheticCampaign) -> Row:
     """Return the figures of the driver, and of the store that it leaves."""
-    spent = grow_store(path, count)
+    spent = grow_store(path, count, campaign)
     files = [value for value in path.rglob("*") if value.is_file()]
     parts = {
         f"{part} MB": sum(x.stat().st_size for x in files if part in x.parts) / 1e6
@@ -132,8 +139,11 @@ def run_reader(name: str, path: Path) -> Row:
     return row
 
 
-def measure_size(rows: Rows, folder: Path, count: int) -> None:
-    """Measure what is not yet known of a store of `count` records."""
+def measure_size(rows: Rows, folder: Path, count: int, shape: Sequence[str]) -> None:
+    """Measure what is not yet known of a store of `count` records.
+
+    `shape` are the options that shape the campaign.
+    """
     missing = [name for name in NAMES if f"{count} {name}" not in rows]
     path, driver = folder / f"{count}.zarr", f"{count} driver"
     if driver in rows and not missing:
@@ -147,7 +157,7 @@ def measure_size(rows: Rows, folder: Path, count: int) -> None:
             "--grow",
             str(count),
         ]
-        command += ["--folder", str(folder)]
+        command += ["--folder", str(folder), *shape]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         rows[driver] = json.loads(done.stdout)
     for name in missing:
@@ -183,18 +193,27 @@ def main() -> None:
         "--records", type=int, nargs="+", help="sizes, one after another"
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/growth"), help="disk")
+    parser.add_argument(
+        "--candidates", type=int, default=CANDIDATES, help="frames of an exploration"
+    )
+    parser.add_argument(
+        "--train", type=int, default=TRAIN, help="one of so many records is a training"
+    )
     parser.add_argument("--grow", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.grow:
-        row = run_driver(options.folder / f"{options.grow}.zarr", options.grow)
+        campaign = SyntheticCampaign(options.candidates, options.train)
+        path = options.folder / f"{options.grow}.zarr"
+        row = run_driver(path, options.grow, campaign)
         sys.stdout.write(json.dumps(row) + "\n")
         return
     sizes = sorted(
         options.records or ([300, 3000] if options.quick else [1000, 10000, 100000])
     )
+    shape = ["--candidates", str(options.candidates), "--train", str(options.train)]
     rows = Rows(options.folder / "rows.jsonl")
     for count in sizes:
-        measure_size(rows, options.folder, count)
+        measure_size(rows, options.folder, count, shape)
     driver = [rows[f"{count} driver"] for count in sizes]
     write_json(options.json, {"driver": driver, "processes": reader_rows(rows, sizes)})
     show(make_table("the driver; us: CPU time a record", driver))

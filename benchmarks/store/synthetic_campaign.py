@@ -1,10 +1,10 @@
 """A synthetic campaign of any length, made record by record, with equal seeds equal.
 
 Shaped like a real one: most records are labels, one in ten is an exploration with a
-hundred candidates, one in a thousand a training. Nine candidates of each exploration
-get a label: eight a cheap one, the first an expensive one too. A training names all
-labels that it learns from and tells the bias of each cheap one, as real ones do; in
-that alone the journal grows as labels times generations.
+hundred candidates, one in a thousand a training, unless told otherwise. Nine candidates
+of each exploration get a label: eight a cheap one, the first an expensive one too. A
+training names all labels that it learns from and tells the bias of each cheap one, as
+real ones do; in that alone the journal grows as labels times generations.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,8 @@ from alloop.loop.commands import Command, Explore, LabelFrame, Train
 
 NUMBERS = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
 CANDIDATES = 100  # in an exploration: ten frames a record
-EXPLORE, TRAIN, FAIL = 10, 1000, 501  # one of so many records
+TRAIN = 1000  # one of so many records
+EXPLORE, FAIL = 10, 501  # likewise
 TEST = 40  # records before this one are labels of the test set
 LEVELS: dict[Fidelity, Level] = {
     "cheap": make_level("toy", {"stiffness": 0.9, "title": "toy 0.9"}),
@@ -44,7 +45,8 @@ _DETAILS: dict[str, Detail] = {
 class SyntheticCampaign:
     """A campaign that goes on for as many turns as are asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, candidates: int = CANDIDATES, train: int = TRAIN) -> None:
+        self._candidates, self._train = candidates, train
         self._seq = 0
         self._ids: dict[str, list[FrameId]] = {"test": [], "cheap": [], "expensive": []}
         self._found: tuple[Candidate, ...] = ()
@@ -66,15 +68,15 @@ class SyntheticCampaign:
     def _ask(self, seq: int) -> Command:
         """Return the request that record `seq` answers."""
         rng = np.random.default_rng((0, seq))
-        if seq % TRAIN == TRAIN - 1:
+        if seq % self._train == self._train - 1:
             cheap, expensive, test = (
                 tuple(sorted(self._ids[x])) for x in ("cheap", "expensive", "test")
             )
-            return Train(1 + seq // TRAIN, cheap, expensive, test)
+            return Train(1 + seq // self._train, cheap, expensive, test)
         if seq % EXPLORE == EXPLORE - 1:
             where, rest = _frame(rng), np.zeros((len(NUMBERS), 3))
             crew = tuple(Walker(i, 0, where, rest, seq) for i in range(8))
-            number, model = seq // TRAIN, "0" * 32
+            number, model = seq // self._train, "0" * 32
             return Explore(
                 round=seq,
                 piece=0,
@@ -83,7 +85,7 @@ class SyntheticCampaign:
                 model=model,
                 walkers=crew,
                 steps=100,
-                keep=CANDIDATES,
+                keep=self._candidates,
                 controls=1,
             )
         return self._label(seq, rng)
@@ -113,7 +115,9 @@ class SyntheticCampaign:
             case Train():
                 return _trained(request, rng, timing)
             case Explore(round=number, batch=batch, piece=piece, walkers=walkers):
-                self._found = tuple(_candidate(rng, seq) for _ in range(CANDIDATES))
+                self._found = tuple(
+                    _candidate(rng, seq) for _ in range(self._candidates)
+                )
                 self._fresh = 0
                 return e.Explored(
                     number,

@@ -4,7 +4,9 @@ from typing import Any
 
 import torch
 
-from alloop.models.network import Network, build_network
+from alloop.models.graph import Graph
+from alloop.models.network import Network, NetworkOutput, build_network
+from alloop.models.networks.painn import PaiNN
 
 SMALL: dict[str, dict[str, Any]] = {
     "painn": {"channels": 8, "layers": 2},
@@ -31,3 +33,16 @@ def small(
         for weight in network.parameters():
             weight += _NUDGE * torch.randn(weight.shape, generator=noise)
     return network
+
+
+class LittleMemory(PaiNN):
+    """PaiNN on a device whose memory holds so many atoms, as torch says it."""
+
+    most = 0
+    tried: tuple[int, ...] = ()
+
+    def forward(self, graph: Graph) -> NetworkOutput:
+        LittleMemory.tried = (*self.tried, len(graph.z))
+        if len(graph.z) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(graph)

@@ -17,14 +17,13 @@ from alloop.models.checkpoint import (
     checkpoint_to_bytes,
     content_id,
 )
-from alloop.models.graph import Graph, to_graph
-from alloop.models.network import Network, NetworkOutput, build_network
-from alloop.models.networks.painn import PaiNN
+from alloop.models.graph import to_graph
+from alloop.models.network import Network, build_network
 from alloop.potentials import learned
 from alloop.potentials.learned import LearnedPotential, from_checkpoint
 from alloop.potentials.repulsion import ZBL, Zbl
 from alloop.testing import check_atom_energies, check_potential, check_rotation
-from tests.models.kinds import SMALL
+from tests.models.kinds import SMALL, LittleMemory
 
 REFERENCES = {1: -13.6, 6: -1029.4, 8: -2041.8}
 GAIN = {
@@ -217,18 +216,6 @@ def test_large_batches_go_in_whole_frames(monkeypatch: pytest.MonkeyPatch) -> No
     assert parts.descriptors is not None
     assert parts.descriptors.shape == (len(pack_frames(molecules).numbers), 12)
     np.testing.assert_array_equal(parts.forces, again.forces)
-
-
-class LittleMemory(PaiNN):
-    """PaiNN on a device whose memory holds so many atoms, as torch says it."""
-
-    most, tried = 0, ()
-
-    def forward(self, graph: Graph) -> NetworkOutput:
-        LittleMemory.tried = (*self.tried, len(graph.z))
-        if len(graph.z) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().forward(graph)
 
 
 @pytest.mark.parametrize("periodic", [False, True])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from alloop.core.batch import pack_frames as packed
-from alloop.core.errors import DamagedError, StoreError
+from alloop.core.errors import DamagedError, NewerStoreError, StoreError
 from alloop.core.frame import Frame
 from alloop.core.levels import make_level
 from alloop.core.records import Failure
@@ -204,6 +204,16 @@ def test_a_newer_version_of_a_record_is_refused_in_one_sentence() -> None:
 def test_an_unknown_record_is_refused_in_one_sentence() -> None:
     with pytest.raises(StoreError, match="Note of version 1, which this alloop does"):
         Codec([]).decode(Codec([Note]).encode(Note("a")))
+
+
+def test_a_field_of_a_newer_record_is_refused_in_one_sentence() -> None:
+    encoded = Codec([Note]).encode(Note("a", 1))
+    tree = {**encoded.tree, "colour": "red"}
+    with pytest.raises(
+        NewerStoreError,
+        match=r"^its Note has `colour`, which this alloop does not know",
+    ):
+        Codec([Note]).decode(replace(encoded, tree=tree))
 
 
 def test_the_fields_of_an_older_record_are_turned_into_those_of_today() -> None:
