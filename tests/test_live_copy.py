@@ -118,16 +118,24 @@ def test_kills_of_either_side_leave_a_copy_that_ends_the_same(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", ["cp -r", "rsync -a --delete"])
 def test_plain_copies_of_a_running_store_open_or_say_in_one_sentence_why_not(
-    tmp_path: Path,
+    tmp_path: Path, command: str
 ) -> None:
+    """rsync goes on with its last copy, cp begins anew."""
+    program, *options = command.split()
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
     path = write_toy(tmp_path / "x")
     store, opened, refused = path.with_name("toy.zarr"), 0, 0
     driver = subprocess.Popen([sys.executable, "-c", RUNNING, str(path)])
     while driver.poll() is None:
         copy = tmp_path / "copy.zarr"
-        shutil.rmtree(copy, ignore_errors=True)
-        done = subprocess.run(["cp", "-r", store, copy], capture_output=True)
+        if program == "cp":
+            shutil.rmtree(copy, ignore_errors=True)
+        source = store if program == "cp" else f"{store}/"
+        words = [program, *options, source, copy]
+        done = subprocess.run(words, capture_output=True, check=False)
         if not copy.exists():
             continue
         try:
@@ -137,5 +145,5 @@ def test_plain_copies_of_a_running_store_open_or_say_in_one_sentence_why_not(
             continue
         opened += 1
         assert there == digests(store)[: len(there)], done.stderr
-    print(f"cp -r: {opened} opened, {refused} refused")  # noqa: T201
+    print(f"{command}: {opened} opened, {refused} refused")  # noqa: T201
     assert opened > 10
