@@ -26,7 +26,7 @@ from alloop.config.yaml_text import (
     dump_yaml,
     merge_trees,
     parse_yaml,
-    rename_test_section,
+    rename_old_keys,
 )
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
@@ -94,8 +94,8 @@ def _job_group(workers: Workers, tasks: int) -> "JobGroup":
         memory=workers.memory,
         tasks=workers.tasks or tasks,
         gpus=workers.gpus,
-        least=workers.jobs.least,
-        most=workers.jobs.most,
+        minimum=workers.adaptive.minimum,
+        maximum=workers.adaptive.maximum,
     )
 
 
@@ -335,7 +335,7 @@ def _as_it_was(tree: Tree, where: str) -> Tree:
     generations take as many steps; MD alone proposes frames. Their examination is short
     MD from first frames, and nothing lies beyond it.
     """
-    tree = rename_test_section(tree, where)
+    tree = rename_old_keys(tree, where)
     validation = tree.get("validation", {})
     if isinstance(validation, dict):
         validation = {"examination_equilibration": 0, "beyond": 0, **validation}

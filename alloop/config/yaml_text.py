@@ -158,20 +158,41 @@ def _inside(node: yaml.Node) -> Iterator[yaml.Node]:
             yield from pair
 
 
-def rename_test_section(tree: Tree, where: str) -> Tree:
-    """Return a campaign's tree with the section `test:` under its name, `validation:`.
+def rename_old_keys(tree: Tree, where: str) -> Tree:
+    """Return a campaign's tree with the keys of earlier versions under their names.
 
-    Files and stores of earlier versions have the old key. Raises ConfigError where both
-    are there.
+    `test:` is `validation:` now, `jobs: {least, most}` of a batch system's `labels:`
+    and `learning:` is `adaptive: {minimum, maximum}`. Raises ConfigError where both
+    names are there.
     """
-    if "test" not in tree:
+    tree = _rename_key(tree, "test", "validation", where, "")
+    cluster = tree.get("cluster")
+    if not isinstance(cluster, Mapping):
         return tree
-    if "validation" in tree:
-        text = (
-            "is the old name of `validation:`, which is there too; leave this one out"
-        )
-        raise ConfigError(where, [Problem("test", text)])
-    return {("validation" if x == "test" else x): y for x, y in tree.items()}
+    groups = {
+        group: _rename_jobs(cluster[group], where, f"cluster.{group}.")
+        for group in ("labels", "learning")
+        if isinstance(cluster.get(group), Mapping)
+    }
+    return {**tree, "cluster": {**cluster, **groups}}
+
+
+def _rename_jobs(group: Tree, where: str, prefix: str) -> Tree:
+    group = _rename_key(group, "jobs", "adaptive", where, prefix)
+    limits = group.get("adaptive")
+    if not isinstance(limits, Mapping):
+        return group
+    names = {"least": "minimum", "most": "maximum"}
+    return {**group, "adaptive": {names.get(x, x): y for x, y in limits.items()}}
+
+
+def _rename_key(tree: Tree, old: str, new: str, where: str, prefix: str) -> Tree:
+    if old not in tree:
+        return tree
+    if new in tree:
+        text = f"is the old name of `{new}:`, which is there too; leave this one out"
+        raise ConfigError(where, [Problem(prefix + old, text)])
+    return {(new if x == old else x): y for x, y in tree.items()}
 
 
 def dump_yaml(tree: Mapping[str, Any]) -> str:
@@ -207,7 +228,7 @@ def changed_keys(old: str, new: str) -> tuple[str, ...]:
     The path of the store is ignored: it may be moved.
     """
     before, after = (
-        dict(flatten_tree(rename_test_section(parse_yaml(text, name), name)))
+        dict(flatten_tree(rename_old_keys(parse_yaml(text, name), name)))
         for name, text in (("old", old), ("new", new))
     )
     nothing = object()
@@ -373,7 +394,7 @@ def merge_trees(below: Tree, above: Tree, kinds: Kinds) -> Tree:
 
 
 def _collect_from(tree: Tree, place: _FragmentPlace, kinds: Kinds) -> Tree:
-    tree, merged = rename_test_section(tree, place.name), Tree()
+    tree, merged = rename_old_keys(tree, place.name), Tree()
     for name in _extended_paths(tree, place):
         path = (place.folder / name).resolve()
         if path in place.above:

@@ -105,7 +105,7 @@ def worker_count(setup: Setup) -> int:
         return cluster.workers or available_cores()
     if isinstance(cluster, BatchSystem):
         labels = cluster.labels
-        return labels.jobs.most * (labels.tasks or labels.cores)
+        return labels.adaptive.maximum * (labels.tasks or labels.cores)
     return 1 if isinstance(cluster, Inline) else available_cores()
 
 

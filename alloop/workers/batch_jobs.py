@@ -228,7 +228,8 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
         await self.scale_down(await self._ended_jobs())
         for resource, group in self._batch.groups.items():
             need = ceil(tasks.get(resource, 0) / group.tasks)
-            await self._fit_group(resource, min(group.most, max(group.least, need)))
+            target = min(group.maximum, max(group.minimum, need))
+            await self._fit_group(resource, target)
         await self
 
     async def _fit_group(self, resource: str, target: int) -> None:

@@ -42,15 +42,15 @@ class JobGroup:
     """Jobs of one kind.
 
     cores, memory (MB), gpus: of a job. tasks: worker processes in it, each for one task
-    at a time. least, most: limits on the number of jobs.
+    at a time. minimum, maximum: limits on the number of jobs.
     """
 
     cores: int
     memory: float
     tasks: int
     gpus: int = 0
-    least: int = 0
-    most: int = 1
+    minimum: int = 0
+    maximum: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.minutes, options.every, options.label = 0.5, 8.0, 1.0
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         row = measure_losses(Path(folder), options)
     show(make_table("half of the workers killed", [row]))

@@ -7,17 +7,23 @@ import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import zarr
 
 from alloop.campaign import Campaign
 from alloop.cli.watch_command import WatchServer, watch_server
 from alloop.core.errors import InputError
 from alloop.driver.run import RunObserver
-from alloop.history.reader import read_history
+from alloop.history.reader import CODEC, read_history
+from alloop.loop import events as e
 from alloop.report.status import campaign_status
+from alloop.store.archive import Archive
 from tests.conftest import write_toy
 
+LEVELS = ("cheap", "expensive")
 GOLDEN = Path(__file__).parent.parent / "store" / "golden" / "format3.tar.xz"
 
 
@@ -91,6 +97,40 @@ def test_page_metrics_and_status_have_the_values_of_the_store(
     assert "Content-Security-Policy" in page
     code, _, report = got(server, f"/{server.key}/report")
     assert (code, "campaign report" in report) == (200, True)
+
+
+def test_figures_are_those_of_arrays_and_records_to_one_percent(
+    server: WatchServer, store: Path
+) -> None:
+    """Counted from the columns by zarr, and from the timings in the journal."""
+    root: Any = zarr.open_group(store, mode="r")
+    with Archive.open(store, CODEC) as archive:
+        events = [turn.event for _, _, turn in archive.records()]
+    timed = [x for x in events if getattr(x, "timing", None) is not None]
+    timings = [x.timing for x in timed if x.timing.ended > x.timing.started]
+    hours = (max(x.ended for x in timings) - min(x.started for x in timings)) / 3600
+    busy = sum(x.cpu_seconds for x in timings)
+    others = [x for x in timed if not isinstance(x, (e.Labelled, e.NotLabelled))]
+    elsewhere = sum(x.timing.cpu_seconds for x in others)
+    tables = [root[f"labels/{level}/cpu_seconds"][:] for level in LEVELS]
+    workers = {x.worker for x in timings}
+    shown = samples(got(server, f"/{server.key}/metrics")[2])
+    name = f'campaign="{Campaign.from_store(store).setup.name}"'
+
+    def close(metric: str, value: float, labels: str = name) -> None:
+        assert shown[metric, labels] == pytest.approx(value, rel=0.01), metric
+
+    close("alloop_cpu_seconds", elsewhere + sum(x.sum() for x in tables))
+    close("alloop_utilisation", busy / (3600 * hours * len(workers)))
+    close("alloop_force_mae", float(np.nanmin(root["generations/force_mae"][:])))
+    for level in LEVELS:
+        good = int(np.isfinite(root[f"labels/{level}/energy"][:]).sum())
+        kinds = ["cheap"] if level == "cheap" else ["expensive", "validation"]
+        names = [("alloop_labels_good", f'{name},level="{kind}"') for kind in kinds]
+        assert sum(shown[key] for key in names) == good
+        labels = f'{name},level="{level}"'
+        assert hours < 1.0  # so that the last hour of work is all of it
+        close("alloop_labels_per_hour", good / hours, labels)
 
 
 @pytest.mark.parametrize("path", ["/", "/wrong/", "/{key}x/", "/{key}/../x"])

@@ -29,7 +29,7 @@ CLUSTER = {
     "account": "chemistry",
     "walltime": "90 min",
     "interface": "lo",
-    "labels": {"cores": 8, "memory": "32 GB", "jobs": {"most": 4}},
+    "labels": {"cores": 8, "memory": "32 GB", "adaptive": {"maximum": 4}},
     "learning": {"cores": 1, "memory": "16 GB", "gpus": 2},
     "directives": ["--further"],
 }

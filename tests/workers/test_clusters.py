@@ -18,6 +18,8 @@ import pytest
 from distributed import Client, LocalCluster, Security
 
 from alloop.campaign import Campaign
+from alloop.config import load_campaign
+from alloop.config.yaml_text import ConfigError, changed_keys
 from alloop.core.errors import InputError, StoreError
 from alloop.core.records import Walker
 from alloop.driver.run import RunObserver
@@ -45,11 +47,26 @@ PBS = {
     "account": "chemistry",
     "walltime": "2 h",
     "interface": "lo",
-    "labels": {"cores": 8, "memory": "32 GB", "jobs": {"least": 1, "most": 4}},
+    "labels": {"cores": 8, "memory": "32 GB", "adaptive": {"minimum": 1, "maximum": 4}},
     "learning": {"cores": 4, "memory": "16 GB", "gpus": 1},
     "directives": ["-l place=scatter"],
     "prologue": ["module load gcc"],
 }
+
+
+def test_the_names_of_older_files_mean_the_same(tmp_path: Path) -> None:
+    labels = {"cores": 8, "memory": "32 GB", "jobs": {"least": 1, "most": 4}}
+    old, new = (
+        load_campaign(write_toy(tmp_path / name, cluster=cluster))
+        for name, cluster in (("old", {**PBS, "labels": labels}), ("new", PBS))
+    )
+    assert old.plan.cluster == new.plan.cluster
+    assert "adaptive:\n      minimum: 1\n      maximum: 4" in old.text
+    stored = new.text.replace("adaptive:", "jobs:").replace("minimum:", "least:")
+    assert changed_keys(stored.replace("maximum:", "most:"), new.text) == ()
+    both = {**labels, "adaptive": {"maximum": 2}}
+    with pytest.raises(ConfigError, match=r"labels\.jobs: is the old name of `adap"):
+        load_campaign(write_toy(tmp_path / "both", cluster={**PBS, "labels": both}))
 
 
 def test_a_campaign_runs_on_a_cluster_of_the_users_and_leaves_it_running(

@@ -69,7 +69,7 @@ def test_a_cancelled_job_costs_a_campaign_nothing_but_time(
         "kind": "slurm",
         "walltime": "10 min",
         "interface": "lo",
-        "labels": {**job, "jobs": {"most": 2}},
+        "labels": {**job, "adaptive": {"maximum": 2}},
         "learning": job,
     }
     odd = tmp_path / "it's $(a) %J place"
@@ -95,7 +95,7 @@ def test_a_dead_driver_takes_no_label_along(
 ) -> None:
     """The scheduler dies with it; the job ends the label in hand and leaves."""
     cluster = {"kind": "slurm", "walltime": "10 min", "interface": "lo"}
-    cluster |= {"labels": {"cores": 1, "memory": "1 GB", "jobs": {"most": 1}}}
+    cluster |= {"labels": {"cores": 1, "memory": "1 GB", "adaptive": {"maximum": 1}}}
     campaign, lines = counted(tmp_path / "hit", 0.1, cluster=cluster)
     hold, held = (Path(f"{lines}.{word}") for word in ("hold", "held"))
     there = {**env, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -35,11 +35,11 @@ Lines: TypeAlias = Annotated[tuple[Line, ...], Loose]
 _create_section: Callable[..., type["BatchSystem"]] = create_model
 
 
-class Adaptive(Section):
-    """The number of processes, which follows the number of tasks."""
+class _Range(Section):
+    """Limits of a number."""
 
-    minimum: ProcessCount = Field(1, description="processes that are kept without work")
-    maximum: ProcessCount = Field(description="most processes at a time")
+    minimum: int
+    maximum: int
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -49,6 +49,22 @@ class Adaptive(Section):
                 f"{self.maximum}"
             )
         return self
+
+
+class Adaptive(_Range):
+    """The number of processes, which follows the number of tasks."""
+
+    minimum: ProcessCount = Field(1, description="processes that are kept without work")
+    maximum: ProcessCount = Field(description="most processes at a time")
+
+
+class AdaptiveJobs(_Range):
+    """The number of jobs of a batch system, which follows the number of tasks."""
+
+    minimum: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        0, description="jobs that are kept even without work"
+    )
+    maximum: ParallelCount = Field(1, description="most jobs at a time")
 
 
 class Local(Section):
@@ -126,15 +142,6 @@ class Address(Section):
     resources: Resources = Resources()
 
 
-class Jobs(Section):
-    """The number of jobs of a batch system."""
-
-    least: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        0, description="jobs that are kept even without work"
-    )
-    most: ParallelCount = Field(1, description="most jobs at a time")
-
-
 class Workers(Section):
     """Jobs of one kind, each with worker processes for one task at a time."""
 
@@ -148,7 +155,7 @@ class Workers(Section):
         "labels, one for learning",
     )
     gpus: Whole = Field(0, description="GPUs of a job")
-    jobs: Jobs = Jobs()
+    adaptive: AdaptiveJobs = AdaptiveJobs()
 
 
 class BatchSystem(Section):

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from alloop.config.yaml_text import rename_test_section
+from alloop.config.yaml_text import rename_old_keys
 from alloop.core.errors import DamagedError
 from alloop.core.levels import Fidelity, gives_forces
 from alloop.core.records import Refinement
@@ -104,7 +104,7 @@ def _config_tree(config: str) -> Any:
         tree = yaml.safe_load(config)
     except yaml.YAMLError:
         return None
-    return rename_test_section(tree, "") if isinstance(tree, dict) else tree
+    return rename_old_keys(tree, "") if isinstance(tree, dict) else tree
 
 
 def is_single(history: History) -> bool:
