@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -131,6 +133,33 @@ def test_figures_are_those_of_arrays_and_records_to_one_percent(
         labels = f'{name},level="{level}"'
         assert hours < 1.0  # so that the last hour of work is all of it
         close("alloop_labels_per_hour", good / hours, labels)
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_a_browser_shows_the_page_and_its_scripts_run(
+    server: WatchServer, store: Path, tmp_path: Path, width: int
+) -> None:
+    """chromium's own text of the page after its scripts, on both kinds of screen."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    address = f"http://127.0.0.1:{server.server_port}/{server.key}/"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+    flags += ["--disable-background-networking", "--enable-logging=stderr", "--v=0"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
+    done = subprocess.run(
+        [browser, *flags, "--dump-dom", address],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    values = campaign_status(read_history(store))
+    shown = re.sub(r"<[^>]+>", " ", done.stdout)
+    assert "finished after" in shown
+    assert f"{1000 * values['errors'][values['best'] - 1]:.3g}"[:4] in shown
+    assert str(values["labels"]["cheap"]["good"]) in shown
+    assert "CONSOLE" not in done.stderr, done.stderr  # no error, no refused script
 
 
 @pytest.mark.parametrize("path", ["/", "/wrong/", "/{key}x/", "/{key}/../x"])
