@@ -53,6 +53,21 @@ def weighted_free_energy(
     return free - float(free.min())
 
 
+def perturbation(
+    differences: Floats, logarithms: Floats, temperature: float
+) -> float:
+    """Return the free energy of another surface less that of the sampled one, eV.
+
+    differences (frames,): energies on the other surface less those on the sampled one,
+    eV; logarithms (frames,): of the frames' weights, 0 of a plain sample; temperature
+    in K. -kT ln of the mean of exp(-difference/kT) (Zwanzig, J. Chem. Phys. 22, 1420,
+    1954): as certain as frames are that count on both surfaces.
+    """
+    thermal = BOLTZMANN * temperature
+    mean = np.logaddexp.reduce(logarithms - differences / thermal)
+    return float(-thermal * (mean - np.logaddexp.reduce(logarithms)))
+
+
 def window_free_energy(  # noqa: PLR0913 - a sample, its windows and the bins
     values: Floats,
     windows: Integers,

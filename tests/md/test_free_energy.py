@@ -18,6 +18,7 @@ from alloop.md.collective_variables import Distance, Torsion, walker_variables
 from alloop.md.dynamics import DynamicsSettings, run_dynamics
 from alloop.md.free_energy import (
     hills_free_energy,
+    perturbation,
     weighted_free_energy,
     window_free_energy,
 )
@@ -291,3 +292,19 @@ def test_windows_give_the_free_energy_to_one_meV() -> None:
     data = sampled_windows(each=40, steps=4000)
     free = weighted_free_energy(data.values, wham_weights(data), EDGES, KELVIN)
     assert mean_error(free) < 0.001
+
+
+def test_perturbation_between_two_oscillators_is_exact() -> None:
+    """k/2 x² sampled, k'/2 x² wanted: the difference is kT/2 ln k'/k."""
+    rng = np.random.default_rng(3)
+    soft, stiff = 5.0, 8.0
+    x = rng.normal(0.0, np.sqrt(THERMAL / soft), 200_000)
+    differences = 0.5 * (stiff - soft) * x**2 + 2.0
+    found = perturbation(differences, np.zeros(len(x)), KELVIN)
+    exact = 2.0 + 0.5 * THERMAL * np.log(stiff / soft)
+    assert found == pytest.approx(exact, abs=2e-3 * THERMAL)
+    wide = rng.normal(0.0, np.sqrt(2.0 * THERMAL / soft), 200_000)
+    weights = -0.5 * (soft - soft / 2) * wide**2 / THERMAL  # back to the soft one
+    differences = 0.5 * (stiff - soft) * wide**2 + 2.0
+    found = perturbation(differences, weights, KELVIN)
+    assert found == pytest.approx(exact, abs=4e-3 * THERMAL)
