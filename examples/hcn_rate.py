@@ -45,7 +45,7 @@ def main():
     model = alloop.Campaign.from_store(options.store).model().potential
     first, last = (alloop.from_atoms(io.read(path)) for path in ENDS)
     path = find_path(first, last, model, PathSettings(images=7))
-    frames = [path.batch.frame(place) for place in (0, path.top, -1)]
+    frames = [path.batch.frame(place) for place in (0, path.top, 8)]
     rate_table("model", model, frames)
     if options.level:
         level = alloop.level(options.level)

@@ -130,7 +130,7 @@ def vibrations(  # noqa: PLR0913 - one for each option
     """Show harmonic wavenumbers and ideal-gas functions of structures on a model.
 
     Structures are relaxed first; all displacements of one are one batch. Intensities
-    are shown where the level gives dipoles. Imaginary wavenumbers are negative.
+    are shown where level or model gives dipoles. Imaginary wavenumbers are negative.
     """
     from alloop.jobs.stationary_points import (
         draw_lines,

@@ -317,6 +317,8 @@ def _staged_trainer(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
     options |= {"repulsion": _repulsion(plan), "device": plan.device}
     if training is not None and training.adapters is not None:
         options["adapters"] = build_record(Adapters, training.adapters)
+    if training is not None and training.dipoles:
+        options["dipoles"] = True
     if training is not None and training.replay is not None:
         options["own_head"] = training.replay.head == "own"
     trainer = TwoHeadTrainer if isinstance(training, TwoHeads) else StagedTrainer

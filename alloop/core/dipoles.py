@@ -16,11 +16,12 @@ def dipole_details(dipole: Floats) -> dict[str, float]:
 
 
 def stack_dipoles(details: Sequence[Mapping[str, Any]]) -> Floats | None:
-    """Return the dipoles (frames, 3) in e Å of labels, None where one has none.
+    """Return the dipoles (frames, 3) in e Å of labels, NaN where one has none.
 
-    Labels of older stores, of cells and of coupled cluster have none.
+    Labels of older stores, of cells and of coupled cluster have none. None where no
+    label has one.
     """
     rows = [[facts.get(name) for name in _NAMES] for facts in details]
-    if not rows or any(not isinstance(x, float) for row in rows for x in row):
-        return None
-    return np.array(rows, dtype=np.float64)
+    numbers = [[x if isinstance(x, float) else np.nan for x in row] for row in rows]
+    dipoles: Floats = np.array(numbers, dtype=np.float64).reshape(-1, 3)
+    return dipoles if np.isfinite(dipoles).all(axis=1).any() else None

@@ -273,13 +273,14 @@ class LabelSet:
 
     Forces are NaN for frames whose label has an energy alone.
     stress (frames, 6) in eV/Å³, in Voigt's order, NaN for frames whose label has none;
-    None where no label has one.
+    None where no label has one. dipoles (frames, 3) in e Å about the origin, likewise.
     """
 
     batch: Batch
     energies: Floats
     forces: Floats
     stress: Floats | None = None
+    dipoles: Floats | None = None
 
     @classmethod
     def of(
@@ -288,6 +289,7 @@ class LabelSet:
         energies: Sequence[float] | Floats,
         forces: Sequence[Floats],
         stress: Sequence[Floats | None] = (),
+        dipoles: Floats | None = None,
     ) -> "LabelSet":
         """Return the set of frames with an energy and forces (atoms, 3) each.
 
@@ -298,6 +300,7 @@ class LabelSet:
             energies=np.array(energies, dtype=np.float64),
             forces=np.concatenate([np.zeros((0, 3)), *forces]),
             stress=stack_stress(stress),
+            dipoles=dipoles,
         )
 
     def __len__(self) -> int:

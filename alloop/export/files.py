@@ -16,6 +16,7 @@ from ase.db import connect
 from ase.io import write as write_atoms
 
 from alloop.core.atoms import to_atoms
+from alloop.core.dipoles import stack_dipoles
 from alloop.core.errors import InputError
 from alloop.core.frame import FrameId
 from alloop.core.levels import LevelId
@@ -182,6 +183,8 @@ def _labelled_atoms(history: History, chosen: ChosenLabel, noises: _Noises) -> A
         results["forces"] = atoms.arrays["REF_forces"] = record.forces
     if record.stress is not None:
         results["stress"] = atoms.info["REF_stress"] = record.stress
+    if (dipoles := stack_dipoles([record.details])) is not None:
+        results["dipole"] = atoms.info["REF_dipole"] = dipoles[0]
     atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms
 

@@ -8,6 +8,7 @@ whose numbers it holds.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from alloop.core.dipoles import stack_dipoles
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import Fidelity, LevelId
 from alloop.core.records import Failure, Label, LabelSet, Unlabelled
@@ -62,6 +63,7 @@ class LabelIndex:
             [x.energy for x in labels],
             [x.forces for x in labels],
             [x.stress for x in labels],
+            stack_dipoles([x.details for x in labels]),
         )
 
 

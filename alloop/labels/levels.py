@@ -21,6 +21,13 @@ from alloop.labels.universal import universal_level as universal_level
 from alloop.labels.xtb import xtb_level as xtb_level
 
 
+def gives_dipoles(level: Level) -> bool:
+    """Return True for a level whose labels of molecules have dipoles: HF, DFT, xTB."""
+    if level.kind == "pyscf":
+        return level.settings["method"] not in WAVE_FUNCTIONS[1:]
+    return level.kind == "xtb"
+
+
 def level_from_name(text: str) -> Level:
     """Return the level of a short name: METHOD/BASIS of PySCF, xTB, SO3LR and others.
 

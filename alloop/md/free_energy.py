@@ -53,9 +53,7 @@ def weighted_free_energy(
     return free - float(free.min())
 
 
-def perturbation(
-    differences: Floats, logarithms: Floats, temperature: float
-) -> float:
+def perturbation(differences: Floats, logarithms: Floats, temperature: float) -> float:
     """Return the free energy of another surface less that of the sampled one, eV.
 
     differences (frames,): energies on the other surface less those on the sampled one,

@@ -27,11 +27,13 @@ class NetworkOutput(NamedTuple):
 class AtomOutput(NamedTuple):
     """The output of a network by atoms.
 
-    energies (atoms,), which sum to those of the frames; descriptors (atoms, features).
+    energies (atoms,), which sum to those of the frames; descriptors (atoms, features);
+    vectors (atoms, 3, features) that turn with the frame, None where there are none.
     """
 
     energies: Tensor
     descriptors: Tensor
+    vectors: Tensor | None = None
 
 
 class Network(nn.Module, ABC):

@@ -76,6 +76,8 @@ class PotentialCalculator(StatefulCalculator):
         self._checked = CheckedPotential(potential, domain, compile=compile)
         if isinstance(potential, AtomwisePotential):
             self.implemented_properties = (*self.implemented_properties, "energies")
+        if getattr(potential, "gives_dipoles", False):
+            self.implemented_properties = (*self.implemented_properties, "dipole")
         if scorer is not None:
             self.implemented_properties = (*self.implemented_properties, "surprise")
             if error_limits is not None:
@@ -103,6 +105,9 @@ class PotentialCalculator(StatefulCalculator):
             scored = self.scorer is not None
             predictions = self._checked.fast.predict(batch, descriptors=scored)
             self.results = _results(predictions)
+            if "dipole" in properties and predictions.dipoles is None:  # compiled code
+                dipoles = self.potential.predict(batch).dipoles
+                self.results |= {} if dipoles is None else {"dipole": dipoles[0]}
             if "energies" in properties and isinstance(
                 self.potential, AtomwisePotential
             ):
@@ -120,4 +125,6 @@ def _results(predictions: Predictions) -> dict[str, Any]:
     results = {"energy": energy, "free_energy": energy, "forces": predictions.forces}
     if predictions.stress is not None and np.isfinite(predictions.stress[0]).all():
         results["stress"] = predictions.stress[0]
+    if predictions.dipoles is not None:
+        results["dipole"] = predictions.dipoles[0]
     return results

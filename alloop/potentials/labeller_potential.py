@@ -9,6 +9,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import Label, Predictions, Unlabelled
 from alloop.core.roles import Labeller
 from alloop.core.stress import stack_stress
+from alloop.core.units import Floats
 
 
 class LabelFailed(Exception):
@@ -47,7 +48,7 @@ class LabellerPotential:
             energies=np.array([label.energy for label in labels], dtype=np.float64),
             forces=np.concatenate([np.zeros((0, 3)), *(x.forces for x in labels)]),
             stress=stack_stress([x.stress for x in labels]),
-            dipoles=stack_dipoles([x.details for x in labels]),
+            dipoles=_whole(stack_dipoles([x.details for x in labels])),
         )
 
     def _label(self, frame: Frame) -> Label:
@@ -55,3 +56,8 @@ class LabellerPotential:
         if isinstance(label, Unlabelled):
             raise LabelFailed(label)
         return label
+
+
+def _whole(dipoles: Floats | None) -> Floats | None:
+    """Return the dipoles, None where a frame has none."""
+    return dipoles if dipoles is not None and np.isfinite(dipoles).all() else None

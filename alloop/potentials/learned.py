@@ -15,7 +15,7 @@ from alloop.core.stress import stress_from_virial
 from alloop.core.units import Floats, Integers
 from alloop.models.checkpoint import Checkpoint
 from alloop.models.graph import Graph, to_graph
-from alloop.models.layers import Network
+from alloop.models.layers import AtomOutput, Network
 from alloop.models.network import (
     EvaluatedNetwork,
     build_network,
@@ -159,6 +159,10 @@ class LearnedPotential:
         return self.assemble_predictions(batch, references, parts, descriptors)
 
     @torch.no_grad()
+    def atom_outputs(self, batch: Batch, start: int, stop: int) -> AtomOutput:
+        """Return the network's outputs for the atoms of some frames of a batch."""
+        return self._network.atom_outputs(self._graph(batch, start, stop))
+
     def atom_energies(self, batch: Batch) -> Floats:
         """Return the energy of each atom (atoms,) in eV; a frame's sum to its energy.
 
@@ -168,8 +172,7 @@ class LearnedPotential:
         references = self._elements.per_atom(batch)
 
         def of_frames(start: int, stop: int) -> torch.Tensor:
-            graph = self._graph(batch, start, stop)
-            return self._network.atom_outputs(graph).energies
+            return self.atom_outputs(batch, start, stop).energies
 
         parts = self.chunks.evaluate(batch.offsets, of_frames)
         energies = np.concatenate([_to_array(part) for part in parts])

@@ -56,8 +56,10 @@ def restore_potential(checkpoint: Checkpoint) -> Storable:
 
 def _restored(checkpoint: Checkpoint) -> Storable:
     if checkpoint.kind in NETWORKS:
-        from alloop.potentials import learned, two_heads
+        from alloop.potentials import dipoles, learned, two_heads
 
+        if dipoles.SETTING in checkpoint.settings:
+            return dipoles.dipoles_from_checkpoint(checkpoint)
         if two_heads.SETTING in checkpoint.settings:
             return two_heads.two_heads_from_checkpoint(checkpoint)
         return learned.from_checkpoint(checkpoint)

@@ -80,6 +80,7 @@ def select_labels(labels: LabelSet, frames: Integers) -> LabelSet:
         labels.energies[frames],
         labels.forces[atoms],
         None if labels.stress is None else labels.stress[frames],
+        None if labels.dipoles is None else labels.dipoles[frames],
     )
 
 

@@ -56,4 +56,6 @@ def test_coupled_cluster_and_labels_of_older_stores_have_none() -> None:
     label = DirectLabeller(level_from_name("hf/sto-3g")).label(frame)
     assert isinstance(label, Label)
     assert stack_dipoles([label.details]) is not None
-    assert stack_dipoles([label.details, {}]) is None
+    some = stack_dipoles([label.details, {}])
+    assert np.isfinite(some).all(axis=1).tolist() == [True, False]
+    assert stack_dipoles([{}]) is None

@@ -22,6 +22,7 @@ from alloop.config.sections.training import (
 from alloop.config.yaml_text import Problem
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
+from alloop.labels.levels import gives_dipoles
 from alloop.models.settings import HEADED, is_pretrained
 from alloop.scores.soap import missing_dscribe
 
@@ -122,6 +123,22 @@ def _tuning_problems(plan: Plan) -> Iterator[Problem]:
         yield from _replay_problems(plan, training.replay)
     if training is not None and training.adapters is not None:
         yield from _adapter_problems(plan)
+    if training is not None and training.dipoles:
+        yield from _dipole_problems(plan)
+
+
+def _dipole_problems(plan: Plan) -> Iterator[Problem]:
+    kind = _network_kind(plan)
+    if kind == "pairwise":
+        text = "expected a network, whose features dipoles are read out of, got pair "
+        yield Problem("training.dipoles", f"{text}functions; leave this out")
+    elif isinstance(plan.training, TwoHeads):
+        text = "two heads have no readout of dipoles; choose another kind of training"
+        yield Problem("training.dipoles", text)
+    levels = [level for level in (plan.levels.cheap, plan.levels.expensive) if level]
+    if not any(gives_dipoles(level.build()) for level in levels):
+        text = "expected a level of HF, DFT or xTB, whose labels have dipoles, got none"
+        yield Problem("training.dipoles", f"{text} of them; leave this out")
 
 
 def _replay_problems(plan: Plan, replay: Replay) -> Iterator[Problem]:

@@ -126,6 +126,12 @@ class OptimiserSection(Section):
         description="frames of what a pretrained potential knows, which fine-tuning "
         "goes on learning; none by default",
     )
+    dipoles: Literal[True] | None = Field(
+        None,
+        description="whether each generation learns the dipole moments that labels of "
+        "HF, DFT and xTB have, read out of the network's features after its training; "
+        "not by default",
+    )
     adapters: AdaptersSection | None = Field(
         None,
         description="low-rank adapters (LoRA) of a universal potential, which are "

@@ -130,7 +130,7 @@ class PaiNN(Network):
             self.messages, self.updates, filters, strict=True
         ):
             x = update(message(x, w, directions, graph.edge_index))
-        return AtomOutput(self.readout(x.s).squeeze(-1), x.s)
+        return AtomOutput(self.readout(x.s).squeeze(-1), x.s, x.v)
 
     def smooth_filters(self, r: Tensor) -> Tensor:
         """Return the filters of all layers times the envelope, (edges, width).

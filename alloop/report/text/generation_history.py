@@ -77,7 +77,13 @@ def describe_generation(history: History, number: int) -> Iterator[str]:
 
 
 def tuning_sentences(history: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the errors before and after a universal potential's fine-tuning, if any."""
+    """Yield what a training tells of itself.
+
+    That is the error of dipoles, and errors before and after a universal potential's
+    fine-tuning, if there are any.
+    """
+    if (frames := history.get("dipole/frames")) is not None:
+        yield _dipole_sentence(frames, history.get("dipole/mae"))
     names = history.get("before/name")
     if isinstance(names, list):
         errors = map(milli_text, history["before/force_mae"])
@@ -94,6 +100,15 @@ def tuning_sentences(history: Mapping[str, Any]) -> Iterator[str]:
             for name, mae, before, size in zip(names, *columns, strict=True)
         )
         yield f"Force MAE elsewhere after training, in meV/Å: {', '.join(rows)}."
+
+
+def _dipole_sentence(frames: int, error: float | None) -> str:
+    if error is None:
+        return "It learned no dipoles, since fewer than ten labels have one."
+    return (
+        f"Its dipoles err by {milli_text(error)} me Å a component (MAE) on "
+        f"{plural(frames, 'label')} left out in turn."
+    )
 
 
 def _training_text(facts: GenerationFacts) -> str:

@@ -28,6 +28,7 @@ from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.repulsion import ZBL, Zbl
 from alloop.potentials.two_heads import CheapHead, TwoHeadPotential
 from alloop.training.bias_weights import DEFAULT, Gamma
+from alloop.training.dipole_fit import fit_dipoles
 from alloop.training.fit import Progress
 from alloop.training.graph_pool import force_scale
 from alloop.training.label_changes import References, level_references, select_labels
@@ -73,7 +74,8 @@ class StagedTrainer:
     frames that fine-tuning goes on learning; references are then fitted to the labels
     less the energies of the network that it starts from, and with `own_head` they have
     readouts of their own. adapters: what is trained instead of matrices. device: where
-    networks are trained; InputError in `train` where there is none.
+    networks are trained; InputError in `train` where there is none. dipoles: whether
+    the potential learns those of the labels, see `alloop.training.dipole_fit`.
     """
 
     kind: str
@@ -90,6 +92,7 @@ class StagedTrainer:
     own_head: bool = False
     adapters: Adapters | None = None
     device: Device = "cpu"
+    dipoles: bool = False
 
     def __post_init__(self) -> None:
         if len(self.gammas) > 1 and self.validation <= 0.0:
@@ -130,7 +133,22 @@ class StagedTrainer:
         history = training_history(state, runner.scale)
         if (error := runner.replay_error(state)) is not None:
             history["replayed/force_mae"] = error
-        return runner.final_potential(state), history
+        return self._with_dipoles(runner.final_potential(state), data, seed, history)
+
+    def _with_dipoles(
+        self,
+        potential: LearnedPotential,
+        data: TrainingData,
+        seed: int,
+        history: dict[str, Any],
+    ) -> tuple[LearnedPotential, dict[str, Any]]:
+        if not self.dipoles:
+            return potential, history
+        fitted = fit_dipoles(potential, (data.cheap, data.expensive), seed)
+        if fitted is None:
+            return potential, {**history, "dipole/frames": 0}
+        facts = {"dipole/frames": fitted.frames, "dipole/mae": fitted.error}
+        return fitted.potential, {**history, **facts}
 
     def _stage_runner(
         self, data: TrainingData, parent: Potential | None, seed: int
