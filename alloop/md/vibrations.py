@@ -22,7 +22,7 @@ _SAME = 0.1  # Å, within which a rotated molecule lies on itself
 _WAVENUMBER = float(units.invcm)  # eV
 _BAR = 1e5  # Pa
 # (e²/amu) to km/mol, from N_A / (12 ε₀ c²) (∂μ/∂Q)²; 1 (D/Å)²/amu is 42.256 km/mol.
-_INTENSITY = (
+INTENSITY = (
     units._Nav / (12.0 * units._eps0 * units._c**2) * units._e**2 / units._amu / 1e3
 )
 
@@ -83,7 +83,7 @@ def harmonic_vibrations(frame: Frame, potential: Potential) -> Vibrations:
     if derivatives.dipole is not None:
         roots = np.sqrt(frame_masses(frame.numbers))[:, None]
         flat = (modes.vectors / roots).reshape(len(modes.squares), -1)
-        intensities = _INTENSITY * ((flat @ derivatives.dipole) ** 2).sum(axis=1)
+        intensities = INTENSITY * ((flat @ derivatives.dipole) ** 2).sum(axis=1)
     return Vibrations(frame, modes, intensities)
 
 

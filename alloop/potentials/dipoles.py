@@ -60,8 +60,13 @@ class DipolePotential(LearnedPotential):
         predictions = super().predict(batch, descriptors=descriptors)
         if batch.pbc.any():
             return predictions
+        return replace(predictions, dipoles=self.dipoles(batch))
+
+    def dipoles(self, batch: Batch) -> Floats:
+        """Return the dipoles (frames, 3) of molecules, e Å about the origin."""
         columns, origin = dipole_columns(self, batch, self.head.elements)
-        return replace(predictions, dipoles=origin + columns @ self.head.weights)
+        out: Floats = origin + columns @ self.head.weights
+        return out
 
     def checkpoint(self) -> Checkpoint:
         """Return the settings and tensors that rebuild this potential exactly."""
