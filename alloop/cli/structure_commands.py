@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from alloop.core.frame import Frame
     from alloop.generation import Generation
     from alloop.jobs.stationary_points import RelaxedStructure, VibratingStructure
+    from alloop.md.anharmonic import AnharmonicVibrations
 
 _XYZ, _CSV = (".extxyz", ".xyz"), (".csv",)
 _PICTURES = (".svg", ".png", ".pdf")
@@ -123,11 +124,18 @@ def vibrations(  # noqa: PLR0913 - one for each option
         bool,
         typer.Option("--no-relax", help="leave the structures as they are: saddles"),
     ] = False,
+    anharmonic: Annotated[
+        bool,
+        typer.Option(
+            "--anharmonic",
+            help="fundamentals too, by perturbation theory to second order",
+        ),
+    ] = False,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
-    """Show harmonic wavenumbers and ideal-gas functions of structures on a model.
+    """Show wavenumbers and ideal-gas functions of structures on a model.
 
     Structures are relaxed first; all displacements of one are one batch. Intensities
     are shown where level or model gives dipoles. Imaginary wavenumbers are negative.
@@ -147,7 +155,12 @@ def vibrations(  # noqa: PLR0913 - one for each option
         )
         vibrating = []
         for structure in vibrating_structures(
-            generation, relaxed, temperature, pressure, symmetry_number
+            generation,
+            relaxed,
+            temperature,
+            pressure,
+            symmetry_number,
+            anharmonic=anharmonic,
         ):
             vibrating.append(structure)
             update(f"{len(vibrating)} of {len(relaxed)} structures")
@@ -260,10 +273,14 @@ def _print_vibrating(structure: "VibratingStructure") -> None:
         f"{relaxed.energy:.4f} eV, largest force {relaxed.force:.1e} eV/Å, surprise "
         f"{trust[0]}, limit {trust[1]} eV/Å"
     )
-    lines = vibrations.intensities
+    lines, beyond = vibrations.intensities, structure.anharmonic
     for mode, wavenumber in enumerate(vibrations.modes.wavenumbers):
         line = "" if lines is None else f" {lines[mode]:>9.2f} km/mol"
+        if beyond is not None:
+            line += f" {beyond.fundamentals[mode]:>9.1f} cm⁻¹ anharmonic"
         print_text(f"{mode:>6} {wavenumber:>9.1f} cm⁻¹{line}")
+    if beyond is not None:
+        _print_resonances(beyond)
     if gas is not None:
         print_text(
             f"{vibrations.geometry}, symmetry number {gas.symmetry_number}; at "
@@ -271,6 +288,21 @@ def _print_vibrating(structure: "VibratingStructure") -> None:
             f"{gas.zero_point:.4f} eV, H {gas.enthalpy:.4f} eV, S "
             f"{1e3 * gas.entropy:.4f} meV/K, G {gas.gibbs:.4f} eV"
         )
+
+
+def _print_resonances(anharmonic: "AnharmonicVibrations") -> None:
+    for x in anharmonic.resonances:
+        first, second = x.pair
+        pair = f"2 x {first}" if first == second else f"{first} + {second}"
+        print_text(
+            f"mode {x.fundamental} is in resonance with {pair}: harmonic gap "
+            f"{x.gap:.0f} cm⁻¹, coupling {x.coupling:.0f} cm⁻¹; "
+            f"{anharmonic.shares[x.fundamental]:.0%} of its state are the fundamental"
+        )
+    print_text(
+        f"anharmonic zero-point energy {anharmonic.zero_point:.4f} eV; quartic force "
+        f"constants agree within {anharmonic.noise:.1f} cm⁻¹"
+    )
 
 
 def _number(value: float) -> str:

@@ -1,7 +1,7 @@
 """Minima and vibrations of structures that a user brings, with the model's trust."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.core.units import Floats
 from alloop.generation import Generation
+from alloop.md.anharmonic import AnharmonicVibrations, anharmonic_vibrations
 from alloop.md.reaction_path import aligned_distance
 from alloop.md.thermal_frames import relax_frames
 from alloop.md.vibrations import (
@@ -72,11 +73,15 @@ class RelaxedStructure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VibratingStructure:
-    """A relaxed structure with its vibrations; gas: None for one in a cell."""
+    """A relaxed structure with its vibrations.
+
+    gas: None for one in a cell; anharmonic: None where it was not asked for.
+    """
 
     relaxed: RelaxedStructure
     vibrations: Vibrations
     gas: GasFunctions | None
+    anharmonic: AnharmonicVibrations | None = None
 
     def facts(self) -> dict[str, Any]:
         """Return all numbers, fit for `json.dumps`."""
@@ -91,6 +96,18 @@ class VibratingStructure:
             "gas": None
             if gas is None
             else {name: getattr(gas, name) for name in gas.__slots__},
+            **self._anharmonic_facts(),
+        }
+
+    def _anharmonic_facts(self) -> dict[str, Any]:
+        if self.anharmonic is None:
+            return {}
+        return {
+            "fundamentals": self.anharmonic.fundamentals.tolist(),
+            "shares": self.anharmonic.shares.tolist(),
+            "anharmonic_zero_point": self.anharmonic.zero_point,
+            "anharmonic_noise": self.anharmonic.noise,
+            "resonances": [asdict(x) for x in self.anharmonic.resonances],
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -98,13 +115,16 @@ class VibratingStructure:
         facts = self.facts()
         lines = facts["intensities"] or [None] * len(facts["wavenumbers"])
         for mode, pair in enumerate(zip(facts["wavenumbers"], lines, strict=True)):
-            yield {
+            row = {
                 "structure": facts["structure"],
                 "formula": facts["formula"],
                 "mode": mode,
                 "wavenumber": pair[0],
                 "intensity": pair[1],
             }
+            if self.anharmonic is not None:
+                row["fundamental"] = facts["fundamentals"][mode]
+            yield row
 
     def atoms(self) -> Atoms:
         """Return the structure, modes as columns `mode_0` ..., Å √amu, for extxyz."""
@@ -112,6 +132,8 @@ class VibratingStructure:
         atoms.info["wavenumbers"] = self.vibrations.modes.wavenumbers
         if self.vibrations.intensities is not None:
             atoms.info["intensities"] = self.vibrations.intensities
+        if self.anharmonic is not None:
+            atoms.info["fundamentals"] = self.anharmonic.fundamentals
         for number, vector in enumerate(self.vibrations.modes.vectors):
             atoms.set_array(f"mode_{number}", vector)
         return atoms
@@ -163,10 +185,13 @@ def vibrating_structures(
     temperature: float,
     pressure: float,
     symmetry_number: int | None = None,
+    *,
+    anharmonic: bool = False,
 ) -> Iterator[VibratingStructure]:
     """Yield the vibrations of relaxed structures; those of one are one batch.
 
-    temperature in K, pressure in bar.
+    temperature in K, pressure in bar. Functions of the gas are harmonic in any case.
+    Raises InputError where `anharmonic_vibrations` does.
     """
     for structure in structures:
         vibrations = harmonic_vibrations(structure.frame, model)
@@ -175,7 +200,8 @@ def vibrating_structures(
             gas = gas_functions(
                 vibrations, structure.energy, temperature, pressure, symmetry_number
             )
-        yield VibratingStructure(structure, vibrations, gas)
+        beyond = anharmonic_vibrations(vibrations, model) if anharmonic else None
+        yield VibratingStructure(structure, vibrations, gas, beyond)
 
 
 def draw_lines(structures: Sequence[VibratingStructure], out: Path, kind: str) -> None:

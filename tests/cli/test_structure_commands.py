@@ -85,6 +85,40 @@ def test_wavenumbers_are_those_of_ase(
     assert facts["gas"]["gibbs"] < facts["gas"]["enthalpy"]
 
 
+def test_fundamentals_lie_below_harmonic_wavenumbers(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of bonds that are Morse oscillators; the model's and the level's agree."""
+    files = ["--table", "lines.csv", "--out", "lines.extxyz", "--force"]
+    source = ["vibrations", "shaken.xyz@0", "--anharmonic"]
+    assert run_command([*source, "--level", "{kind: toy}", *files, "--json"]) == 0
+    (facts,) = json.loads(capsys.readouterr().out)
+    harmonic, fundamentals = facts["wavenumbers"], facts["fundamentals"]
+    assert harmonic == sorted(harmonic)
+    below = np.array(harmonic) - fundamentals
+    assert (below[-3:] > 20.0).all()
+    assert facts["anharmonic_zero_point"] < facts["gas"]["zero_point"]
+    with (here / "lines.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(x["fundamental"]) for x in rows] == fundamentals
+    assert read(here / "lines.extxyz").info["fundamentals"] == pytest.approx(
+        fundamentals
+    )
+    assert run_command([*source, *MODEL]) == 0
+    told = capsys.readouterr().out
+    assert "cm⁻¹ anharmonic" in told
+    assert "anharmonic zero-point energy" in told
+
+
+def test_fundamentals_of_linear_molecules_are_refused(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here / "linear.xyz", molecule("CO2"))
+    source = ["vibrations", "linear.xyz", "--level", "{kind: toy}", "--no-relax"]
+    assert run_command([*source, "--anharmonic"]) == 2
+    assert "expected a bent molecule" in capsys.readouterr().err
+
+
 def test_a_structure_that_is_no_minimum_is_told(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
