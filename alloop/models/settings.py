@@ -86,11 +86,13 @@ class NetworkSettings:
     def values(self) -> dict[str, Any]:
         """The settings as JSON values, with all defaults spelled out.
 
-        Those of refined models are left out elsewhere.
+        Those of refined models are left out elsewhere, and so are defaults of settings
+        that came later, so that models are the same bytes as before.
         """
-        refined = {x.name for x in fields(self) if x.metadata.get("refined")}
+        added = [x for x in fields(self) if {"refined", "later"} & set(x.metadata)]
+        left_out = {x.name: x.default for x in added}
         values = asdict(self).items()
-        return {name: x for name, x in values if name not in refined or x is not None}
+        return {k: x for k, x in values if k not in left_out or x != left_out[k]}
 
     @property
     def weights(self) -> Pretrained | None:
@@ -115,6 +117,14 @@ class PaiNNSettings(NetworkSettings):
     radial: int = _count(8, "radial basis functions")
     cutoff: float = _cutoff()
     radius: float | None = _radius()
+    softening: float = setting(
+        1e-4,
+        "number added to squared lengths of vector features; 0.1 makes wavenumbers and "
+        "higher derivatives smooth",
+        gt=0,
+        le=100,
+        later=True,
+    )
 
     def __post_init__(self) -> None:
         """Raise InputError for a radius that the network cannot use."""

@@ -20,7 +20,7 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.models.graph import edge_vectors, to_graph
 from alloop.models.network import build_network, energy_and_forces
-from alloop.models.settings import NETWORKS
+from alloop.models.settings import NETWORKS, network_settings
 from tests.models.kinds import LEAST, SMALL, small
 
 WATER = from_atoms(molecule("H2O"))
@@ -69,10 +69,8 @@ def test_settings_rebuild_the_network_with_all_defaults_spelled_out(kind: str) -
 @every_network
 def test_a_campaign_that_names_a_kind_gets_its_defaults(kind: str) -> None:
     section = TypeAdapter(Potential).validate_python({"kind": kind})
-    assert (
-        section.model_dump(exclude={"kind", "repulsion"})
-        == build_network(kind).settings
-    )
+    settings = section.model_dump(exclude={"kind", "repulsion"})
+    assert network_settings(kind, settings) == NETWORKS[kind]()
 
 
 def test_the_defaults_are_those_that_did_best() -> None:
@@ -82,6 +80,13 @@ def test_the_defaults_are_those_that_did_best() -> None:
         "radial": 8,
         "cutoff": 5.0,
     }
+    # a later setting leaves the bytes of models as they were, unless it is changed
+    assert (
+        build_network("painn", {"softening": 1e-4})
+        .settings.keys()
+        .isdisjoint({"softening"})
+    )
+    assert build_network("painn", {"softening": 0.1}).settings["softening"] == 0.1
     assert build_network("egnn").settings["channels"] == 128
     assert build_network("egnn").settings["layers"] == 5
 
@@ -263,3 +268,22 @@ def test_a_module_of_the_users_stays_wherever_it_lies(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     build_network("painn")
     assert all(file.exists() for file in files)
+
+
+@pytest.mark.parametrize("kind", ["painn", "tensor-painn"])
+def test_softened_lengths_make_planar_molecules_smooth(kind: str) -> None:
+    """The second derivative out of the plane changes slowly, as energies do."""
+    planar = from_atoms(molecule("H2CO"))
+    heights = torch.linspace(0.0, 0.1, 21, dtype=torch.float64)  # Å, of the carbon
+    frames = to_graph(pack_frames([planar] * len(heights)), 5.0, torch.float64)
+
+    def curvature_change(softening: float) -> float:
+        network = small(kind, softening=softening)
+        pos = frames.pos.clone().reshape(len(heights), -1, 3)
+        pos[:, 1, 0] += heights
+        energies, _ = network(frames.clone().update({"pos": pos.reshape(-1, 3)}))
+        second = energies.detach().diff(n=2)
+        return float((second.max() - second.min()) / second.abs().max())
+
+    assert abs(planar.positions[:, 0]).max() < 1e-9
+    assert curvature_change(0.1) < 0.5 * curvature_change(1e-4)

@@ -25,7 +25,6 @@ from alloop.models.layers import (
 from alloop.models.pyg import MessagePassing
 from alloop.models.settings import PaiNNSettings
 
-_SOFT = 1e-4  # added to |Vv|²
 _FAST_WIDTH = 16  # (576, 576) times (576, 16) takes 0.15 ms, (576, 9) 0.5 ms
 
 
@@ -77,17 +76,20 @@ class Message(MessagePassing):  # type: ignore[misc]
 class Update(nn.Module):
     """The update block (Fig. 2c).
 
-    Δs = a_ss + a_sv ⟨Uv, Vv⟩ and Δv = a_vv Uv, a = MLP(s, |Vv|).
+    Δs = a_ss + a_sv ⟨Uv, Vv⟩ and Δv = a_vv Uv, a = MLP(s, |Vv|). Lengths are softened,
+    |v| = √(v² + softening): without that they have a kink where a vector vanishes, as
+    symmetry makes some do in the plane of a planar molecule.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, softening: float) -> None:
         super().__init__()
+        self.softening = softening
         self.UV = nn.Linear(channels, 2 * channels, bias=False)
         self.a = two_layer_mlp(2 * channels, channels, 3 * channels)
 
     def forward(self, x: PaiNNFeatures) -> PaiNNFeatures:
         Uv, Vv = self.UV(x.v).chunk(2, dim=-1)  # (atoms, 3, F) each
-        length = torch.sqrt((Vv * Vv).sum(dim=1) + _SOFT)  # |Vv| (atoms, F)
+        length = torch.sqrt((Vv * Vv).sum(dim=1) + self.softening)  # (atoms, F)
         a_ss, a_sv, a_vv = self.a(torch.cat([x.s, length], dim=-1)).chunk(3, dim=-1)
         s = x.s + a_ss + a_sv * (Uv * Vv).sum(dim=1)
         return PaiNNFeatures(s, torch.addcmul(x.v, a_vv.unsqueeze(1), Uv))
@@ -117,7 +119,9 @@ class PaiNN(Network):
         self.messages = nn.ModuleList(
             self.message_block(channels) for _ in range(layers)
         )
-        self.updates = nn.ModuleList(self.update_block(channels) for _ in range(layers))
+        self.updates = nn.ModuleList(
+            self.update_block(channels, settings.softening) for _ in range(layers)
+        )
         self.readout = two_layer_mlp(channels, max(channels // 2, 1), 1)
 
     def atom_outputs(self, graph: Graph) -> AtomOutput:

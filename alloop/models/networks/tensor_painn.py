@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from alloop.models.layers import two_layer_mlp
 from alloop.models.networks.painn import PaiNN
 
-_SOFT = 1e-4  # added to |Vv|² and |Vt|²
 _MESSAGES = 5  # filters of an edge
 _UPDATES = 8  # coefficients of an atom
 _HALF, _SIXTH = math.sqrt(0.5), math.sqrt(1.0 / 6.0)
@@ -70,11 +69,12 @@ class Update(nn.Module):
     """The update block, with coefficients a = MLP(s, |Vv|, |Vt|).
 
     Δs = a_s + a_sv ⟨Uv, Vv⟩ + a_st ⟨Ut, Vt⟩ + a_svt ⟨Uv, Vt Vv⟩,
-    Δv = a_v Uv + a_vt Vt Vv and Δt = a_t Ut + a_tv Uv ⊗ Vv.
+    Δv = a_v Uv + a_vt Vt Vv and Δt = a_t Ut + a_tv Uv ⊗ Vv. Lengths are softened.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, softening: float) -> None:
         super().__init__()
+        self.softening = softening
         self.vectors = nn.Linear(channels, 2 * channels, bias=False)
         self.tensors = nn.Linear(channels, 2 * channels, bias=False)
         self.a = two_layer_mlp(3 * channels, channels, _UPDATES * channels)
@@ -82,7 +82,7 @@ class Update(nn.Module):
     def forward(self, x: Features) -> Features:
         Uv, Vv = self.vectors(x.v).chunk(2, dim=-1)  # (atoms, 3, F) each
         Ut, Vt = self.tensors(x.t).chunk(2, dim=-1)  # (atoms, 5, F) each
-        lengths = [torch.sqrt((V * V).sum(dim=1) + _SOFT) for V in (Vv, Vt)]
+        lengths = [torch.sqrt((V * V).sum(dim=1) + self.softening) for V in (Vv, Vt)]
         a = self.a(torch.cat([x.s, *lengths], dim=-1)).unsqueeze(1)
         a_s, a_sv, a_st, a_svt, a_v, a_vt, a_t, a_tv = a.chunk(_UPDATES, dim=-1)
         turned = tensor_times_vector(Vt, Vv)
