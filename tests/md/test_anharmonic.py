@@ -14,13 +14,17 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.core.units import Floats
+from alloop.labels.direct import DirectLabeller
+from alloop.labels.levels import level_from_name
 from alloop.md.anharmonic import (
     QuarticForceField,
     anharmonic_vibrations,
     quartic_force_field,
     solve_force_field,
 )
+from alloop.md.thermal_frames import relax_frame
 from alloop.md.vibrations import Vibrations, harmonic_vibrations
+from alloop.potentials.labeller_potential import LabellerPotential
 
 STATES = {2: 16, 3: 6}  # of each oscillator, by the number of these
 
@@ -261,3 +265,41 @@ def test_saddle_points_are_refused(bent: tuple[Vibrations, MorseBonds]) -> None:
     apart = replace(vibrations.frame, positions=1.6 * vibrations.frame.positions)
     with pytest.raises(InputError, match="imaginary modes; relax it first"):
         anharmonic_vibrations(harmonic_vibrations(apart, potential), potential)
+
+
+@pytest.mark.slow
+def test_water_at_hartree_fock_against_analytic_hessians() -> None:
+    """PySCF's second derivatives, displaced along each mode by another step."""
+    from pyscf import gto, scf
+
+    level = DirectLabeller(level_from_name("hf/sto-3g"))
+    potential = LabellerPotential(level)
+    frame = relax_frame(from_atoms(molecule("H2O")), potential, fmax=1e-4)
+    vibrations = harmonic_vibrations(frame, potential)
+    found = quartic_force_field(vibrations, potential)
+    modes = vibrations.modes
+    hbar = units._hbar / units._amu * 1e5  # amu Å²/fs
+    roots = np.sqrt(frame_masses(frame.numbers))[:, None]
+    spread = np.sqrt(hbar / np.sqrt(modes.squares))[:, None, None]
+    moves = spread * modes.vectors / roots
+
+    def hessian(positions: Floats) -> Floats:
+        atoms = list(zip("OHH", positions, strict=True))
+        field = scf.RHF(gto.M(atom=atoms, basis="sto-3g", verbose=0))
+        field.conv_tol = 1e-12
+        field.kernel()
+        second = field.Hessian().kernel() * units.Hartree / units.Bohr**2
+        flat = second.transpose(0, 2, 1, 3).reshape(9, 9)
+        turned: Floats = moves.reshape(3, 9) @ flat @ moves.reshape(3, 9).T
+        return turned / units.invcm
+
+    step = 0.1
+    centre = hessian(frame.positions)
+    for mode, move in enumerate(moves):
+        ahead = hessian(frame.positions + step * move)
+        behind = hessian(frame.positions - step * move)
+        cubic = (ahead - behind) / (2.0 * step)
+        quartic = np.diag(ahead + behind - 2.0 * centre) / step**2
+        np.testing.assert_allclose(found.cubic[mode], cubic, atol=1.5)
+        np.testing.assert_allclose(found.quartic[mode], quartic, atol=1.5)
+    assert found.noise < 0.5
