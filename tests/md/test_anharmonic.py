@@ -251,6 +251,15 @@ def test_constants_are_those_of_the_potential(
     np.testing.assert_allclose(found.quartic, known.quartic, atol=1e-2)
 
 
+def test_degenerate_modes_stay_degenerate(bent: tuple[Vibrations, MorseBonds]) -> None:
+    vibrations, potential = bent
+    ring = replace(vibrations.frame, numbers=np.array([8, 8, 8]))
+    solved = anharmonic_vibrations(harmonic_vibrations(ring, potential), potential)
+    one, two, three = solved.fundamentals
+    assert one == pytest.approx(two, abs=0.1)
+    assert three - two > 100.0
+
+
 @pytest.mark.parametrize("name", ["CO2", "O"])
 def test_what_has_no_bent_minimum_is_refused(name: str) -> None:
     frame = from_atoms(molecule(name), 0, 0)
