@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from ase.build import molecule
+from ase.io import write
 
 from alloop.campaign import Campaign
 from tests.conftest import skip_without, write_toy
@@ -48,6 +50,24 @@ def test_the_splitting_of_ammonia_on_a_toy_level(tmp_path: Path) -> None:
     levels = said.partition("levels ")[2].split(" cm")[0].split(", ")
     assert len(levels) == 5
     assert sorted(levels, key=float) == levels
+
+
+@pytest.mark.slow
+def test_the_fundamentals_of_formaldehyde_on_a_toy_level(tmp_path: Path) -> None:
+    bent = molecule("H2CO")  # of Morse pairs, it is not planar
+    bent.rattle(0.2, seed=1)
+    write(tmp_path / "start.xyz", bent)
+    Campaign.from_yaml(write_toy(tmp_path, start=[{"file": "start.xyz"}])).run()
+    direct = EXAMPLES.parent / "benchmarks/results/showcases/formaldehyde_direct.json"
+    arguments = (tmp_path / "toy.zarr", "--direct", direct)
+    said = output("formaldehyde_fundamentals.py", *arguments)
+    rows = [line.split() for line in said.splitlines()[1:7]]
+    assert [row[3] for row in rows] == ["1167", "1249", "1500", "1746", "2782", "2843"]
+    for _, harmonic, fundamental, measured, difference in rows:
+        assert float(fundamental) != float(harmonic)
+        away = float(fundamental) - float(measured)
+        assert away == pytest.approx(float(difference), abs=0.11)
+    assert "directly: 313 expensive labels" in said
 
 
 @pytest.mark.slow
