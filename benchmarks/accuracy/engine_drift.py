@@ -66,7 +66,8 @@ def by_openmm(evaluator: Evaluator, atoms: Atoms, steps: int) -> Floats:
         state = context.getState(getEnergy=True)
         total = state.getPotentialEnergy() + state.getKineticEnergy()
         energies.append(total.value_in_unit(unit.kilojoule_per_mole))
-    return np.array(energies) * units.kJ / units.mol
+    out: Floats = np.array(energies) * units.kJ / units.mol
+    return out
 
 
 def by_lammps(evaluator: Evaluator, atoms: Atoms, steps: int) -> Floats:
