@@ -305,7 +305,7 @@ class Campaign:
         if not self.store.exists():
             return None
         history = self.history()
-        altered = config.changed_keys(history.config, self.setup.text)
+        altered = config.changes_since(history.config, self.setup.text)
         done = not (altered or history.state.broken)
         return history.state.finished if done else None
 

@@ -8,15 +8,15 @@ ConfigError lists every mistake at once.
 """
 
 from alloop.config.load import campaign_schema, load_campaign, parse_campaign
-from alloop.config.setup import Setup, fixed_differences
-from alloop.config.yaml_text import ConfigError, Problem, changed_keys
+from alloop.config.setup import Setup, changes_since, fixed_differences
+from alloop.config.yaml_text import ConfigError, Problem
 
 __all__ = [
     "ConfigError",
     "Problem",
     "Setup",
     "campaign_schema",
-    "changed_keys",
+    "changes_since",
     "fixed_differences",
     "load_campaign",
     "parse_campaign",

@@ -23,6 +23,7 @@ from alloop.config.yaml_text import (
     ConfigError,
     Problem,
     Tree,
+    changed_keys,
     dump_yaml,
     merge_trees,
     parse_yaml,
@@ -242,6 +243,19 @@ class Setup:
         Paths are relative to the campaign's file.
         """
         return dump_yaml(_kind_first(self.plan.model_dump(mode="json")))
+
+
+def changes_since(stored: str, text: str) -> tuple[str, ...]:
+    """Return the dotted keys that differ from a store's configuration.
+
+    A setting that came with a newer alloop is no change at the value with which older
+    campaigns go on.
+    """
+    plan, problems = validate_tree(_as_it_was(parse_yaml(stored, "store"), "store"))
+    if plan is None or problems:
+        return changed_keys(stored, text)
+    resolved = build.resolve_defaults(plan).model_dump(mode="json")
+    return changed_keys(dump_yaml(_kind_first(resolved)), text)
 
 
 def _cluster_code(setup: Setup) -> Iterator[tuple[str, str | None]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from alloop.config import Setup, changed_keys
+from alloop.config import Setup, changes_since
 from alloop.core.errors import InputError, Interrupted
 from alloop.core.text import plural
 from alloop.driver.driver import Driver, LabelStore
@@ -173,7 +173,7 @@ class CampaignRun:
             if setup.model is not None and setup.model_id is not None:
                 self.archive.put_model(setup.model_id, setup.model)
             return (campaign_opening(setup, self.own),)
-        names = changed_keys(self.keeper.config, setup.text)
+        names = changes_since(self.keeper.config, setup.text)
         idle = not (state.open or state.finished)  # such as a new fork
         amended = names or state.broken or idle
         first = (e.Amended(setup.text, names),) if amended else ()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -16,7 +17,7 @@ from alloop.acceptance import AcceptanceSettings
 from alloop.config import (
     Setup,
     campaign_schema,
-    changed_keys,
+    changes_since,
     fixed_differences,
     load_campaign,
     parse_campaign,
@@ -206,7 +207,7 @@ def test_the_stored_text_restores_the_same_campaign(
     assert again.rules == setup.rules
     assert again.levels == setup.levels
     assert fixed_differences(again, opening(setup)) == []
-    assert changed_keys(setup.text, again.text) == ()
+    assert changes_since(setup.text, again.text) == ()
 
 
 def test_what_a_run_sends_to_workers_needs_no_torch_here() -> None:
@@ -283,7 +284,22 @@ def test_a_new_budget_is_a_change_and_a_moved_store_is_none(tmp_path: Path) -> N
     new = parse_campaign(
         TOY + "budget: {expensive: 40}\nstore: b.zarr\n", tmp_path
     ).text
-    assert changed_keys(old, new) == ("budget.expensive",)
+    assert changes_since(old, new) == ("budget.expensive",)
+
+
+def test_a_setting_that_came_with_a_newer_alloop_is_no_change(tmp_path: Path) -> None:
+    text = TOY + "potential: {kind: painn}\ntraining: {kind: asteroid}\n"
+    new = parse_campaign(text, tmp_path).text
+    tree = yaml.safe_load(new)
+    del tree["potential"]["softening"], tree["training"]["dipoles"]
+    del tree["training"]["adapters"], tree["explore"]["shapes"]
+    changed = changes_since(yaml.safe_dump(tree), new)
+    assert {key.rpartition(".")[0] or key for key in changed} <= {
+        "explore",  # shapes are on by default now, and older campaigns have none
+        "explore.shapes",
+    }
+    other = parse_campaign(text.replace("painn", "painn, softening: 0.1"), tmp_path)
+    assert "potential.softening" in changes_since(yaml.safe_dump(tree), other.text)
 
 
 def test_the_old_name_of_the_validation_set_is_read(tmp_path: Path) -> None:
@@ -291,7 +307,7 @@ def test_the_old_name_of_the_validation_set_is_read(tmp_path: Path) -> None:
     old = parse_campaign(TOY + "test: {frames: 9}\n", tmp_path).text
     assert old == new
     assert parse_yaml(new, "new")["validation"]["frames"] == 9
-    assert changed_keys(new.replace("\nvalidation:", "\ntest:"), new) == ()
+    assert changes_since(new.replace("\nvalidation:", "\ntest:"), new) == ()
 
 
 def test_both_names_of_the_validation_set_are_refused(tmp_path: Path) -> None:

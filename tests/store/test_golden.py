@@ -60,6 +60,14 @@ def test_an_old_store_opens_and_replays(store: Path) -> None:
     assert [x.round for x in explored] == [x.round for x in requests.values()]
 
 
+def test_an_old_campaign_has_not_changed_by_the_upgrade(store: Path) -> None:
+    """Settings that came later are no changes: nothing is run or written again."""
+    campaign = Campaign.from_store(store)
+    assert campaign.finished() == "the budget of expensive labels is spent"
+    assert campaign.run().finished == campaign.finished()
+    assert len(read_history(store).entries) == RECORDS[store.stem]
+
+
 def test_an_old_store_is_whole_and_shows_its_columns(store: Path) -> None:
     assert verify_store(store, CODEC) == []
     root = zarr.open_group(store, mode="r")
