@@ -20,7 +20,7 @@ CENTRES = np.radians(np.arange(-180, 180, 15))  # minima at -180, -60 and 60°
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("store")
 parser.add_argument("--level", help="label frames of the top and of the bottom")
-parser.add_argument("--steps", type=int, default=20_000, help="of 0.5 fs")
+parser.add_argument("--steps", type=int, default=10_000, help="of 0.5 fs")
 options = parser.parse_args()
 campaign = alloop.Campaign.from_store(options.store)
 start, model = campaign.setup.start[0], campaign.model().potential
