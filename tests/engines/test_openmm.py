@@ -177,20 +177,41 @@ def test_energy_is_conserved_as_with_ase(water_model: Model) -> None:
     assert drift[0] <= drift[1] + 1e-3
 
 
-def test_metadynamics_of_openmm_moves_the_molecule(water_model: Model) -> None:
-    potential = openmmml.MLPotential("alloop", modelPath=str(water_model.file))
+def bent_water(model: Model) -> tuple[openmm.System, app.BiasVariable]:
+    """A system of the model, and its angle as a variable to bias."""
+    potential = openmmml.MLPotential("alloop", modelPath=str(model.file))
     system = potential.createSystem(water_topology(), watch=Watch(action="ignore"))
     angle = openmm.CustomAngleForce("theta")
     angle.addAngle(1, 0, 2)
-    variable = app.BiasVariable(angle, 1.0, 2.8, 0.1, False)
-    metadynamics = app.Metadynamics(system, [variable], 300.0, 5.0, 1.0, 5)
+    return system, app.BiasVariable(angle, 1.0, 2.8, 0.1, False)
+
+
+def simulated(model: Model, system: openmm.System) -> app.Simulation:
     integrator = openmm.LangevinIntegrator(300.0, 5.0, 0.0005)
     integrator.setRandomNumberSeed(1)
     platform = openmm.Platform.getPlatformByName("Reference")
     simulation = app.Simulation(water_topology(), system, integrator, platform)
-    simulation.context.setPositions(water_model.atoms.positions * unit.angstrom)
+    simulation.context.setPositions(model.atoms.positions * unit.angstrom)
+    return simulation
+
+
+def test_metadynamics_of_openmm_moves_the_molecule(water_model: Model) -> None:
+    system, variable = bent_water(water_model)
+    metadynamics = app.Metadynamics(system, [variable], 300.0, 5.0, 1.0, 5)
+    simulation = simulated(water_model, system)
     metadynamics.step(simulation, 20)
     hills = -metadynamics.getFreeEnergy()._value
     assert hills.max() > 0.5  # kJ/mol, of four hills
     (value,) = metadynamics.getCollectiveVariables(simulation)
+    assert 1.0 < value < 2.8
+
+
+def test_openmm_opes_moves_the_molecule(water_model: Model) -> None:
+    opes = pytest.importorskip("openmm_opes")
+    system, variable = bent_water(water_model)
+    bias = opes.OPES(system, [variable], 300.0, 20.0, 5, None)
+    simulation = simulated(water_model, system)
+    bias.step(simulation, 20)
+    assert bias.getNumKernels() >= 1
+    (value,) = bias.getCollectiveVariables(simulation)
     assert 1.0 < value < 2.8
