@@ -44,6 +44,20 @@ def test_scripts_are_short(script: Path) -> None:
     assert len(script.read_text().splitlines()) <= 60
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "script",
+    [x for x in SCRIPTS if x.name != "read_store.py"],
+    ids=lambda path: path.name,
+)
+def test_scripts_import_what_they_need_and_have_help(script: Path) -> None:
+    text = script.read_text()
+    for package in ("openmm", "openmmml", "ipi", "pymbar"):
+        if f"from {package}" in text:
+            skip_without(package)
+    assert "usage:" in output(script.name, "--help")
+
+
 def test_the_splitting_of_ammonia_on_a_toy_level(tmp_path: Path) -> None:
     Campaign.from_yaml(write_toy(tmp_path, start=[{"molecule": "NH3"}])).run()
     said = output("ammonia_splitting.py", tmp_path / "toy.zarr")

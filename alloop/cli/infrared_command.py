@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from alloop.cli.campaign_paths import (
@@ -48,6 +47,8 @@ def infrared(  # noqa: PLR0913 - one for each option
     The model must have learned dipoles (`training: {dipoles: true}`). Rotation and
     anharmonicity are in it, quantum effects of nuclei are not.
     """
+    import numpy as np
+
     from alloop.core.batch import pack_frames
     from alloop.files.frames import read_sound_frames
     from alloop.jobs.infrared_job import (

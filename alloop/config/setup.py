@@ -245,17 +245,22 @@ class Setup:
         return dump_yaml(_kind_first(self.plan.model_dump(mode="json")))
 
 
+_FURTHER_WORK = {"validation.examination"}
+
+
 def changes_since(stored: str, text: str) -> tuple[str, ...]:
     """Return the dotted keys that differ from a store's configuration.
 
     A setting that came with a newer alloop is no change at the value with which older
-    campaigns go on.
+    campaigns go on, but for those that ask for further work of a campaign that ended.
     """
     plan, problems = validate_tree(_as_it_was(parse_yaml(stored, "store"), "store"))
     if plan is None or problems:
         return changed_keys(stored, text)
     resolved = build.resolve_defaults(plan).model_dump(mode="json")
-    return changed_keys(dump_yaml(_kind_first(resolved)), text)
+    changed = set(changed_keys(dump_yaml(_kind_first(resolved)), text))
+    further = set(changed_keys(stored, text)) & _FURTHER_WORK
+    return tuple(sorted(changed | further))
 
 
 def _cluster_code(setup: Setup) -> Iterator[tuple[str, str | None]]:
