@@ -177,7 +177,7 @@ def test_energy_is_conserved_as_with_ase(water_model: Model) -> None:
     assert drift[0] <= drift[1] + 1e-3
 
 
-def bent_water(model: Model) -> tuple[openmm.System, app.BiasVariable]:
+def bent_water(model: Model) -> tuple[Any, Any]:
     """A system of the model, and its angle as a variable to bias."""
     potential = openmmml.MLPotential("alloop", modelPath=str(model.file))
     system = potential.createSystem(water_topology(), watch=Watch(action="ignore"))
@@ -186,7 +186,7 @@ def bent_water(model: Model) -> tuple[openmm.System, app.BiasVariable]:
     return system, app.BiasVariable(angle, 1.0, 2.8, 0.1, False)
 
 
-def simulated(model: Model, system: openmm.System) -> app.Simulation:
+def simulated(model: Model, system: Any) -> Any:
     integrator = openmm.LangevinIntegrator(300.0, 5.0, 0.0005)
     integrator.setRandomNumberSeed(1)
     platform = openmm.Platform.getPlatformByName("Reference")
