@@ -5,6 +5,7 @@ import random
 import shutil
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,19 @@ from alloop.cli.exits import DAMAGED
 from alloop.core.errors import InputError
 from alloop.core.records import Label
 from alloop.history.column_check import check_columns
+from alloop.history.journal_codec import CLASSES, UPCASTERS
 from alloop.history.reader import CODEC, read_history
 from alloop.loop import events as e
 from alloop.store import columns, packs
 from alloop.store.archive import Archive
-from alloop.store.codec import Codec
+from alloop.store.codec import Codec, EncodedRecord
 from alloop.store.doctor import verify_store
 from alloop.store.journal import FOLDER, Journal
 from alloop.store.packs import frame_record
 from alloop.store.set_aside import set_aside_folders
 from alloop.store_copies.repair import repair_store
 from benchmarks.durability.comparison import store_contents
+from tests.cli.test_commands import refused
 from tests.conftest import write_toy
 from tests.driver.test_faults import harmed
 
@@ -324,3 +327,31 @@ def test_a_repair_needs_a_place_of_its_own(store: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="expected a place"):
             repair_store(store, out)
     assert main(["doctor", "--repair", str(tmp_path / "x")]) == 2
+
+
+class NewerCodec(Codec):
+    """Adds a field to each record that it writes, as a newer alloop does."""
+
+    def encode(self, record: object) -> EncodedRecord:
+        encoded = super().encode(record)
+        return replace(encoded, tree={**encoded.tree, "colour": "red"})
+
+
+def test_a_store_of_a_newer_program_is_refused_and_not_repaired(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Archive.open(store, NewerCodec(CLASSES, UPCASTERS), mode="w") as archive:
+        archive.append(e.Turn(e.Amended("later")))
+
+    def unlocked() -> dict[Path, bytes]:
+        return {x: data for x, data in contents(store).items() if x.name != "lock"}
+
+    before, out = unlocked(), tmp_path / "out.zarr"
+    verbs = (["run", store], ["status", store], ["report", store])
+    for words in (*verbs, ["doctor", store, "--repair", out]):
+        err = refused(capsys, *words)
+        assert len(err.strip().splitlines()) == 1
+        assert "has `colour`, which this alloop does not know; upgrade alloop" in err
+    assert "a repair would lose it" in refused(capsys, "doctor", store, code=DAMAGED)
+    assert unlocked() == before
+    assert not out.exists()

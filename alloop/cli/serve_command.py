@@ -59,9 +59,11 @@ def serve(  # noqa: PLR0913 - one for each option
     watch = Watch(action=beyond, file=file)
     path = existing_path(model)
     evaluator = Evaluator.of_file(path, watch=watch, outside=outside)
-    if connect is not None and template is not None:
-        return _drive(evaluator, connect, existing_path(template))
-    return _serve(evaluator, Path(str(place)), path)
+    if place is not None:
+        return _serve(evaluator, place, path)
+    assert connect is not None
+    assert template is not None
+    return _drive(evaluator, connect, existing_path(template))
 
 
 def _drive(evaluator: "Evaluator", address: str, template: Path) -> int:

@@ -1,7 +1,8 @@
-"""The commands `relax` and `vibrations`: minima, wavenumbers, ideal-gas functions."""
+"""The commands `relax`, `vibrations` and `infrared`: minima, wavenumbers, spectra."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from math import isinf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from alloop.generation import Generation
     from alloop.jobs.stationary_points import RelaxedStructure, VibratingStructure
     from alloop.md.anharmonic import AnharmonicVibrations
+    from alloop.md.spectra import InfraredSpectrum
 
 _XYZ, _CSV = (".extxyz", ".xyz"), (".csv",)
 _PICTURES = (".svg", ".png", ".pdf")
@@ -166,11 +168,7 @@ def vibrations(  # noqa: PLR0913 - one for each option
             update(f"{len(vibrating)} of {len(relaxed)} structures")
     _write_xyz(out, [x.atoms() for x in vibrating])
     _write_csv(table, [row for x in vibrating for row in x.rows()])
-    if picture is not None:
-        from alloop.files.targets import replace_atomically
-
-        with replace_atomically(picture) as partial:
-            draw_lines(vibrating, partial, picture.suffix[1:])
+    _write_picture(picture, partial(draw_lines, vibrating))
     if as_json:
         print_json([x.facts() for x in vibrating])
     else:
@@ -182,6 +180,70 @@ def vibrations(  # noqa: PLR0913 - one for each option
         _warn_of_forces(relaxed)
         return 0
     return _ending(relaxed)
+
+
+def infrared(  # noqa: PLR0913 - one for each option
+    frames: FramesFile,
+    store: StoreOption = None,
+    model: ModelOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="csv file to write: cm⁻¹, km/mol per cm⁻¹")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="svg, png or pdf file to write: the spectrum")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=1.0, help="K")] = 300.0,
+    picoseconds: Annotated[
+        float, typer.Option(min=0.1, help="length of each trajectory")
+    ] = 10.0,
+    walkers: Annotated[int, typer.Option(min=1, help="trajectories")] = 32,
+    width: Annotated[float, typer.Option(min=0.5, help="resolution, cm⁻¹")] = 10.0,
+    seed: Annotated[int, typer.Option(help="of velocities")] = 0,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> int:
+    """Show the infrared spectrum of a molecule from classical MD on a model.
+
+    The model must have learned dipoles (`training: {dipoles: true}`). Rotation and
+    anharmonicity are in it, quantum effects of nuclei are not.
+    """
+    from alloop.jobs.infrared_job import (
+        InfraredSettings,
+        draw_spectrum,
+        spectrum_of_dynamics,
+    )
+
+    _refuse_targets([(out, _CSV), (picture, _PICTURES)], force=force)
+    structures = _sound_frames(frames)
+    if len(structures) != 1:
+        raise InputError(
+            f"expected one structure for a spectrum, got {len(structures)}; give them "
+            "one at a time"
+        )
+    generation = _model_or_level(store, model, None, structures)
+    settings = InfraredSettings(
+        temperature=temperature,
+        walkers=walkers,
+        length=1000.0 * picoseconds,
+        width=width,
+        seed=seed,
+    )
+    with busy_line("molecular dynamics", quiet=quiet) as update:
+        spectrum = spectrum_of_dynamics(
+            structures[0],
+            generation.potential,
+            settings,
+            lambda share: update(f"molecular dynamics: {share:.0%}"),
+        )
+    _print_bands(spectrum)
+    points = zip(spectrum.wavenumbers, spectrum.absorption, strict=True)
+    names = ("wavenumber_per_cm", "absorption_km_per_mol_cm")
+    _write_csv(
+        out, [{k: f"{x:.6g}" for k, x in zip(names, xy, strict=True)} for xy in points]
+    )
+    _write_picture(picture, partial(draw_spectrum, spectrum))
+    _print_files({"spectrum": out, "picture": picture})
+    return 0
 
 
 def _refuse_targets(
@@ -225,8 +287,8 @@ def _write_xyz(out: Path | None, structures: "list[Atoms]") -> None:
 
         from alloop.files.targets import replace_atomically
 
-        with replace_atomically(out) as partial:
-            write(partial, structures, format="extxyz")
+        with replace_atomically(out) as unfinished:
+            write(unfinished, structures, format="extxyz")
 
 
 def _write_csv(table: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -234,12 +296,21 @@ def _write_csv(table: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:
         from alloop.files.targets import replace_atomically
 
         with (
-            replace_atomically(table) as partial,
-            partial.open("w", newline="", encoding="utf-8") as file,
+            replace_atomically(table) as unfinished,
+            unfinished.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _write_picture(picture: Path | None, draw: Callable[[Path, str], None]) -> None:
+    """Write a picture by a function of the file and its format, if one is wanted."""
+    if picture is not None:
+        from alloop.files.targets import replace_atomically
+
+        with replace_atomically(picture) as unfinished:
+            draw(unfinished, picture.suffix[1:])
 
 
 def _print_files(files: Mapping[str, Path | None]) -> None:
@@ -303,6 +374,15 @@ def _print_resonances(anharmonic: "AnharmonicVibrations") -> None:
         f"anharmonic zero-point energy {anharmonic.zero_point:.4f} eV; quartic force "
         f"constants agree within {anharmonic.noise:.1f} cm⁻¹"
     )
+
+
+def _print_bands(spectrum: "InfraredSpectrum") -> None:
+    from alloop.jobs.infrared_job import band_positions
+
+    places = band_positions(spectrum)
+    print_text("bands, cm⁻¹: " + ", ".join(f"{place:.0f}" for place in places))
+    total = spectrum.intensity(0.0, float(spectrum.wavenumbers[-1]))
+    print_text(f"intensity of all: {total:.1f} km/mol")
 
 
 def _number(value: float) -> str:

@@ -45,6 +45,18 @@ class AtomwisePotential(Potential, Protocol):
 
 
 @runtime_checkable
+class DipolarPotential(Potential, Protocol):
+    """A Potential that gives dipole moments where they are asked for."""
+
+    def dipoles(self, batch: Batch) -> Floats | None:
+        """Return the dipoles (frames, 3) of molecules in e Å about the origin.
+
+        None where a frame is periodic.
+        """
+        ...
+
+
+@runtime_checkable
 class DevicePotential(Potential, Protocol):
     """A Potential that also takes and gives arrays of a device, which stay there.
 

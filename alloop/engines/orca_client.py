@@ -25,12 +25,10 @@ from alloop.core.errors import AlloopError, InputError
 from alloop.core.units import BOHR, HARTREE, Floats
 from alloop.engines.server import call_server
 
-_FIELDS = 5  # lines of the request, without a file of point charges
-
 
 @dataclass(frozen=True, slots=True)
 class OrcaRequest:
-    """What ORCA asks for: a molecule's file, charge, multiplicity, and a gradient."""
+    """A request of ORCA: a molecule's file, charge, multiplicity, and a gradient."""
 
     structure: Path
     charge: int
@@ -49,8 +47,8 @@ class OrcaRequest:
             numbers = int(charge), int(multiplicity)
         except (OSError, ValueError) as error:
             raise InputError(
-                f"expected ORCA's request of {_FIELDS} lines in {path}, got something "
-                "else; let ORCA call this program"
+                f"expected ORCA's request of 5 lines in {path}, got something else; "
+                "let ORCA call this program"
             ) from error
         if more:
             raise InputError(

@@ -8,23 +8,23 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import all_changes
 from ase.calculators.socketio import SocketClient
 
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.engines.evaluator import Evaluator
+from alloop.potentials.ase_calculator import StatefulCalculator, frame_results
 
 _PORT = re.compile(r"(?P<host>[^:]+):(?P<port>\d+)")
 
 
-class EvaluatorCalculator(Calculator):  # type: ignore[misc]
+class EvaluatorCalculator(StatefulCalculator):
     """An evaluator as an ASE calculator; raises what it raises."""
 
-    implemented_properties = ("energy", "forces", "stress")
+    implemented_properties = ("energy", "free_energy", "forces", "stress")
 
     def __init__(self, evaluator: Evaluator) -> None:
         super().__init__()
@@ -38,14 +38,9 @@ class EvaluatorCalculator(Calculator):  # type: ignore[misc]
     ) -> None:
         """Fill `results` for the atoms."""
         super().calculate(atoms, properties, system_changes)
-        batch = pack_frames([from_atoms(self.atoms)])
-        evaluation = self.evaluator.evaluate(batch)
-        self.results = {
-            "energy": float(evaluation.energies[0]),
-            "forces": evaluation.forces,
-        }
-        if evaluation.stress is not None and np.isfinite(evaluation.stress[0]).all():
-            self.results["stress"] = evaluation.stress[0]
+        said = self.evaluator.evaluate(pack_frames([from_atoms(self.atoms)]))
+        stress = None if said.stress is None else said.stress[0]
+        self.results = frame_results(float(said.energies[0]), said.forces, stress)
 
 
 def drive(evaluator: Evaluator, atoms: Atoms, address: str) -> None:

@@ -10,14 +10,13 @@ from scipy.signal import find_peaks
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Walker
-from alloop.core.roles import Potential
+from alloop.core.roles import DipolarPotential, Potential
 from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
 from alloop.md.dynamics import DynamicsSettings, run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.integrate import VelocityVerlet, maxwell_boltzmann
 from alloop.md.spectra import InfraredSpectrum, infrared_spectrum
-from alloop.potentials.dipoles import DipolePotential
 
 _SETTLING = 1000.0  # fs with a thermostat
 _HIGHEST = 4500.0  # cm⁻¹ in a picture
@@ -48,7 +47,7 @@ def spectrum_of_dynamics(
     InputError for a potential without dipoles, for a cell, and where a walker leaves
     what guard rails allow.
     """
-    if not isinstance(potential, DipolePotential):
+    if not isinstance(potential, DipolarPotential):
         raise InputError(
             "expected a model that has learned dipoles, got one without; train it with "
             "`training: {dipoles: true}`"
@@ -72,12 +71,12 @@ def spectrum_of_dynamics(
         walkers, potential, hot, round(_SETTLING / settings.timestep), rngs
     )
     steps = round(settings.length / settings.timestep)
-    moments: list[Floats] = []
+    moments: list[Floats | None] = []
 
     def keep(scored: ScoredFrames) -> None:
         moments.append(potential.dipoles(scored.batch))
         if observe is not None:
-            observe(scored.step / (settled.walkers[0].step + steps))
+            observe(scored.step / steps)
 
     calm = replace(hot, integrator=VelocityVerlet())
     moved = run_dynamics(

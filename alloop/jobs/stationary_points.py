@@ -194,7 +194,7 @@ def vibrating_structures(
     Raises InputError where `anharmonic_vibrations` does.
     """
     for structure in structures:
-        vibrations = harmonic_vibrations(structure.frame, model)
+        vibrations = harmonic_vibrations(structure.frame, model.potential)
         gas = None
         if not any(structure.frame.pbc):
             gas = gas_functions(

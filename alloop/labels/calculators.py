@@ -12,7 +12,7 @@ from alloop.core.records import Detail, Unlabelled
 from alloop.core.roles import Labeller
 from alloop.labels.child.labeller import IsolatedLabeller, Limits
 from alloop.labels.levels import level_from_name
-from alloop.potentials.ase_calculator import StatefulCalculator
+from alloop.potentials.ase_calculator import StatefulCalculator, frame_results
 
 
 class LabelCalculator(StatefulCalculator):
@@ -48,10 +48,7 @@ class LabelCalculator(StatefulCalculator):
             advice = label.message or str(label.failure)
             raise CalculationFailed(f"{label.failure.name}: {advice}")
         self.details = dict(label.details)
-        energy, stress = label.energy, label.stress
-        self.results = {"energy": energy, "free_energy": energy, "forces": label.forces}
-        if stress is not None:
-            self.results["stress"] = stress
+        self.results = frame_results(label.energy, label.forces, label.stress)
 
     def close(self) -> None:
         """End the child process, if there is one; the next label starts another."""

@@ -14,6 +14,7 @@ from alloop.labels.file_levels import table_level as table_level
 from alloop.labels.named_code import ase_level as ase_level
 from alloop.labels.named_code import code_folder, path_problems
 from alloop.labels.programs import PROGRAMS, outside_code
+from alloop.labels.pyscf.level import has_dipole
 from alloop.labels.pyscf.level import pyscf_level as pyscf_level
 from alloop.labels.pyscf.spelling import FUNCTIONALS, WAVE_FUNCTIONS
 from alloop.labels.toy import toy_level as toy_level
@@ -24,7 +25,7 @@ from alloop.labels.xtb import xtb_level as xtb_level
 def gives_dipoles(level: Level) -> bool:
     """Return True for a level whose labels of molecules have dipoles: HF, DFT, xTB."""
     if level.kind == "pyscf":
-        return level.settings["method"] not in WAVE_FUNCTIONS[1:]
+        return has_dipole(level.settings)
     return level.kind == "xtb"
 
 

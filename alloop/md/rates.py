@@ -81,11 +81,11 @@ def eckart_factor(
     x = np.sqrt(a * energies / forward) * shape
     y = np.sqrt(np.maximum(a * energies / forward - a + b, 0.0)) * shape
     d = np.sqrt(complex(4.0 * a * b - np.pi**2))  # imaginary in a flat barrier
-    # All exponents less the largest: barriers of many quanta would overflow.
-    most = np.maximum(x + y, d.real)
-    above = np.exp(x + y - most) + np.exp(-x - y - most)
-    below = np.exp(x - y - most) + np.exp(y - x - most)
-    depth = (np.exp(d - most) + np.exp(-d - most)).real
+    # Less the largest exponent: barriers of many quanta would overflow.
+    exponent = np.maximum(x + y, d.real)
+    above = np.exp(x + y - exponent) + np.exp(-x - y - exponent)
+    below = np.exp(x - y - exponent) + np.exp(y - x - exponent)
+    depth = (np.exp(d - exponent) + np.exp(-d - exponent)).real
     through = (above - below) / (above + depth)
     weights = np.exp((forward - energies) / thermal)
     return float(np.trapezoid(through * weights, energies) / thermal)

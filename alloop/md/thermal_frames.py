@@ -13,7 +13,7 @@ from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Walker
-from alloop.core.roles import Potential
+from alloop.core.roles import DipolarPotential, Potential
 from alloop.core.units import BOLTZMANN, FORCE_TO_ACCELERATION, Floats
 from alloop.md.contacts import closest_contact
 from alloop.md.integrate import maxwell_boltzmann
@@ -63,11 +63,12 @@ class Derivatives:
 
 
 def numerical_derivatives(
-    frame: Frame, potential: Potential, step: float = 0.01
+    frame: Frame, potential: Potential, step: float = 0.01, *, dipole: bool = True
 ) -> Derivatives:
     """Return central differences of the forces, and of the dipole where there is one.
 
-    All 6 atoms displacements by `step` Å go into one prediction.
+    All 6 atoms displacements by `step` Å go into one prediction. dipole: whether a
+    DipolarPotential is asked for its.
     """
     size = 3 * len(frame)
     moves = step * np.eye(size).reshape(size, -1, 3)
@@ -77,15 +78,18 @@ def numerical_derivatives(
     forces = predictions.forces.reshape(2, size, size)
     rows = (forces[1] - forces[0]) / (2.0 * step)
     hessian = 0.5 * (rows + rows.T)
-    if predictions.dipoles is None:
+    dipoles = predictions.dipoles
+    if dipole and isinstance(potential, DipolarPotential):
+        dipoles = potential.dipoles(batch)
+    if dipoles is None:
         return Derivatives(hessian)
-    dipoles = predictions.dipoles.reshape(2, size, 3)
+    dipoles = dipoles.reshape(2, size, 3)
     return Derivatives(hessian, (dipoles[0] - dipoles[1]) / (2.0 * step))
 
 
 def numerical_hessian(frame: Frame, potential: Potential, step: float = 0.01) -> Floats:
     """Return second derivatives (3 atoms, 3 atoms) in eV/Å² by central differences."""
-    return numerical_derivatives(frame, potential, step).hessian
+    return numerical_derivatives(frame, potential, step, dipole=False).hessian
 
 
 def normal_modes(frame: Frame, hessian: Floats) -> NormalModes:

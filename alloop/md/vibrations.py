@@ -41,7 +41,7 @@ class Vibrations:
 
     @property
     def geometry(self) -> Geometry:
-        """Whether the molecule has no, two or three rotations."""
+        """The kind of rotor: with no, two or three rotations."""
         if len(self.frame) == 1:
             return "monatomic"
         rotations = 3 * len(self.frame) - 3 - len(self.modes.squares)

@@ -10,9 +10,14 @@ from ase.calculators.calculator import Calculator, all_changes
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.error_limits import ErrorLimits
-from alloop.core.records import Predictions
-from alloop.core.roles import AtomwisePotential, FittedScorer, Potential
+from alloop.core.roles import (
+    AtomwisePotential,
+    DipolarPotential,
+    FittedScorer,
+    Potential,
+)
 from alloop.core.species import Domain
+from alloop.core.units import Floats
 from alloop.potentials.checked import CheckedPotential
 from alloop.potentials.devices import torch_threads
 
@@ -76,7 +81,7 @@ class PotentialCalculator(StatefulCalculator):
         self._checked = CheckedPotential(potential, domain, compile=compile)
         if isinstance(potential, AtomwisePotential):
             self.implemented_properties = (*self.implemented_properties, "energies")
-        if getattr(potential, "gives_dipoles", False):
+        if isinstance(potential, DipolarPotential):
             self.implemented_properties = (*self.implemented_properties, "dipole")
         if scorer is not None:
             self.implemented_properties = (*self.implemented_properties, "surprise")
@@ -104,9 +109,11 @@ class PotentialCalculator(StatefulCalculator):
             batch = self._checked.prepare(pack_frames([from_atoms(self.atoms)]))
             scored = self.scorer is not None
             predictions = self._checked.fast.predict(batch, descriptors=scored)
-            self.results = _results(predictions)
-            if "dipole" in properties and predictions.dipoles is None:  # compiled code
-                dipoles = self.potential.predict(batch).dipoles
+            stress = None if predictions.stress is None else predictions.stress[0]
+            energy = float(predictions.energies[0])
+            self.results = frame_results(energy, predictions.forces, stress)
+            if "dipole" in properties and isinstance(self.potential, DipolarPotential):
+                dipoles = self.potential.dipoles(batch)
                 self.results |= {} if dipoles is None else {"dipole": dipoles[0]}
             if "energies" in properties and isinstance(
                 self.potential, AtomwisePotential
@@ -120,11 +127,11 @@ class PotentialCalculator(StatefulCalculator):
                     self.results["error_limit"] = float(limit[0])
 
 
-def _results(predictions: Predictions) -> dict[str, Any]:
-    energy = float(predictions.energies[0])
-    results = {"energy": energy, "free_energy": energy, "forces": predictions.forces}
-    if predictions.stress is not None and np.isfinite(predictions.stress[0]).all():
-        results["stress"] = predictions.stress[0]
-    if predictions.dipoles is not None:
-        results["dipole"] = predictions.dipoles[0]
+def frame_results(
+    energy: float, forces: Floats, stress: Floats | None
+) -> dict[str, Any]:
+    """Return a frame's results by ASE's names; stress (6,) where it is finite."""
+    results = {"energy": energy, "free_energy": energy, "forces": forces}
+    if stress is not None and np.isfinite(stress).all():
+        results["stress"] = stress
     return results

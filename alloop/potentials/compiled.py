@@ -49,7 +49,7 @@ _codes: OrderedDict[_Key, Code | NotCompiled] = OrderedDict()
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What code needs and gives.
+    """The form of compiled code: what lists it takes and whether it gives virials.
 
     skin: Å beyond the cutoff, up to which pairs are listed; 0 where all pairs of
     molecules are. stress: whether the virials of frames follow the descriptors.

@@ -10,18 +10,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from alloop.core.arrays import segment_sums
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
-from alloop.core.records import Predictions
 from alloop.core.units import Floats
 from alloop.models.checkpoint import Checkpoint
-from alloop.potentials.learned import LearnedPotential, from_checkpoint
+from alloop.potentials.learned import (
+    HeadedPotential,
+    LearnedPotential,
+    from_checkpoint,
+    to_array,
+    without_head,
+)
 
 SETTING = "dipole"
-_WEIGHTS = "dipole/weights"
+_PREFIX = "dipole/"
+_WEIGHTS = f"{_PREFIX}weights"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,33 +42,19 @@ class DipoleHead:
     weights: Floats
 
 
-class DipolePotential(LearnedPotential):
-    """A learned potential with a readout of dipole moments."""
+class DipolePotential(HeadedPotential[DipoleHead]):
+    """A learned potential with a readout of dipole moments; a DipolarPotential.
 
-    gives_dipoles = True  # what calculators look for
+    `predict` leaves them out, since they take a pass through the network of their own.
+    """
 
-    def __init__(self, plain: LearnedPotential, head: DipoleHead) -> None:
-        super().__init__(
-            plain.frozen_network,
-            plain.references,
-            plain.scale,
-            plain.device,
-            plain.repulsion,
-        )
-        self.head = head
+    def dipoles(self, batch: Batch) -> Floats | None:
+        """Return the dipoles (frames, 3) of molecules in e Å about the origin.
 
-    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Return what `LearnedPotential.predict` does, with dipoles of molecules.
-
-        They are about the origin of coordinates, and None where a frame is periodic.
+        None where a frame is periodic.
         """
-        predictions = super().predict(batch, descriptors=descriptors)
         if batch.pbc.any():
-            return predictions
-        return replace(predictions, dipoles=self.dipoles(batch))
-
-    def dipoles(self, batch: Batch) -> Floats:
-        """Return the dipoles (frames, 3) of molecules, e Å about the origin."""
+            return None
         columns, origin = dipole_columns(self, batch, self.head.elements)
         out: Floats = origin + columns @ self.head.weights
         return out
@@ -83,9 +74,7 @@ def dipoles_from_checkpoint(checkpoint: Checkpoint) -> DipolePotential:
 
     Raises ValueError where the readout is not one of the network.
     """
-    settings = {k: v for k, v in checkpoint.settings.items() if k != SETTING}
-    tensors = {k: v for k, v in checkpoint.tensors.items() if k != _WEIGHTS}
-    plain = from_checkpoint(replace(checkpoint, settings=settings, tensors=tensors))
+    plain = from_checkpoint(without_head(checkpoint, SETTING, _PREFIX))
     elements = tuple(int(z) for z in checkpoint.settings[SETTING]["elements"])
     head = DipoleHead(elements, np.array(checkpoint.tensors[_WEIGHTS]))
     pair = Frame(np.full(2, min(plain.references)), np.diag([1.5, 0.0, 0.0])[:2])
@@ -106,21 +95,15 @@ def dipole_columns(
     parts = potential.chunks.evaluate(
         batch.offsets, lambda start, stop: potential.atom_outputs(batch, start, stop)
     )
-    scalars = np.concatenate([_to_array(part.descriptors) for part in parts])
+    scalars = np.concatenate([to_array(part.descriptors) for part in parts])
     constants = batch.numbers[:, None] == np.array(elements, dtype=np.int64)
     charges = np.concatenate([constants.astype(np.float64), scalars], axis=1)
     centres = segment_sums(batch.positions, batch.offsets) / batch.sizes[:, None]
     # Charges about their mean are those at their places about the centre of these.
     arms = batch.positions - np.repeat(centres, batch.sizes, axis=0)
     columns = segment_sums(arms[:, :, None] * charges[:, None], batch.offsets)
-    if parts[0].vectors is not None:
-        vectors = np.concatenate([_to_array(part.vectors) for part in parts])
-        columns = np.concatenate([columns, segment_sums(vectors, batch.offsets)], 2)
+    vectors = [to_array(part.vectors) for part in parts if part.vectors is not None]
+    if vectors:
+        sums = segment_sums(np.concatenate(vectors), batch.offsets)
+        columns = np.concatenate([columns, sums], axis=2)
     return columns, batch.charges[:, None] * centres
-
-
-def _to_array(tensor: torch.Tensor | None) -> Floats:
-    if tensor is None:
-        raise TypeError("expected vectors of all parts of a batch, got none")
-    out: Floats = tensor.cpu().numpy().astype(np.float64)
-    return out

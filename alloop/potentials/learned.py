@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ CHUNK = 512  # atoms that a CPU gets at a time: more leave its cache
 _LARGEST_CHUNK = 65536  # atoms that another device is tried with
 
 _Part = TypeVar("_Part")
+_Head = TypeVar("_Head")
 
 
 class Chunks:
@@ -175,7 +176,7 @@ class LearnedPotential:
             return self.atom_outputs(batch, start, stop).energies
 
         parts = self.chunks.evaluate(batch.offsets, of_frames)
-        energies = np.concatenate([_to_array(part) for part in parts])
+        energies = np.concatenate([to_array(part) for part in parts])
         rest = 0.0 if self.repulsion is None else self.repulsion.atom_energies(batch)
         out: Floats = references + self.scale * energies + rest
         return out
@@ -225,8 +226,8 @@ class LearnedPotential:
         Units, references and repulsion are added. pairs: those that may repel, searched
         where they are not given.
         """
-        energies = np.concatenate([_to_array(part.energies) for part in parts])
-        forces = np.concatenate([_to_array(part.forces) for part in parts])
+        energies = np.concatenate([to_array(part.energies) for part in parts])
+        forces = np.concatenate([to_array(part.forces) for part in parts])
         predictions = Predictions(
             energies=references + self.scale * energies,
             forces=self.scale * forces,
@@ -263,7 +264,7 @@ class LearnedPotential:
             return energy_forces_virial(self._network, self._graph(batch, start, stop))
 
         outputs = self.chunks.evaluate(batch.offsets, of_frames)
-        virial = np.concatenate([_to_array(virial) for _, virial in outputs])
+        virial = np.concatenate([to_array(virial) for _, virial in outputs])
         stress = stress_from_virial(batch, self.scale * virial)
         parts = [part for part, _ in outputs]
         return self.assemble_predictions(batch, references, parts, descriptors, stress)
@@ -271,6 +272,27 @@ class LearnedPotential:
     def _graph(self, batch: Batch, start: int, stop: int) -> Graph:
         part = frame_slice(batch, start, stop)
         return to_graph(part, self.cutoff, self._dtype, self.device)
+
+
+class HeadedPotential(LearnedPotential, Generic[_Head]):
+    """A learned potential that carries a further head of its network."""
+
+    def __init__(self, plain: LearnedPotential, head: _Head) -> None:
+        super().__init__(
+            plain.frozen_network,
+            plain.references,
+            plain.scale,
+            plain.device,
+            plain.repulsion,
+        )
+        self.head = head
+
+
+def without_head(checkpoint: Checkpoint, setting: str, prefix: str) -> Checkpoint:
+    """Return the checkpoint without a head: its setting, and tensors with a prefix."""
+    settings = {k: v for k, v in checkpoint.settings.items() if k != setting}
+    tensors = {k: v for k, v in checkpoint.tensors.items() if not k.startswith(prefix)}
+    return replace(checkpoint, settings=settings, tensors=tensors)
 
 
 def from_checkpoint(checkpoint: Checkpoint, device: str = "cpu") -> LearnedPotential:
@@ -307,11 +329,12 @@ def frame_slice(batch: Batch, start: int, stop: int) -> Batch:
     )
 
 
-def _to_array(tensor: torch.Tensor) -> Floats:
+def to_array(tensor: torch.Tensor) -> Floats:
+    """Return a network's tensor as an array of float64."""
     out: Floats = tensor.cpu().numpy().astype(np.float64)
     return out
 
 
 def _joined_descriptors(parts: Sequence[EvaluatedNetwork]) -> Floats:
-    out: Floats = np.concatenate([_to_array(part.descriptors) for part in parts])
+    out: Floats = np.concatenate([to_array(part.descriptors) for part in parts])
     return out

@@ -16,7 +16,12 @@ import torch
 from alloop.models.checkpoint import Checkpoint
 from alloop.models.heads import head_names
 from alloop.models.layers import Network
-from alloop.potentials.learned import LearnedPotential, from_checkpoint
+from alloop.potentials.learned import (
+    HeadedPotential,
+    LearnedPotential,
+    from_checkpoint,
+    without_head,
+)
 
 SETTING = "cheap_head"
 _PREFIX = "cheap/"
@@ -38,18 +43,8 @@ class CheapHead:
         return cls(weights, dict(references))
 
 
-class TwoHeadPotential(LearnedPotential):
+class TwoHeadPotential(HeadedPotential[CheapHead]):
     """A learned potential that carries the head of the cheap level too."""
-
-    def __init__(self, plain: LearnedPotential, head: CheapHead) -> None:
-        super().__init__(
-            plain.frozen_network,
-            plain.references,
-            plain.scale,
-            plain.device,
-            plain.repulsion,
-        )
-        self.head = head
 
     def with_network(self, network: Network) -> "TwoHeadPotential":
         """Return the potential with another network of the same kind."""
@@ -84,12 +79,11 @@ def two_heads_from_checkpoint(checkpoint: Checkpoint) -> TwoHeadPotential:
 
     Raises ValueError where the head is not one of the network.
     """
-    settings = {k: v for k, v in checkpoint.settings.items() if k != SETTING}
-    tensors = checkpoint.tensors
-    inner = {k: v for k, v in tensors.items() if not k.startswith(_PREFIX)}
-    plain = from_checkpoint(replace(checkpoint, settings=settings, tensors=inner))
+    plain = from_checkpoint(without_head(checkpoint, SETTING, _PREFIX))
     weights = {
-        k.removeprefix(_PREFIX): v for k, v in tensors.items() if k.startswith(_PREFIX)
+        k.removeprefix(_PREFIX): v
+        for k, v in checkpoint.tensors.items()
+        if k.startswith(_PREFIX)
     }
     state = plain.frozen_network.state_dict()
     if set(weights) != head_names(plain.frozen_network) or any(

@@ -76,7 +76,8 @@ class FlatLayout:
         graph = Data(**{name: next(rest) for name in self.fields})
         for name, value in self.constants.items():
             setattr(graph, name, value)
-        target = Targets(**{name: next(rest) for name in self.labels})
+        labels: dict[str, Any] = {name: next(rest) for name in self.labels}
+        target = Targets(**labels)
         module = _LossModule(self.network, self.objective)
         state = {f"network.{name}": tensor for name, tensor in (free | fixed).items()}
         loss = torch.func.functional_call(module, state, (graph, target, tuple(rest)))

@@ -65,8 +65,8 @@ def fit_dipoles(
 def _with_dipoles(labels: LabelSet) -> LabelSet:
     if labels.dipoles is None:
         return select_labels(labels, np.zeros(0, dtype=np.int64))
-    whole = np.isfinite(labels.dipoles).all(axis=1) & ~labels.batch.pbc.any(axis=1)
-    return select_labels(labels, np.flatnonzero(whole))
+    rows = np.isfinite(labels.dipoles).all(axis=1) & ~labels.batch.pbc.any(axis=1)
+    return select_labels(labels, np.flatnonzero(rows))
 
 
 def _ridge(columns: Floats, values: Floats, seed: int) -> tuple[Floats, float]:

@@ -32,6 +32,19 @@ Drawn: TypeAlias = tuple[Tensor, ...]  # random numbers and weights of one step
 Energy = Callable[[Tensor], Tensor]  # positions (atoms, 3) Å -> energies (frames,)
 
 
+class BatchCounts(NamedTuple):
+    """The numbers of a batch by which the losses of its parts are divided.
+
+    So the losses of all parts add up to the batch's. At least 1 each, so that batches
+    without any force or stress give 0/1 and not 0/0.
+    """
+
+    frames: float
+    atoms: float
+    labelled_atoms: float
+    stresses: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
     """The targets of a batch, in units of the scale.
@@ -40,10 +53,8 @@ class Targets:
     1, owner (atoms,) the frame of each atom. virial (frames, 6): the stress times
     volume over the number of atoms, NaN for frames without; None where no frame of the
     pool has one. labelled (atoms,): 1 for atoms with a force, 0 for those of frames
-    whose label is an energy alone; None where the whole pool has forces. counts (4,):
-    frames, atoms, atoms with a force and frames with a stress of the batch that this is
-    a part of, by which losses are divided, so that those of all parts add up to the
-    batch's; None for a whole batch.
+    whose label is an energy alone; None where the whole pool has forces. counts: those
+    of the batch that this is a part of, None for a whole batch.
     """
 
     energies: Tensor
@@ -52,18 +63,16 @@ class Targets:
     owner: Tensor
     virial: Tensor | None = None
     labelled: Tensor | None = None
-    counts: Tensor | None = None
+    counts: BatchCounts | None = None
 
-    def count(self) -> Tensor:
+    def count(self) -> BatchCounts:
         """Return the `counts` for parts of this batch."""
         frames, atoms = len(self.energies), len(self.owner)
-        of_forces = float(atoms if self.labelled is None else self.labelled.sum())
+        labelled = atoms if self.labelled is None else float(self.labelled.sum())
         stresses = 0.0
         if self.virial is not None:
             stresses = float(torch.isfinite(self.virial[:, 0]).sum())
-        # Batches without any force or stress: 0/1 and not 0/0.
-        counts = [frames, atoms, max(of_forces, 1.0), max(stresses, 1.0)]
-        return self.energies.new_tensor(counts)
+        return BatchCounts(frames, atoms, max(labelled, 1.0), max(stresses, 1.0))
 
 
 class Objective(Hashable, Protocol):
@@ -202,7 +211,7 @@ def force_loss(predicted: Tensor, target: Targets, norm: str = "l2") -> Tensor:
     if target.labelled is not None:
         errors = target.labelled * errors
     if target.counts is not None:
-        return errors.sum() / target.counts[2]
+        return errors.sum() / target.counts.labelled_atoms
     if target.labelled is None:
         return errors.mean()
     # Batches of energies alone: 0/1 and not 0/0.
@@ -212,7 +221,9 @@ def force_loss(predicted: Tensor, target: Targets, norm: str = "l2") -> Tensor:
 def energy_loss(predicted: Tensor, target: Targets) -> Tensor:
     """Return the mean over frames of w abs(E - E_label), in units of the scale."""
     errors = target.weights * (predicted - target.energies).abs()
-    return errors.mean() if target.counts is None else errors.sum() / target.counts[0]
+    if target.counts is None:
+        return errors.mean()
+    return errors.sum() / target.counts.frames
 
 
 def virial_loss(predicted: Tensor, target: Targets) -> Tensor:
@@ -232,7 +243,7 @@ def virial_loss(predicted: Tensor, target: Targets) -> Tensor:
     off = torch.where(finite, per_atom - torch.nan_to_num(reference), 0.0).abs()
     errors = (target.weights * off.mean(dim=1)).sum()
     if target.counts is not None:
-        return errors / target.counts[3]
+        return errors / target.counts.stresses
     # Batches without any stress: 0/1 and not 0/0.
     return errors / finite[:, 0].to(predicted.dtype).sum().clamp(min=1.0)
 
@@ -381,7 +392,7 @@ class ScoreLoss:
         loss = score_loss(energy, graph.pos + moved, self.kT, along)
         if target.counts is None:
             return loss
-        return loss * len(graph.pos) / target.counts[1]
+        return loss * len(graph.pos) / target.counts.atoms
 
 
 def _directional_divergence(forces: Tensor, x: Tensor, v: Tensor) -> Tensor:

@@ -291,12 +291,11 @@ class StageTask:
 
         parts: their number, at most that of the frames.
         """
-        whole = self.batch_at(step)
+        graph, target, drawn = self.batch_at(step)
         if parts == 1:
-            yield whole
+            yield graph, target, drawn
             return
-        frames, (graph, target, drawn) = self._frames_at(step), whole
-        counts, owner = target.count(), graph.batch
+        frames, counts, owner = self._frames_at(step), target.count(), graph.batch
         for rows in np.array_split(np.arange(len(frames)), parts):
             atoms = (owner >= int(rows[0])) & (owner <= int(rows[-1]))
             part, part_target = self.pool.select(frames[rows])

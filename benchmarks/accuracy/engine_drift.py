@@ -44,21 +44,15 @@ def by_openmm(evaluator: Evaluator, atoms: Atoms, steps: int) -> Floats:
     import openmm
     from openmm import unit
 
-    from alloop.engines.openmm_force import python_force
+    from benchmarks.speed.engines import openmm_context
 
-    system = openmm.System()
-    for mass in atoms.get_masses():
-        system.addParticle(mass)
-    system.addForce(python_force(evaluator, atoms.numbers))
     # Velocities at the times of positions; VerletIntegrator's are half a step behind.
     integrator = openmm.CustomIntegrator(STEP / 1000)
     integrator.addUpdateContextState()
     integrator.addComputePerDof("v", "v + 0.5 * dt * f / m")
     integrator.addComputePerDof("x", "x + dt * v")
     integrator.addComputePerDof("v", "v + 0.5 * dt * f / m")
-    platform = openmm.Platform.getPlatformByName("Reference")
-    context = openmm.Context(system, integrator, platform)
-    context.setPositions(atoms.positions / 10.0)
+    context = openmm_context(evaluator, atoms, integrator)
     context.setVelocities(atoms.get_velocities() * units.fs * 100.0)  # nm/ps
     energies = []
     for _ in range(steps // STRIDE):

@@ -58,21 +58,28 @@ def by_openmm(evaluator: Evaluator, atoms: ase.Atoms) -> Callable[[int], Any]:
     """Return OpenMM's steps on its Reference platform."""
     import openmm
 
+    context = openmm_context(evaluator, atoms, openmm.VerletIntegrator(0.0005))
+
+    def run(steps: int) -> None:
+        context.getIntegrator().step(steps)
+
+    return run
+
+
+def openmm_context(evaluator: Evaluator, atoms: ase.Atoms, integrator: Any) -> Any:
+    """Return OpenMM's context of a molecule on its Reference platform."""
+    import openmm
+
     from alloop.engines.openmm_force import python_force
 
     system = openmm.System()
     for mass in atoms.get_masses():
         system.addParticle(mass)
     system.addForce(python_force(evaluator, atoms.numbers))
-    integrator = openmm.VerletIntegrator(0.0005)
     platform = openmm.Platform.getPlatformByName("Reference")
     context = openmm.Context(system, integrator, platform)
     context.setPositions(atoms.positions / 10.0)
-
-    def run(steps: int) -> None:
-        context.getIntegrator().step(steps)
-
-    return run
+    return context
 
 
 def by_lammps(evaluator: Evaluator, atoms: ase.Atoms) -> Callable[[int], Any]:

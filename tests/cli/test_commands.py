@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import ase.build
@@ -534,43 +533,6 @@ def test_a_store_of_a_newer_format_is_refused(
     node.write_text(json.dumps(tree))
     for verb in ("run", "status", "doctor"):
         assert "upgrade alloop" in refused(capsys, verb, path)
-
-
-def contents(store: Path) -> dict[Path, bytes]:
-    files = (x for x in store.rglob("*") if x.is_file() and x.name != "lock")
-    return {path: path.read_bytes() for path in files}
-
-
-def test_a_store_of_a_newer_program_is_refused_and_not_repaired(
-    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from alloop.history.journal_codec import CLASSES, UPCASTERS
-    from alloop.loop.events import Amended, Turn
-    from alloop.store.archive import Archive
-    from alloop.store.codec import Codec, EncodedRecord
-
-    class NewerCodec(Codec):
-        """Adds a field to each record that it writes."""
-
-        def encode(self, record: object) -> EncodedRecord:
-            encoded = super().encode(record)
-            return replace(encoded, tree={**encoded.tree, "colour": "red"})
-
-    path = copied(done, tmp_path)
-    store = tmp_path / "toy.zarr"
-    newer = NewerCodec(CLASSES, UPCASTERS)
-    with Archive.open(store, newer, mode="w") as archive:
-        archive.append(Turn(Amended("later")))
-    before = contents(store)
-    out = tmp_path / "out.zarr"
-    verbs = (["run", path], ["status", path], ["report", path])
-    for words in (*verbs, ["doctor", store, "--repair", out]):
-        err = refused(capsys, *words)
-        assert len(err.strip().splitlines()) == 1
-        assert "has `colour`, which this alloop does not know; upgrade alloop" in err
-    assert "a repair would lose it" in refused(capsys, "doctor", store, code=DAMAGED)
-    assert contents(store) == before
-    assert not out.exists()
 
 
 def test_a_second_driver_is_refused_in_one_sentence(

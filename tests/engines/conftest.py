@@ -49,3 +49,33 @@ def water_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     far = water.copy()
     far.positions[1] += 0.5 * (far.positions[1] - far.positions[0])
     return Model(generation, file, near[0], far)
+
+
+def ipi_input(
+    field: str, start: Path, beads: int, mode: str = "nve", thermostat: str = ""
+) -> str:
+    """i-PI's input of four steps with a force field of the name alloop."""
+    return f"""
+<simulation verbosity='quiet'>
+  <output prefix='run'>
+    <properties stride='1' filename='out'> [ step, potential, conserved ]</properties>
+  </output>
+  <total_steps>4</total_steps>
+  <prng><seed>3</seed></prng>
+  {field}
+  <system>
+    <initialize nbeads='{beads}'>
+      <file mode='ase'>{start}</file>
+      <velocities mode='thermal' units='kelvin'>300</velocities>
+    </initialize>
+    <forces><force forcefield='alloop'/></forces>
+    <motion mode='dynamics'>
+      <dynamics mode='{mode}'>
+        <timestep units='femtosecond'>0.25</timestep>
+        {thermostat}
+      </dynamics>
+    </motion>
+    <ensemble><temperature units='kelvin'>300</temperature></ensemble>
+  </system>
+</simulation>
+"""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ase.io import read, write
 
-from tests.engines.conftest import Model
+from tests.engines.conftest import Model, ipi_input
 
 pytest.importorskip("ipi")
 from ipi.pes import load_pes
@@ -19,35 +19,15 @@ from alloop.engines import ipi_driver
 # i-PI's own: its hartree is newer than ASE's, 1e-7 relative
 HARTREE = unit_to_user("energy", "electronvolt", 1.0)
 BOHR = unit_to_user("length", "angstrom", 1.0)
-INPUT = """
-<simulation verbosity='quiet'>
-  <output prefix='run'>
-    <properties stride='1' filename='out'> [ step, potential, conserved ]</properties>
-  </output>
-  <total_steps>4</total_steps>
-  <prng><seed>3</seed></prng>
+FIELD = """
   <ffdirect name='alloop' pbc='false'>
     <pes>custom</pes>
     <pes_path>{driver}</pes_path>
     <batch_size>4</batch_size>
     <parameters>{{ {pars} }}</parameters>
   </ffdirect>
-  <system>
-    <initialize nbeads='4'>
-      <file mode='ase'>{start}</file>
-      <velocities mode='thermal' units='kelvin'>300</velocities>
-    </initialize>
-    <forces><force forcefield='alloop'/></forces>
-    <motion mode='dynamics'>
-      <dynamics mode='nvt'>
-        <timestep units='femtosecond'>0.25</timestep>
-        <thermostat mode='pile_g'><tau units='femtosecond'>100</tau></thermostat>
-      </dynamics>
-    </motion>
-    <ensemble><temperature units='kelvin'>300</temperature></ensemble>
-  </system>
-</simulation>
 """
+THERMOSTAT = "<thermostat mode='pile_g'><tau units='femtosecond'>100</tau></thermostat>"
 
 
 @pytest.fixture
@@ -92,7 +72,13 @@ def test_path_integral_md_runs_within_i_pi_and_writes_what_it_does_not_trust(
     pars = f"template: {start}, model: {water_model.file}, beyond: write, "
     pars += "file: beyond.xyz, surprise: -1.0, spacing: 2, table: trust.csv"
     simulation = InteractiveSimulation(
-        INPUT.format(driver=ipi_driver.__file__, pars=pars, start=start)
+        ipi_input(
+            FIELD.format(driver=ipi_driver.__file__, pars=pars),
+            start,
+            beads=4,
+            mode="nvt",
+            thermostat=THERMOSTAT,
+        )
     )
     simulation.run(4)
     assert np.loadtxt("run.out").shape[0] >= 4

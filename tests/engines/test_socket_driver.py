@@ -16,28 +16,10 @@ from alloop.core.errors import InputError
 from alloop.engines.evaluator import Evaluator
 from alloop.engines.socket_driver import drive
 from tests.conftest import skip_without, wait_for
-from tests.engines.conftest import Model
+from tests.engines.conftest import Model, ipi_input
 
-I_PI = """
-<simulation verbosity='quiet'>
-  <output prefix='run'>
-    <properties stride='1' filename='out'> [ step, potential, conserved ]</properties>
-  </output>
-  <total_steps>4</total_steps>
-  <prng><seed>3</seed></prng>
+FIELD = """
   <ffsocket name='alloop' mode='unix' pbc='false'><address>{name}</address></ffsocket>
-  <system>
-    <initialize nbeads='2'>
-      <file mode='ase'>{start}</file>
-      <velocities mode='thermal' units='kelvin'>300</velocities>
-    </initialize>
-    <forces><force forcefield='alloop'/></forces>
-    <motion mode='dynamics'>
-      <dynamics mode='nve'><timestep units='femtosecond'>0.25</timestep></dynamics>
-    </motion>
-    <ensemble><temperature units='kelvin'>300</temperature></ensemble>
-  </system>
-</simulation>
 """
 
 
@@ -79,7 +61,8 @@ def test_i_pi_moves_beads_by_a_socket(
     atoms.cell = np.eye(3) * 50.0
     start = tmp_path / "start.xyz"
     write(start, atoms, format="extxyz")
-    (tmp_path / "input.xml").write_text(I_PI.format(name=name, start=start))
+    text = ipi_input(FIELD.format(name=name), start, beads=2)
+    (tmp_path / "input.xml").write_text(text)
     program = Path(sys.executable).with_name("i-pi")
     with subprocess.Popen([program, "input.xml"], cwd=tmp_path) as i_pi:
         wait_for(Path(f"/tmp/ipi_{name}").exists)

@@ -8,7 +8,7 @@ from alloop.core.doubts import KEY, Doubt, doubts_to_text
 from alloop.core.records import Detail
 from alloop.labels.pyscf import stability
 from alloop.labels.pyscf.scf import Settings, exact_exchange, homo, homo_lumo_gap
-from alloop.labels.pyscf.spelling import WAVE_FUNCTIONS
+from alloop.labels.pyscf.spelling import is_correlated
 
 _MOSTLY_EXACT = 0.5  # share of exact exchange with gaps like those of Hartree-Fock
 
@@ -107,7 +107,7 @@ def mean_field_signs(mf: Any, settings: Settings) -> dict[str, Detail]:
 
 def correlated(settings: Settings) -> bool:
     """Return True for methods on a Hartree-Fock reference: MP2, CCSD and CCSD(T)."""
-    return settings["method"] in WAVE_FUNCTIONS[1:]
+    return is_correlated(settings["method"])
 
 
 def with_doubts(

@@ -50,6 +50,7 @@ from alloop.labels.pyscf.functionals import (
     known_functionals,
 )
 from alloop.labels.pyscf.ladder import converged_scf, is_small_guess
+from alloop.labels.pyscf.level import has_dipole, wants_card
 from alloop.labels.pyscf.periodic import PSEUDOS, cell_problem, label_of_cell
 from alloop.labels.pyscf.scf import (
     Settings,
@@ -58,7 +59,6 @@ from alloop.labels.pyscf.scf import (
     make_molecule,
     no_core,
     scf_gradient,
-    wants_card,
 )
 from alloop.labels.pyscf.spelling import (
     BASES,
@@ -66,6 +66,7 @@ from alloop.labels.pyscf.spelling import (
     FUNCTIONALS,
     RUNGS,
     WAVE_FUNCTIONS,
+    is_correlated,
 )
 from alloop.labels.pyscf.stability import is_unrestricted
 from alloop.labels.result import Refused, Result, no_forces
@@ -111,7 +112,7 @@ def _label_of_molecule(frame: Frame, settings: Settings) -> Result:
         forces = -np.asarray(gradient, dtype=np.float64) * (HARTREE / BOHR)
     if settings["method"] == "mp2":
         details["energy_mp2"] = float(energy) * HARTREE
-    if _has_dipole(settings):
+    if has_dipole(settings):
         moment = np.asarray(mf.dip_moment(unit="AU", verbose=0), dtype=np.float64)
         details |= dipole_details(moment * BOHR)
     signed = with_doubts(details, mf.mol.spin, settings)
@@ -136,14 +137,9 @@ def _refuse_on_error(make: Callable[[], Made], settings: Settings) -> Made:
         raise Refused(Failure.UNSUPPORTED, text) from error
 
 
-def _has_dipole(settings: Settings) -> bool:
-    """Return True for mean fields on a CPU; others would take a relaxed density."""
-    return settings["method"] not in WAVE_FUNCTIONS[1:] and not wants_card(settings)
-
-
 def _mean_field_details(mf: Any, settings: Settings) -> Details:
     facts: Details = {"program": settings["program"], "functions": int(mf.mol.nao)}
-    if settings["method"] in WAVE_FUNCTIONS[1:]:
+    if is_correlated(settings["method"]):
         facts["energy_hf"] = float(mf.e_tot) * HARTREE
     if wants_card(settings):
         facts["card"] = card_version()
@@ -186,7 +182,7 @@ def refuse_level(settings: Settings) -> None:
         problem = cell_problem(settings)
     elif (
         settings["density_fit"]
-        and settings["method"] in WAVE_FUNCTIONS[1:]
+        and is_correlated(settings["method"])
         and gives_forces(settings)
     ):
         problem = NO_EXACT_GRADIENT.format(method=settings["method"].upper())

@@ -20,6 +20,7 @@ from alloop.labels.pyscf.spelling import (
     WAVE_FUNCTIONS,
     basis_name,
     functional_name,
+    is_correlated,
     split_dispersion,
 )
 from alloop.labels.tolerances import EXACT, Tolerances
@@ -64,6 +65,16 @@ _ENERGY_TIMES = {
 }
 
 
+def wants_card(settings: Mapping[str, Any]) -> bool:
+    """Return True if a level's labels are made on a card."""
+    return bool(settings.get("device") == "gpu")
+
+
+def has_dipole(settings: Mapping[str, Any]) -> bool:
+    """Return True for mean fields on a CPU; others would take a relaxed density."""
+    return not is_correlated(settings["method"]) and not wants_card(settings)
+
+
 def pyscf_level(
     method: str,
     basis: str,
@@ -99,7 +110,7 @@ def pyscf_level(
             suffix, dispersion.lower() if dispersion else None
         ),
     }
-    if method in WAVE_FUNCTIONS[1:]:
+    if is_correlated(method):
         settings["frozen_core"] = frozen_core
     defaults = _default_settings(settings, bool(tuning.get("kpoints")))
     settings |= {key: tuning.get(key, value) for key, value in defaults.items()}

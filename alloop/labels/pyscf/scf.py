@@ -23,7 +23,8 @@ from alloop.labels.pyscf.elements import (
     has_core,
     without_core,
 )
-from alloop.labels.pyscf.spelling import WAVE_FUNCTIONS
+from alloop.labels.pyscf.level import wants_card
+from alloop.labels.pyscf.spelling import WAVE_FUNCTIONS, is_correlated
 from alloop.labels.result import Refused
 
 NO_CARD = (
@@ -33,17 +34,12 @@ NO_CARD = (
 _SOLUTION = ("mo_energy", "mo_coeff", "mo_occ", "e_tot", "converged", "cycles")
 
 
-def wants_card(settings: Any) -> bool:
-    """Return True if a level's labels are made on a card."""
-    return bool(settings.get("device") == "gpu")
-
-
 def card_problem(settings: Any) -> str | None:
     """Return a sentence about a level that cannot be run on a card, or None."""
     if not wants_card(settings):
         return None
     method = settings["method"]
-    if method in WAVE_FUNCTIONS[1:]:
+    if is_correlated(method):
         return f"GPU4PySCF has no gradient of {method}; leave `device` out"
     if "kpoints" in settings:
         return "levels for cells run on the CPU; leave `device` out"

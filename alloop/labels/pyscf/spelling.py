@@ -23,6 +23,11 @@ DISPERSIONS = ("d3bj", "d3zero", "d4")
 _WHOLE = ("wb97x-d3bj", "wb97m-d3bj", "b97m-d3bj", "wb97m-d4", "b97m-d4", "wb97x-d4")
 
 
+def is_correlated(method: str) -> bool:
+    """Return True for the methods beyond a mean field: MP2 and coupled cluster."""
+    return method in WAVE_FUNCTIONS[1:]
+
+
 def plain_name(name: str) -> str:
     """Return a name in lower case without dashes, underscores and blanks."""
     return re.sub(r"[-_ ]", "", name).lower()
