@@ -263,7 +263,13 @@ Outside: TypeAlias = Annotated[
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(help="FILE.model of mace-torch, a pickle")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="FILE.model of mace-torch, a checkpoint of sevenn, or 7net-0, "
+            "7net-l3i5 or 7net-mf-0, which sevenn comes with"
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="model file to write, FILE.alloop")],
     licence: Annotated[
         str | None,
@@ -274,16 +280,17 @@ def convert(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Convert a MACE file to tensors and settings, for `potential: {kind: mace}`.
+    """Convert a file of MACE or SevenNet to tensors and settings.
 
-    The file is opened by mace-torch (`alloop[mace]`). It is a pickle: opening it runs
-    whatever code it holds, so convert only files that you trust.
+    They are for `potential: {kind: mace}` and `{kind: sevennet}`. A file of MACE is
+    opened by mace-torch (`alloop[mace]`). It is a pickle: opening it runs whatever code
+    it holds, so convert only files that you trust. A checkpoint of SevenNet is opened
+    as numbers, without sevenn.
     """
-    from alloop.jobs.convert_job import PICKLE, convert_model
+    from alloop.jobs.convert_job import convert_model
     from alloop.models.universal.converted import licence_text
 
-    print_warning(f"{short_path(file)} {PICKLE}")
-    model = convert_model(file, out, licence, force=force)
+    model = convert_model(file, out, licence, force=force, warn=print_warning)
     elements, heads = model["elements"], model["heads"]
     several = f", heads {', '.join(heads)}" if len(heads) > 1 else ""
     print_text(f"model: {short_path(out)}, {len(elements)} elements{several}")

@@ -41,7 +41,7 @@ from alloop.config.yaml_text import (
 )
 from alloop.core.errors import AlloopError, InputError
 from alloop.core.levels import Fidelity, Level
-from alloop.models.settings import MACESettings
+from alloop.models.settings import NETWORKS, ConvertedSettings
 from alloop.models.universal.converted import (
     identity_of,
     licence_text,
@@ -175,8 +175,9 @@ def own_model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Proble
 
     In the returned plan, `potential.network` describes the network of the model.
     """
-    if plan.potential.kind == MACESettings.kind:
-        return _with_weights(plan, folder)
+    record = NETWORKS.get(plan.potential.kind)
+    if record is not None and issubclass(record, ConvertedSettings):
+        return _with_weights(record, plan, folder)
     if not isinstance(plan.potential, Ready):
         return plan, None, []
     try:
@@ -187,12 +188,14 @@ def own_model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Proble
     return plan.model_copy(update={"potential": potential}), (blob, identity), []
 
 
-def _with_weights(plan: Plan, folder: Path) -> tuple[Plan, None, list[Problem]]:
+def _with_weights(
+    kind: type[ConvertedSettings], plan: Plan, folder: Path
+) -> tuple[Plan, None, list[Problem]]:
     """Return the plan with the whole path and the content of converted weights."""
     potential: Any = plan.potential
     path = folder / potential.path if potential.path else ""
     try:
-        record = replace(build_record(MACESettings, potential), path=str(path))
+        record = replace(build_record(kind, potential), path=str(path))
         record.weights  # noqa: B018 - raises for a wrong file, head or content
         update = {
             "path": str(Path(path).resolve()),

@@ -25,18 +25,18 @@ from alloop.core.records import Failure
 from alloop.labels.result import Refused, Result
 from alloop.models.checkpoint import Storable
 from alloop.models.settings import NETWORKS, network_settings, pretrained
-from alloop.models.universal.converted import read_converted
+from alloop.models.universal.converted import TITLES, read_converted
 from alloop.models.universal.pretrained import Pretrained
 from alloop.potentials.devices import torch_threads
 
-NAMES = {"so3lr": "SO3LR", "ani": "ANI-1x", "chgnet": "CHGNet", "mace": "MACE"}
+NAMES = {"so3lr": "SO3LR", "ani": "ANI-1x", "chgnet": "CHGNet", **TITLES}
 COST = TypicalCost(Prior(0.03, 300, 1.5, 1.0), Prior(500, 2000, 1.0, 1.0))
 _TRAINING = ("freeze",)  # settings of a network that only concern its training
 _CELL = 60.0  # Å, the longest range in a cell
 
 
 def universal_level(potential: str, **settings: Any) -> Level:
-    """Return the level of a universal potential: so3lr, ani, chgnet or mace.
+    """Return the level of a universal potential: so3lr, ani, chgnet and others.
 
     settings are those of the network, as under `potential:` in a campaign file. Raises
     InputError for another potential or setting.

@@ -282,19 +282,9 @@ class ANISettings(NetworkSettings):
 
 
 @dataclass(frozen=True)
-class MACESettings(NetworkSettings):
-    """MACE, with weights that `alloop convert` made from a file of the user."""
+class ConvertedSettings(NetworkSettings):
+    """A universal potential with weights that `alloop convert` made from a file."""
 
-    kind: ClassVar[str] = "mace"
-    network: ClassVar[str] = "alloop.models.universal.mace:MACE"
-    pretrained: ClassVar[Pretrained | None] = Pretrained(
-        name="mace",
-        package="alloop",
-        distribution="alloop",
-        extra="mace",
-        elements=frozenset(range(1, 119)),
-        states="one",
-    )
     path: str = setting(
         "", "converted file, relative to this YAML file; `alloop convert` writes it"
     )
@@ -304,18 +294,55 @@ class MACESettings(NetworkSettings):
     freeze: Literal["nothing", "embeddings", "body"] = _frozen_part()
     model: dict[str, Any] | None = field(default=None, metadata={"refined": True})
 
+    def description(self) -> dict[str, Any]:
+        """Return what describes the network: of the trained model, or in its file."""
+        from alloop.models.universal.converted import read_converted
+
+        return self.model or dict(
+            read_converted(self.path, self.identity, self.kind).settings
+        )
+
     @property
     def weights(self) -> Pretrained | None:
         """The elements and states that its file, or the trained model, is for."""
-        from alloop.models.universal.converted import chosen_head, read_converted
+        from alloop.models.universal.converted import chosen_head
 
-        model = self.model or read_converted(self.path, self.identity).settings
+        model = self.description()
         chosen_head(model, self.head)
         return replace(
             cast("Pretrained", self.pretrained),
             elements=frozenset(model["elements"]),
-            states="any" if model["states"] else "one",
+            states="any" if model.get("states") else "one",
         )
+
+
+def _converted(kind: str) -> Pretrained:
+    return Pretrained(
+        name=kind,
+        package="alloop",
+        distribution="alloop",
+        extra=kind,
+        elements=frozenset(range(1, 119)),
+        states="one",
+    )
+
+
+@dataclass(frozen=True)
+class MACESettings(ConvertedSettings):
+    """MACE, with weights that `alloop convert` made from a file of the user."""
+
+    kind: ClassVar[str] = "mace"
+    network: ClassVar[str] = "alloop.models.universal.mace:MACE"
+    pretrained: ClassVar[Pretrained | None] = _converted("mace")
+
+
+@dataclass(frozen=True)
+class SevenNetSettings(ConvertedSettings):
+    """SevenNet, with weights that `alloop convert` made from those of the package."""
+
+    kind: ClassVar[str] = "sevennet"
+    network: ClassVar[str] = "alloop.models.universal.sevennet:SevenNet"
+    pretrained: ClassVar[Pretrained | None] = _converted("sevennet")
 
 
 NETWORKS: dict[str, type[NetworkSettings]] = {
@@ -332,6 +359,7 @@ NETWORKS: dict[str, type[NetworkSettings]] = {
         SO3LRSettings,
         ANISettings,
         MACESettings,
+        SevenNetSettings,
     )
 }
 

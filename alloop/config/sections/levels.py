@@ -176,7 +176,7 @@ else:
 
 
 class Universal(LevelSection):
-    """A universal potential as it comes: so3lr, ani, chgnet or mace, fast."""
+    """A universal potential as it comes: so3lr, ani, chgnet and others, fast."""
 
     kind: Literal["universal"]
     potential: AnyUniversal = Field(

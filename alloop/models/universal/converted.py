@@ -1,7 +1,7 @@
 """Files of universal potentials that `alloop convert` made, opened as numbers."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,18 @@ FOREIGN = (".model", ".pt", ".pth", ".cpt")  # files of torch, which are pickles
 BLOCKS = ("plain", "residual", "density", "density-residual", "nonlinear")
 READOUTS = {"linear", "hidden", "biased"}
 TRANSFORMS = ("none", "agnesi", "soft")  # of distances
+CONNECTIONS = ("linear", "elements")  # of an atom with itself
+ENVELOPES = ("xplor", "polynomial")
 ORDERS = {1, 2, 3, 4}  # of products of components
 HEAVIEST = 118
 DEGREES = 4  # the highest degree of spherical harmonics
-_KIND = "mace"
+TITLES = {"mace": "MACE", "sevennet": "SevenNet"}  # by kind of network
 
 
-def read_converted(path: str | Path, identity: str = "") -> Checkpoint:
+def read_converted(path: str | Path, identity: str = "", kind: str = "") -> Checkpoint:
     """Return description (as settings) and tensors of a converted file.
 
-    identity: that of its content, "" for any.
+    identity: that of its content, "" for any; kind: that of its network, "" for any.
 
     Raises InputError, in one sentence, for a file that is missing, is still a pickle,
     or holds anything else.
@@ -39,8 +41,8 @@ def read_converted(path: str | Path, identity: str = "") -> Checkpoint:
     file = Path(path)
     if not str(path):
         raise InputError(
-            "expected `path:` of a converted MACE file, got none; `alloop convert "
-            "FILE.model --out FILE.alloop` makes one"
+            "expected `path:` of a converted file, got none; "
+            "`alloop convert FILE.model --out FILE.alloop` makes one"
         )
     if file.suffix in FOREIGN:
         raise InputError(
@@ -60,6 +62,11 @@ def read_converted(path: str | Path, identity: str = "") -> Checkpoint:
         raise InputError(
             f"expected the file that this work began with at {path}, its content is "
             "another now; put that file back"
+        )
+    if kind not in ("", checkpoint.kind):
+        raise InputError(
+            f"expected a converted file of {TITLES[kind]}, {path} is one of "
+            f"{TITLES[checkpoint.kind]}; write `kind: {checkpoint.kind}`"
         )
     return checkpoint
 
@@ -82,22 +89,20 @@ def _read(path: str, _changed: int, _size: int) -> tuple[Checkpoint, str]:
     with understood():
         network = checkpoint.settings["potential"]["network"]
         description = network.get("model")
-        if checkpoint.kind != _KIND or not isinstance(description, dict):
-            raise malformed("it is no converted MACE model")
+        if checkpoint.kind not in TITLES or not isinstance(description, dict):
+            raise malformed("it is no converted model")
         refuse_malformed(checkpoint)
-        check_description(description)
+        check_description(checkpoint.kind, description)
     described = Checkpoint(checkpoint.kind, description, checkpoint.tensors)
     return described, content_id(checkpoint)
 
 
-def check_description(model: Mapping[str, Any]) -> None:
+def check_description(kind: str, model: Mapping[str, Any]) -> None:
     """Raise ValueError for degrees, elements or heads that no such network has."""
-    for layer in model["layers"]:
-        _check_layer(layer)
-    if {x["kind"] for x in model["readouts"]} - READOUTS:
-        raise ValueError("a readout is of another kind")
-    if model["transform"] not in TRANSFORMS:
-        raise ValueError("a transformation is of another kind")
+    if kind == "mace":
+        _check_mace(model)
+    else:
+        _check_sevennet(model)
     elements, heads = model["elements"], model["heads"]
     if not all(type(z) is int and 0 < z <= HEAVIEST for z in elements):
         raise ValueError("an element is out of range")
@@ -107,12 +112,36 @@ def check_description(model: Mapping[str, Any]) -> None:
         raise ValueError("energies of atoms do not fit its elements")
 
 
+def _check_mace(model: Mapping[str, Any]) -> None:
+    for layer in model["layers"]:
+        _check_layer(layer)
+    if {x["kind"] for x in model["readouts"]} - READOUTS:
+        raise ValueError("a readout is of another kind")
+    if model["transform"] not in TRANSFORMS:
+        raise ValueError("a transformation is of another kind")
+
+
+def _check_sevennet(model: Mapping[str, Any]) -> None:
+    for layer in model["layers"]:
+        _check_degrees(
+            [x for path in layer["paths"] for x in path]
+            + [int(x) for side in ("inside", "outside") for x in layer[side]]
+        )
+        if layer["connection"] not in CONNECTIONS:
+            raise ValueError("a connection is of another kind")
+    if model["envelope"]["kind"] not in ENVELOPES:
+        raise ValueError("an envelope is of another kind")
+
+
+def _check_degrees(degrees: Sequence[Any]) -> None:
+    if not all(type(x) is int and 0 <= x <= DEGREES for x in degrees):
+        raise ValueError("a degree is out of range")
+
+
 def _check_layer(layer: Mapping[str, Any]) -> None:
     degrees = [x for path in layer["paths"] for x in path]
     degrees += [*layer["inside"], *layer["outside"], *layer["target"]]
-    degrees += [int(x) for x in layer["terms"]]
-    if not all(type(x) is int and 0 <= x <= DEGREES for x in degrees):
-        raise ValueError("a degree is out of range")
+    _check_degrees(degrees + [int(x) for x in layer["terms"]])
     orders = {int(order) for terms in layer["terms"].values() for order in terms}
     if orders - ORDERS:
         raise ValueError("an order of products is out of range")

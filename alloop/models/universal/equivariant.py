@@ -7,7 +7,7 @@ so that learning rates mean the same as there.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -20,6 +20,14 @@ Features: TypeAlias = dict[int, Tensor]
 def dimension(degree: int) -> int:
     """Return the number of components of a degree, 2l + 1."""
     return 2 * degree + 1
+
+
+def polynomial_envelope(r: Tensor, cutoff: Any, power: int) -> Tensor:
+    """Return the polynomial of DimeNet (Gasteiger et al., 2020, Eq. 8), 0 beyond."""
+    x, p = r / cutoff, power
+    factors = (p + 1.0) * (p + 2.0) / 2.0, p * (p + 2.0), p * (p + 1.0) / 2.0
+    inside = 1.0 - x**p * (factors[0] - x * (factors[1] - factors[2] * x))
+    return torch.where(x < 1.0, inside, torch.zeros_like(inside))
 
 
 class DegreeLinear(nn.Module):
@@ -101,12 +109,16 @@ class Convolution(nn.Module):
     """The sum over neighbours of products of their features with harmonics.
 
     paths: the degrees of features, harmonics and result of each product, ordered by the
-    last. Results of a degree stand side by side: (atoms, 2l + 1, products * channels).
+    last; widths: the channels of features by degree, as many as those of the results.
+    Results of a degree stand side by side: (atoms, 2l + 1, sum of channels).
     """
 
-    def __init__(self, paths: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, paths: Sequence[Sequence[int]], widths: Mapping[int, int]
+    ) -> None:
         super().__init__()
         self.paths = [(int(a), int(b), int(c)) for a, b, c in paths]
+        self.sizes = [widths[a] for a, _, _ in self.paths]  # weights of each product
         for number, (a, b, c) in enumerate(self.paths):
             shape = (dimension(b), dimension(a) * dimension(c))
             self.register_buffer(f"coupling_{number}", torch.zeros(shape))
@@ -116,12 +128,12 @@ class Convolution(nn.Module):
     ) -> Features:
         """Return sums over edges (2, edges) of [sender, receiver].
 
-        harmonics: (edges, 2l + 1) by degree; weights (edges, products * channels).
+        harmonics: (edges, 2l + 1) by degree; weights (edges, sum of `sizes`).
         """
         sender, receiver = edges
         atoms = len(next(iter(x.values())))
         there = {degree: part.index_select(0, sender) for degree, part in x.items()}
-        weights = weights.view(len(weights), len(self.paths), -1)
+        parts = torch.split(weights, self.sizes, dim=-1)
         sums: dict[int, list[Tensor]] = {}
         for number, (a, b, c) in enumerate(self.paths):
             coupling: Tensor = getattr(self, f"coupling_{number}")
@@ -130,10 +142,10 @@ class Convolution(nn.Module):
                 message = turned.transpose(1, 2) * there[a]
             else:
                 message = torch.bmm(turned.transpose(1, 2), there[a])
-            message = message * weights[:, number].unsqueeze(1)
+            message = message * parts[number].unsqueeze(1)
             none = message.new_zeros(atoms, *message.shape[1:])
             sums.setdefault(c, []).append(none.index_add(0, receiver, message))
-        return {degree: torch.cat(parts, dim=-1) for degree, parts in sums.items()}
+        return {degree: torch.cat(terms, dim=-1) for degree, terms in sums.items()}
 
 
 class SymmetricTerm(nn.Module):
@@ -211,21 +223,28 @@ class SymmetricContraction(nn.Module):
 
 
 class Gate(nn.Module):
-    """SiLU of scalars, and features of other degrees times a sigmoid of theirs.
+    """SiLU of scalars, and features of other degrees times a function of theirs.
 
-    scales: the factors after SiLU and sigmoid. The scalars of the features hold those
-    that go on first, and then the gates of each degree.
+    widths: the channels of the result by degree; scales: the factors after SiLU and
+    after the function of gates, a sigmoid by default. The scalars of the features hold
+    those that go on first, and then the gates of each degree.
     """
 
-    def __init__(self, channels: int, scales: Sequence[float]) -> None:
+    def __init__(
+        self,
+        widths: Mapping[int, int],
+        scales: Sequence[float],
+        function: Callable[[Tensor], Tensor] = torch.sigmoid,
+    ) -> None:
         super().__init__()
-        self.channels = channels
+        self.degrees = sorted(widths)
+        self.sizes = [widths[degree] for degree in self.degrees]
         self.scales = tuple(scales)
+        self.function = function
 
     def forward(self, x: Features) -> Features:
-        kept, *gates = torch.split(x[0], self.channels, dim=-1)
-        out = {0: nn.functional.silu(kept) * self.scales[0]}
-        degrees = sorted(degree for degree in x if degree)
-        for degree, gate in zip(degrees, gates, strict=True):
-            out[degree] = x[degree] * (torch.sigmoid(gate) * self.scales[1])
+        scalars, *gates = torch.split(x[0], self.sizes, dim=-1)
+        out = {0: nn.functional.silu(scalars) * self.scales[0]}
+        for degree, gate in zip(self.degrees[1:], gates, strict=True):
+            out[degree] = x[degree] * (self.function(gate) * self.scales[1])
         return out

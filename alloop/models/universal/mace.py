@@ -11,21 +11,19 @@ of free atoms that come with the weights are not part of it (`references`).
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from ase.data import covalent_radii
 from torch import Tensor, nn
 
-from alloop.core.batch import pack_frames
-from alloop.core.frame import Frame
-from alloop.models.checkpoint import understood
-from alloop.models.graph import Graph, edge_vectors, to_graph
-from alloop.models.layers import AtomOutput, Network
-from alloop.models.settings import MACESettings
-from alloop.models.universal.converted import chosen_head, read_converted
+from alloop.models.graph import Graph
+from alloop.models.layers import AtomOutput
+from alloop.models.universal.converted_network import (
+    ConvertedNetwork,
+    Harmonics,
+    near_edges,
+)
 from alloop.models.universal.equivariant import (
     Convolution,
     DegreeLinear,
@@ -35,12 +33,9 @@ from alloop.models.universal.equivariant import (
     ScaledMLP,
     SymmetricContraction,
     normed_mlp,
+    polynomial_envelope,
 )
-from alloop.models.universal.pretrained import require_choice
-from alloop.models.universal.so3lr import Harmonics
 
-_FROZEN = ("nothing", "embeddings", "body")
-_CROWDED = 40  # edges of an atom, above which those beyond the cutoff are left out
 _AGNESI = (0.9183, 4.5791, 1.0805)  # q, p and a of the transformed distance
 _SOFT = 4.0  # steepness of the other transformed distance
 _SCREENING = (0.1818, 0.5099, 0.2802, 0.02817)  # of the universal repulsion (ZBL)
@@ -78,10 +73,10 @@ class Interaction(nn.Module):
         elements, wide = len(model["elements"]), int(layer["edge_channels"])
         channels, inner = int(model["channels"]), list(map(int, layer["inside"]))
         self.up = DegreeLinear({x: (channels, wide) for x in inner})
-        self.convolution = Convolution(layer["paths"])
+        self.convolution = Convolution(layer["paths"], dict.fromkeys(inner, wide))
         paths = self.convolution.paths
         slots = {x: sum(c == x for _, _, c in paths) for x in self.target}
-        sizes = [int(model["radial"]), *layer["hidden"], len(paths) * wide]
+        sizes = [int(model["radial"]), *layer["hidden"], sum(self.convolution.sizes)]
         scale = float(model["activation"])
         outside = [x for x in layer["outside"] if x in inner]
         if self.block == "nonlinear":
@@ -111,7 +106,8 @@ class Interaction(nn.Module):
         gated[0] = channels * len(self.target)  # the gates of the others among them
         self.residual = DegreeLinear({x: (wide, gated[x]) for x in self.up.degrees})
         self.mix = DegreeLinear({x: (slots[x] * wide, gated[x]) for x in self.target})
-        self.gate = Gate(channels, layer["gates"])
+        widths = dict.fromkeys(self.target, channels)
+        self.gate = Gate(widths, layer["gates"])
         self.last = DegreeLinear({x: (channels, channels) for x in self.target})
         self.alpha = nn.Parameter(torch.tensor(20.0))
         self.beta = nn.Parameter(torch.tensor(0.0))
@@ -296,14 +292,6 @@ class Radial(nn.Module):
         return low + (r - low) * (0.5 * (1.0 + torch.tanh(x)))
 
 
-def polynomial_envelope(r: Tensor, cutoff: Any, power: int) -> Tensor:
-    """Return the polynomial of DimeNet (Gasteiger et al., 2020, Eq. 8), 0 beyond."""
-    x, p = r / cutoff, power
-    factors = (p + 1.0) * (p + 2.0) / 2.0, p * (p + 2.0), p * (p + 1.0) / 2.0
-    inside = 1.0 - x**p * (factors[0] - x * (factors[1] - factors[2] * x))
-    return torch.where(x < 1.0, inside, torch.zeros_like(inside))
-
-
 class Repulsion(nn.Module):
     """The repulsion of nuclei at short distances (Ziegler, Biersack, Littmark)."""
 
@@ -328,47 +316,17 @@ class Repulsion(nn.Module):
         return 0.5 * 14.3996 * a * b / r * screened * envelope
 
 
-class MACE(Network):
-    """The network of a converted file; energies in eV, descriptors are all scalars.
-
-    path: the file; head: the one of several heads, which names a data set; freeze: the
-    part that training leaves unchanged: "nothing", "embeddings" (of elements, charge
-    and spin), or the "body" (all but the last layer and the readouts). Raises
-    InputError where the file or the head is missing.
-    """
+class MACE(ConvertedNetwork):
+    """The network of a converted file of mace-torch; descriptors are all scalars."""
 
     readout_names = ("readouts.", "first_readout.")
-    rows: Tensor
+    head_names = (*readout_names, "scale", "shift")
+    embedding_names = ("embedding", "state", "first_readout")
     table: Tensor
-    scale: Tensor
     shift: Tensor
 
-    def __init__(self, settings: MACESettings) -> None:
-        require_choice("mace", "freeze", settings.freeze, _FROZEN)
-        model = (
-            settings.model or read_converted(settings.path, settings.identity).settings
-        )
-        head = chosen_head(model, settings.head)
-        with understood():
-            self._number = model["heads"].index(head)
-            model = one_head(model, head)
-            super().__init__(settings, float(model["cutoff"]))
-            self._build(model)
-            energies = zip(model["elements"], model["references"][head], strict=True)
-            self.references = dict(energies)
-        self.settings = replace(
-            settings, path="", identity="", licence="", head=head, model=model
-        ).values
-        self._file, self.freeze = settings.path, settings.freeze
-        hooked: Any = self
-        hooked.register_load_state_dict_post_hook(_try_network)
-        self.requires_grad_()
-
     def _build(self, model: Mapping[str, Any]) -> None:
-        """Make the layers, with weights of zero."""
         channels, elements = int(model["channels"]), len(model["elements"])
-        self.register_buffer("rows", torch.zeros(119, dtype=torch.int64), False)
-        self.rows[torch.tensor(model["elements"])] = torch.arange(elements)
         facts = [[float(z), float(covalent_radii[z])] for z in model["elements"]]
         table = torch.tensor(facts, dtype=torch.float64)
         self.register_buffer("table", table, persistent=False)
@@ -381,7 +339,7 @@ class MACE(Network):
         if model["embedding_readout"]:
             self.first_readout = Readout("linear", channels, 0, count, scale)
         self.radial = Radial(model)
-        self.harmonics, self.degree = Harmonics(), int(model["harmonics"])
+        self.harmonics = Harmonics(int(model["harmonics"]))
         self.repulsion = Repulsion(int(model["zbl"])) if model["zbl"] else None
         self.layers = nn.ModuleList(Layer(model, layer) for layer in model["layers"])
         self.sources = [int(readout["layer"]) for readout in model["readouts"]]
@@ -391,35 +349,6 @@ class MACE(Network):
         )
         self.register_buffer("scale", torch.ones(1))
         self.register_buffer("shift", torch.zeros(1))
-
-    def load_pretrained(self) -> None:
-        """Take the weights of the converted file, in float64; not without a path."""
-        if not self._file:
-            return
-        tensors = read_converted(self._file).tensors
-        self.double()
-        with understood():
-            state = {
-                name: torch.from_numpy(array.copy())
-                for name, array in head_tensors(tensors, self._number).items()
-            }
-            self.load_state_dict(state)
-
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Set `requires_grad` of all weights but the frozen ones, which stay frozen."""
-        super().requires_grad_(requires_grad)
-        if self.freeze == "nothing":
-            return self
-        for part in (self.embedding, self.state, self.first_readout):
-            if part is not None:
-                part.requires_grad_(False)
-        if self.freeze == "body":
-            for layer in self.layers[:-1]:
-                layer.requires_grad_(False)
-        return self
-
-    def is_traceable(self, graph: Graph) -> bool:
-        return not _has_many_edges(graph)
 
     def atom_outputs(self, graph: Graph) -> AtomOutput:
         element = self.rows.index_select(0, graph.z)
@@ -451,15 +380,10 @@ class MACE(Network):
 
     def _edges(self, graph: Graph) -> tuple[_Ends, Tensor, _Edges]:
         """Return the ends, the lengths and the edges."""
-        vectors = edge_vectors(graph)
-        r = torch.linalg.vector_norm(vectors, dim=-1)
-        ends = graph.edge_index
-        if _has_many_edges(graph):  # else all, so that no shape depends on r
-            near = torch.nonzero(r.detach() < self.cutoff).squeeze(-1)
-            ends, vectors, r = ends[:, near], vectors[near], r[near]
+        ends, vectors, r = near_edges(graph, self.cutoff)
         atoms = self._ends(graph.z, ends)
         basis, envelope = self.radial(r, atoms)
-        harmonics = self._harmonics(vectors / r.unsqueeze(-1))
+        harmonics = self.harmonics(-vectors, r)  # from sender to receiver, as MACE's
         return atoms, r, _Edges(ends, basis, envelope, harmonics)
 
     def _ends(self, z: Tensor, ends: Tensor) -> _Ends:
@@ -473,49 +397,3 @@ class MACE(Network):
         atoms = (element == places).to(self.table.dtype) @ self.table
         a, b = (atoms.index_select(0, end) for end in ends)
         return _Ends((a[:, 0], b[:, 0]), (a[:, 1], b[:, 1]))
-
-    def _harmonics(self, unit: Tensor) -> Features:
-        """Return harmonics (edges, 2l + 1) by degree, whose squares sum to 2l + 1.
-
-        e3nn's axes are y, z, x where those of `Harmonics` are x, y, z. Vectors point
-        from receiver to sender, MACE's the other way round.
-        """
-        turned = -unit[:, [2, 0, 1]]
-        every = self.harmonics(turned) * math.sqrt(4.0 * math.pi)
-        out: Features = {0: torch.ones_like(unit[:, :1])}
-        for degree in range(1, self.degree + 1):
-            out[degree] = every[:, degree**2 - 1 : (degree + 1) ** 2 - 1]
-        return out
-
-
-@torch.no_grad()
-def _try_network(network: Any, _: Any) -> None:
-    """Run the network once, since a description may fit no features."""
-    element = next(iter(network.references))
-    pair = Frame(np.full(2, element), np.eye(3)[:2])
-    graph = to_graph(
-        pack_frames([pair]), network.cutoff, network.scale.dtype, network.scale.device
-    )
-    network.atom_outputs(graph)
-
-
-def one_head(model: Mapping[str, Any], head: str) -> dict[str, Any]:
-    """Return the description of a network with one of its heads."""
-    references = {head: model["references"][head]}
-    return {**model, "heads": [head], "references": references}
-
-
-def head_tensors(tensors: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """Return the tensors of one head: the first axis of some counts heads."""
-    return {
-        name: x[number : number + 1]
-        if name.startswith(MACE.readout_names) or name in ("scale", "shift")
-        else x
-        for name, x in tensors.items()
-    }
-
-
-def _has_many_edges(graph: Graph) -> bool:
-    edges: int = graph.edge_index.shape[1]
-    atoms: int = graph.z.shape[0]
-    return edges > _CROWDED * atoms

@@ -67,7 +67,7 @@ def mace_checkpoint(path: Path, licence: Mapping[str, Any]) -> Checkpoint:
         "program": f"mace-torch {version('mace-torch')}",
         "licence": dict(licence),
     }
-    check_description(model)
+    check_description("mace", model)
     heads: list[str] = model["heads"]
     energies = zip(model["elements"], model["references"][heads[0]], strict=True)
     settings = {

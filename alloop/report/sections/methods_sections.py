@@ -66,6 +66,7 @@ _POTENTIALS = {
     "chgnet": ("CHGNet: Deng et al., Nat. Mach. Intell. 5, 1031 (2023)",),
     "so3lr": ("SO3LR: Kabylda et al., ChemRxiv 10.26434/chemrxiv-2024-bdfr0 (2024)",),
     "mace": ("MACE: Batatia et al., NeurIPS 2022",),
+    "sevennet": ("SevenNet: Park et al., JCTC 20, 4857 (2024)",),
     "ani": ("ANI-1x: Smith et al., J. Chem. Phys. 148, 241733 (2018)",),
 }
 _PROGRAMS = {

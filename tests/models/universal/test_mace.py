@@ -114,7 +114,7 @@ def test_edges_beyond_the_cutoff_may_be_left_out(
     """As they are where there are many."""
     own, batch = potential("density"), batch_of("density", 3, 6)
     said = own.predict(batch)
-    monkeypatch.setattr("alloop.models.universal.mace._CROWDED", 1)
+    monkeypatch.setattr("alloop.models.universal.converted_network._CROWDED", 1)
     again = own.predict(batch)
     np.testing.assert_allclose(again.forces, said.forces, rtol=0, atol=1e-9)
 
@@ -271,10 +271,10 @@ def test_the_licence_stays_with_the_weights() -> None:
 
 def test_one_description_has_no_strange_degrees() -> None:
     model = deepcopy(read_converted(DENSITY["path"]).settings)
-    check_description(model)
+    check_description("mace", model)
     model["layers"][0]["paths"][0][0] = 9
     with pytest.raises(ValueError, match="a degree"):
-        check_description(model)
+        check_description("mace", model)
 
 
 # --- training ------------------------------------------------------------------------
