@@ -257,6 +257,7 @@ def test_each_campaign_that_we_ship_is_right(path: Path) -> None:
         "chgnet_water": "chgnet",
         "chgnet_salt": "chgnet",
         "so3lr_methanol": "so3krates_torch",
+        "so3lr_water": "so3krates_torch",
     }
     if path.stem in packages:
         skip_without(packages[path.stem])
