@@ -35,12 +35,8 @@ from alloop.loop.commands import (
     TrainPart,
 )
 from alloop.potentials.freed_memory import keep_freed_memory
-from alloop.workers.md_tasks import (
-    perform_examine,
-    perform_explore,
-    prepare_molecule,
-    sample_frames,
-)
+from alloop.workers.first_frames import prepare_molecule, sample_frames
+from alloop.workers.md_tasks import perform_examine, perform_explore
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.spool import find_label, label_in_progress, leave_label
 from alloop.workers.training_task import (

@@ -20,7 +20,7 @@ from alloop.core.units import GIGAPASCAL
 from alloop.labels.direct import DirectLabeller
 from alloop.loop.commands import Prepare
 from alloop.md.barostat import Barostat
-from alloop.workers.md_tasks import prepare_molecule
+from alloop.workers.first_frames import prepare_molecule
 
 ARGON = """
 name: argon
