@@ -30,7 +30,7 @@ class Replay:
     """Frames that fine-tuning goes on learning.
 
     frames: labelled at whatever level the original potential was trained on, or without
-    labels, where it labels them itself. share: of these frames in the loss of a stage.
+    labels, where it labels them itself. share: of these frames in the loss of forces.
     original: the potential before all fine-tuning; None for the pretrained network of
     the trainer's kind.
     """
@@ -93,21 +93,25 @@ def fitted_references(
 def with_replay(
     labels: LabelSet, weights: Floats, replayed: LabelSet, share: float
 ) -> tuple[LabelSet, Floats]:
-    """Return labels with replayed ones, and weights (frames,) of mean 1.
+    """Return labels with replayed ones, and weights (frames,) of mean 1 over atoms.
 
     Each set is repeated as a whole, so that about `share` of the frames are replayed
-    ones, the last `replayed_rows`; weights make it exact. weights (labels,): of mean 1.
+    ones, the last `replayed_rows`. Weights make `share` that of the loss of forces,
+    which is a mean over atoms, and of the loss of energies per atom: a replayed
+    molecule counts as much beside a large cell as beside a molecule of its size.
+    weights (labels,): of mean 1.
     """
     often, times = _repeats(labels, replayed, share)
-    new_rows, replayed_rows = often * len(labels), times * len(replayed)
     joined = joined_labels(_repeated(labels, often), _repeated(replayed, times))
+    new_atoms = often * float(weights @ labels.batch.sizes)
+    replayed_atoms = times * len(replayed.batch.numbers)
     per_row = np.concatenate(
         [
-            np.tile(weights, often) * (1.0 - share) / new_rows,
-            np.full(replayed_rows, share / replayed_rows),
+            np.tile(weights, often) * (1.0 - share) / new_atoms,
+            np.full(times * len(replayed), share / replayed_atoms),
         ]
     )
-    return joined, per_row * (new_rows + replayed_rows)
+    return joined, per_row * len(joined.batch.numbers)
 
 
 def replayed_rows(labels: LabelSet, replayed: LabelSet, share: float) -> int:

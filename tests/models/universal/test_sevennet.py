@@ -182,7 +182,7 @@ def test_replay_keeps_other_molecules() -> None:
     plain, _ = trainer(40).train(TrainingData(NOTHING, taught), None, 0)
     replayed, history = (
         trainer(40)
-        .replaying(Replay(others, 0.4))
+        .replaying(Replay(others, 0.6))
         .train(TrainingData(NOTHING, taught), None, 0)
     )
     before = potential().predict(others).forces
