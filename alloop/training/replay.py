@@ -95,11 +95,10 @@ def with_replay(
 ) -> tuple[LabelSet, Floats]:
     """Return labels with replayed ones, and weights (frames,) of mean 1 over atoms.
 
-    Each set is repeated as a whole, so that about `share` of the frames are replayed
-    ones, the last `replayed_rows`. Weights make `share` that of the loss of forces,
-    which is a mean over atoms, and of the loss of energies per atom: a replayed
-    molecule counts as much beside a large cell as beside a molecule of its size.
-    weights (labels,): of mean 1.
+    Each set is repeated as a whole, so that about `share` of the atoms are those of
+    replayed frames, the last `replayed_rows`; weights make it exact. So it is the share
+    of the loss of forces, which is a mean over atoms, and of that of energies per atom,
+    however small replayed molecules are beside a cell. weights (labels,): of mean 1.
     """
     often, times = _repeats(labels, replayed, share)
     joined = joined_labels(_repeated(labels, often), _repeated(replayed, times))
@@ -120,7 +119,8 @@ def replayed_rows(labels: LabelSet, replayed: LabelSet, share: float) -> int:
 
 
 def _repeats(labels: LabelSet, replayed: LabelSet, share: float) -> tuple[int, int]:
-    ratio = share / (1.0 - share) * len(labels) / len(replayed)
+    atoms = len(labels.batch.numbers) / len(replayed.batch.numbers)
+    ratio = share / (1.0 - share) * atoms
     return max(1, round(1.0 / ratio)), max(1, round(ratio))
 
 

@@ -8,9 +8,8 @@ md17_ccsd/MOLECULE.npz, sgdml.org) in 400 steps of five frames. Ways: `all` weig
 `body` frozen, so that the last layer and the readouts are trained; `adapters` of rank 4
 and 16; `replay` of 600 frames of other small molecules (`data/molecules.npz`), which it
 labels itself, with shared readouts; `head`, the same with readouts of their own for
-them; a number behind these is the share in the loss, and `longer` means that more
-steps are taken, so that frames of the molecule are seen as often as without replay;
-`batch 7` has as many of them in a step as batches of five without replay.
+them. A number behind these is the share in the loss; they take more steps, so that
+frames of the molecule are seen as often as without replay.
 
 `target`: the mean absolute force component on 50 validation frames of the molecule,
 kcal/mol/Å; `of all`: over that of training all weights. Forgetting: what the error of
@@ -75,51 +74,8 @@ NOTHING = LabelSet.of([], [], [])
 SALT = "salt"
 LEVEL = "{level: pbe0/def2-tzvp, density_fit: true}"
 _KNOWN, _OLD = 600, 40  # frames to replay, and to judge forgetting on
+_BATCH = 5
 _MILLI = 1e3
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way of fine-tuning: what is trained, and the share of replayed frames.
-
-    lr: the peak learning rate; adapters of low rank take a higher one. longer: as many
-    more steps as replayed frames take of them.
-    """
-
-    adapters: Adapters | None = None
-    freeze: str = "nothing"
-    share: float = 0.0
-    own_head: bool = False
-    lr: float = 3e-4
-    batch: int = 5
-    longer: bool = False
-
-    def steps(self, steps: int) -> int:
-        """Return the steps of training."""
-        return round(steps / (1.0 - self.share)) if self.longer else steps
-
-
-WAYS: Mapping[str, Way] = {
-    "all": Way(),
-    "body": Way(freeze="body"),
-    "adapters 4": Way(Adapters(4, 4.0), lr=1e-3),
-    "adapters 16": Way(Adapters(16, 16.0), lr=1e-3),
-    "replay 0.1": Way(share=0.1),
-    "replay 0.02, longer": Way(share=0.02, longer=True),
-    "replay 0.05, longer": Way(share=0.05, longer=True),
-    "replay 0.07, longer": Way(share=0.07, longer=True),
-    "replay 0.1, longer": Way(share=0.1, longer=True),
-    "replay 0.15, longer": Way(share=0.15, longer=True),
-    "replay 0.3": Way(share=0.3),
-    "replay 0.3, longer": Way(share=0.3, longer=True),
-    "replay 0.3, batch 7": Way(share=0.3, batch=7),
-    "replay 0.2, longer": Way(share=0.2, longer=True),
-    "replay 0.5": Way(share=0.5),
-    "head 0.3": Way(share=0.3, own_head=True),
-    "head 0.3, longer": Way(share=0.3, own_head=True, longer=True),
-    "head 0.5": Way(share=0.5, own_head=True),
-    "adapters 16, head 0.5": Way(Adapters(16, 16.0), share=0.5, own_head=True, lr=1e-3),
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,6 +88,35 @@ class Others:
     known: Batch
     judged: Batch
     labels: LabelSet | None
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way of fine-tuning: what is trained, and the share of replayed frames.
+
+    lr: the peak learning rate; adapters of low rank take a higher one.
+    """
+
+    adapters: Adapters | None = None
+    freeze: str = "nothing"
+    share: float = 0.0
+    own_head: bool = False
+    lr: float = 3e-4
+
+    def steps(self, steps: int, labels: LabelSet, others: Others) -> int:
+        """Return the steps of training: more by those that replayed frames take."""
+        sizes = labels.batch.sizes.mean() / others.known.sizes.mean()
+        return round(steps * (1.0 + self.share / (1.0 - self.share) * sizes))
+
+
+WAYS: Mapping[str, Way] = {
+    "all": Way(),
+    "body": Way(freeze="body"),
+    "adapters 4": Way(Adapters(4, 4.0), lr=1e-3),
+    "adapters 16": Way(Adapters(16, 16.0), lr=1e-3),
+    **{f"replay {x}": Way(share=x) for x in (0.05, 0.1, 0.15, 0.2, 0.3)},
+    **{f"head {x}": Way(share=x, own_head=True) for x in (0.2, 0.4)},
+}
 
 
 def other_frames(options: Namespace) -> Others:
@@ -175,11 +160,11 @@ def train_row(
     """Return a fine-tuned potential and what its training says."""
     kind, settings = network_of(options)
     lr = options.rate * way.lr
-    schedule = Schedule(lr, way.batch, compile=False, optimiser="adamw")
+    schedule = Schedule(lr, _BATCH, compile=False, optimiser="adamw")
     staged = StagedTrainer(
         kind,
         {**settings, "freeze": way.freeze},
-        standard_stages(way.steps(options.steps), schedule),
+        standard_stages(way.steps(options.steps, labels, others), schedule),
         adapters=way.adapters,
         own_head=way.own_head,
     )
