@@ -105,7 +105,7 @@ class Way:
 
     def steps(self, steps: int, labels: LabelSet, others: Others) -> int:
         """Return the steps of training: more by those that replayed frames take."""
-        sizes = labels.batch.sizes.mean() / others.known.sizes.mean()
+        sizes = float(labels.batch.sizes.mean() / others.known.sizes.mean())
         return round(steps * (1.0 + self.share / (1.0 - self.share) * sizes))
 
 
