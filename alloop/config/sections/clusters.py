@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Unio
 
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     create_model,
-    model_serializer,
     model_validator,
 )
 
@@ -93,12 +91,6 @@ class Local(Section):
                     f"expected `{key}` or `adaptive`, got both; leave one out"
                 )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_none(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what is not asked for, as configurations of older stores do."""
-        tree: dict[str, Any] = write(self)
-        return {k: v for k, v in tree.items() if k != "adaptive" or v is not None}
 
 
 class Inline(Section):

@@ -9,8 +9,6 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
@@ -302,12 +300,6 @@ class _Code(LevelSection):
         description="folder of the module where Python does not find it; alloop fills "
         "in that of this file if the module lies there",
     )
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out an empty folder, as the configurations of older stores do."""
-        tree: dict[str, Any] = write(self)
-        return {k: v for k, v in tree.items() if k != CODE_FOLDER or v}
 
     def placed(self, level: Level) -> Level:
         """Return a level with the folder of its code, if there is one."""
