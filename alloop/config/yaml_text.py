@@ -265,16 +265,21 @@ def place_levels(tree: Tree, folder: Path) -> Tree:
 def expand_level(level: Any) -> Any:
     """Return a level in any notation as a mapping with `kind`.
 
+    One with `method` and `basis` is of PySCF. Keys beside a name stand over those of
+    the name, and so do keys of a mapping inside.
     Raises ValueError if it is not a level. A name that ends in .yaml or .yml is a file,
     relative to the working folder.
     """
     if isinstance(level, str):
         level = {BASE: level}
-    if not isinstance(level, Mapping) or BASE not in level:
+    if not isinstance(level, Mapping):
         return level
+    if BASE not in level:
+        implied = {"method", "basis"} <= level.keys() and "kind" not in level
+        return {"kind": "pyscf", **level} if implied else level
     changes = {key: value for key, value in level.items() if key != BASE}
     try:
-        return {**_base_settings(level[BASE]), **changes}
+        return merge_trees({**_base_settings(level[BASE])}, changes, {})
     except InputError as error:
         raise ValueError(str(error)) from error
 

@@ -16,6 +16,7 @@ class Doubt(StrEnum):
     CONTAMINATION = "the spin state is mixed: <S²> is off"
     UNBOUND = "an electron is not bound: the highest occupied orbital lies above zero"
     RIVAL = "several SCF solutions compete: forces may jump from one to another"
+    ACTIVE_SPACE = "an orbital of the active space is full or empty: it does nothing"
 
 
 def doubts_to_text(doubts: Iterable[Doubt]) -> str:

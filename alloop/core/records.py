@@ -31,6 +31,10 @@ class Failure(StrEnum):
     GEOMETRY = "atoms too close or not finite; look at how the frame was made"
     NOT_CONVERGED = "the SCF did not converge; try level shift or a smaller step"
     CC_NOT_CONVERGED = "the coupled-cluster equations did not converge"
+    CAS_NOT_CONVERGED = (
+        "the CASSCF did not converge; choose the active space by atomic orbitals, or "
+        "another one"
+    )
     GATE = "the result failed a check of forces; the label cannot be trusted"
     ELECTRONS = "charge and spin do not fit the electrons; give charge and multiplicity"
     UNSUPPORTED = "this level cannot treat this frame"

@@ -88,6 +88,7 @@ PROGRAMS: Mapping[str, Program] = {
             cost=pyscf.typical_cost,
             boundary=lambda x: "cells" if x.get("kpoints") else "molecules",
             stress=lambda x: bool(x.get("kpoints")),
+            state_refusal=pyscf.state_refusal,
             counts_electrons=lambda _frame: True,
         ),
         Program(

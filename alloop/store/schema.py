@@ -22,7 +22,7 @@ from alloop.store.record import Array
 Table: TypeAlias = Mapping[str, Array]
 Tables: TypeAlias = Mapping[str, Table]
 
-VERSION = 5  # of everything below; older columns are rebuilt
+VERSION = 6  # of everything below; older columns are rebuilt
 ROW, ATOM, BOUND = "row", "atom", "bound"
 ROWS_A_CHUNK = 8192
 ATOMS_A_CHUNK = 65536
@@ -46,6 +46,7 @@ FAILURES = (
     "UNSTABLE",
     "MISSING",
     "DISK",
+    "CAS_NOT_CONVERGED",
 )
 RUNGS = ("", "default", "damping", "level shift", "second order", "other")
 
@@ -131,6 +132,7 @@ LABELS: dict[str, Column] = {
     "contamination": Column("bool", Doubt.CONTAMINATION.value),
     "unbound": Column("bool", Doubt.UNBOUND.value),
     "rival": Column("bool", Doubt.RIVAL.value),
+    "active_space": Column("bool", Doubt.ACTIVE_SPACE.value),
 }
 NOISE: dict[str, Column] = {
     "structure": _STRUCTURE,

@@ -28,6 +28,7 @@ REQUIRED: dict[str, Any] = {  # keys that have no default, with one right value
     },
     **{"name": "first", "on": "cheap", "steps": 7, "kind": "test-time"},
     **{"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"},
+    **{"electrons": 6, "orbitals": 6},
     "stages": [{"name": "first", "on": "cheap", "steps": 7}],
     "sum": [{"factor": 0.5, "level": {"kind": "toy"}}] * 2,
 }

@@ -19,6 +19,7 @@ from alloop.config.sections.base import (
     Positive,
     Section,
     Share,
+    Whole,
     by_kind,
     setting_key,
     union_tag,
@@ -72,6 +73,10 @@ class Doubts(Section):
     )
     rival: Verdict = Field(
         "flag", description="labels with several competing SCF solutions"
+    )
+    active_space: Verdict = Field(
+        "flag",
+        description="labels with an active orbital that is full or empty",
     )
 
 
@@ -190,12 +195,28 @@ class Universal(LevelSection):
 _NO_SETTINGS = {"kind", "multiplicity", *CAMPAIGN_KEYS}
 
 
+class ActiveSpace(Section):
+    """The electrons and orbitals of a CASSCF; by default those next to the gap."""
+
+    electrons: Count = Field(description="number of active electrons")
+    orbitals: Count = Field(description="number of active orbitals, at most 12")
+    indices: Annotated[tuple[Whole, ...], Loose] | None = Field(
+        None,
+        description="numbers of the mean field's orbitals that are active, from 0",
+    )
+    atomic_orbitals: Annotated[tuple[str, ...], Loose] | None = Field(
+        None,
+        description="atomic shells such as 'N 2p' (or '0 N 2p' of atom 0); the "
+        "orbitals that overlap most with them are active",
+    )
+
+
 class Pyscf(LevelSection):
     """A level of PySCF; keys that are left out keep alloop's default for the method."""
 
     kind: Literal["pyscf"]
     method: str = Field(
-        description="hf, mp2, ccsd, ccsd(t) or the name of a functional"
+        description="hf, mp2, ccsd, ccsd(t), casscf, nevpt2 or the name of a functional"
     )
     basis: str = Field(description="name of the basis set, such as cc-pvdz")
     density_fit: bool = Field(
@@ -206,6 +227,9 @@ class Pyscf(LevelSection):
     )
     frozen_core: bool = Field(
         False, description="whether core electrons are left uncorrelated"
+    )
+    active_space: ActiveSpace | None = Field(
+        None, description="active electrons and orbitals, for casscf and nevpt2"
     )
     reference: Literal["auto", "unrestricted"] | None = Field(
         None, description="restricted for singlets (auto), or always unrestricted"
@@ -250,6 +274,13 @@ class Pyscf(LevelSection):
         None, description="convergence threshold of the coupled-cluster amplitudes"
     )
     cc_max_cycle: Count | None = Field(None, description="most coupled-cluster cycles")
+    cas_conv_tol: Positive | None = Field(
+        None, description="convergence threshold of the CASSCF energy, hartree"
+    )
+    cas_conv_tol_grad: Positive | None = Field(
+        None, description="convergence threshold of the CASSCF gradient, atomic units"
+    )
+    cas_max_cycle: Count | None = Field(None, description="most CASSCF cycles")
     device: Literal["cpu", "gpu"] | None = Field(
         None,
         description="where the SCF and its gradient run, for hf and DFT; gpu: on a "

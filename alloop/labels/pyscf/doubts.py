@@ -8,7 +8,7 @@ from alloop.core.doubts import KEY, Doubt, doubts_to_text
 from alloop.core.records import Detail
 from alloop.labels.pyscf import stability
 from alloop.labels.pyscf.scf import Settings, exact_exchange, homo, homo_lumo_gap
-from alloop.labels.pyscf.spelling import is_correlated
+from alloop.labels.pyscf.spelling import MULTIREFERENCE, is_correlated
 
 _MOSTLY_EXACT = 0.5  # share of exact exchange with gaps like those of Hartree-Fock
 
@@ -51,6 +51,10 @@ class DoubtThresholds:
     equal, same: largest difference in energy (eV) of solutions that count as the same.
     `same` applies where the energy on the grid depends on the orientation of an open d
     or f shell, and to references of correlated methods.
+    idle: natural occupation (of 2) below which an active orbital counts as empty, and
+    above 2 less which as full: half of the 0.02 beyond which orbitals are usually left
+    out (Keller et al., J. Chem. Phys. 142, 244104 (2015)), since the pair of a bond
+    that breaks lies near 0.02 where it is whole.
     near, jump: a solution less than `near` eV above the lowest is a rival if its forces
     differ by more than `jump` eV/Å.
     """
@@ -67,6 +71,7 @@ class DoubtThresholds:
     same: float = 1e-3
     near: float = 0.05
     jump: float = 0.05
+    idle: float = 0.01
 
 
 SIGNS = DoubtThresholds()
@@ -92,10 +97,13 @@ def mean_field_signs(mf: Any, settings: Settings) -> dict[str, Detail]:
     """Return the details of a mean field from which doubts follow.
 
     <S²> of an unrestricted solution, the external curvature (hartree) of a restricted
-    one if it is checked, and the HOMO's energy (eV) if it is above zero.
+    one if it is checked, and the HOMO's energy (eV) if it is above zero. Only the
+    latter where the mean field is but the start of a CASSCF.
     """
     highest = homo(mf)
     signs: dict[str, Detail] = {"homo": highest} if highest > 0.0 else {}
+    if settings["method"] in MULTIREFERENCE:
+        return signs
     if stability.is_unrestricted(mf):
         return {**signs, "s2": float(mf.spin_square()[0])}
     always = correlated(settings) and settings["stability"] == "auto"
@@ -106,7 +114,7 @@ def mean_field_signs(mf: Any, settings: Settings) -> dict[str, Detail]:
 
 
 def correlated(settings: Settings) -> bool:
-    """Return True for methods on a Hartree-Fock reference: MP2, CCSD and CCSD(T)."""
+    """Return True for methods that start from Hartree-Fock: MP2 and beyond."""
     return is_correlated(settings["method"])
 
 
@@ -123,6 +131,7 @@ def with_doubts(
         Doubt.MULTIREFERENCE: _finite_detail(details, "t1") > _t1_limit(details),
         Doubt.UNBOUND: _finite_detail(details, "homo") > 0.0,
         Doubt.RIVAL: bool(details.get("compete")) or _broken(details, settings),
+        Doubt.ACTIVE_SPACE: _has_idle_orbital(details),
     }
     return {
         **details,
@@ -139,6 +148,8 @@ def _wants_stability(mf: Any, settings: Settings, gaps: GapThresholds) -> bool:
 
 def _broken(details: Mapping[str, Detail], settings: Settings) -> bool:
     """Return True if a correlated method uses the broken one of several references."""
+    if settings["method"] in MULTIREFERENCE:
+        return False
     unrestricted = correlated(settings) and "s2" in details
     return unrestricted and _finite_detail(details, "apart") > SIGNS.same
 
@@ -147,6 +158,13 @@ def _is_contaminated(details: Mapping[str, Detail], s: float) -> bool:
     return "s2" in details and (
         abs(_finite_detail(details, "s2") - s * (s + 1)) > SIGNS.contamination
     )
+
+
+def _has_idle_orbital(details: Mapping[str, Detail]) -> bool:
+    """Return True if an active orbital is full or empty; False without any."""
+    full = _finite_detail(details, "occupation_max")
+    empty = details.get("occupation_min")
+    return full > 2 - SIGNS.idle or (isinstance(empty, float) and empty < SIGNS.idle)
 
 
 def _t1_limit(details: Mapping[str, Detail]) -> float:

@@ -6,7 +6,8 @@ its work by the memory that its process uses; here each label gets fresh objects
 thread and a fixed memory, so that its bits do not depend on what ran before.
 
 The energy and the gradient of a mean field that has converged are `ladder`'s and
-`scf`'s; those of MP2, CCSD and CCSD(T) on it are made here.
+`scf`'s, a CASSCF on it is `casscf`'s; MP2, CCSD and CCSD(T) on the one and NEVPT2 on
+the other are made here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pyscf
-from pyscf import cc, df, lib, mp
+from pyscf import cc, df, lib, mp, mrpt
 from pyscf.cc import (
     ccsd_t_lambda,
     uccsd_rdm,
@@ -36,6 +37,8 @@ from alloop.core.text import nearest_word
 from alloop.core.units import BOHR, HARTREE, Floats
 from alloop.labels.child.memory import allowed_mb
 from alloop.labels.gate import check_electrons
+from alloop.labels.pyscf.active_space import ACTIVE_SPACE
+from alloop.labels.pyscf.casscf import refuse_space, shell_problems, solve_casscf
 from alloop.labels.pyscf.doubts import mean_field_signs, with_doubts
 from alloop.labels.pyscf.elements import (
     OF_THE_BASIS,
@@ -62,8 +65,10 @@ from alloop.labels.pyscf.scf import (
 )
 from alloop.labels.pyscf.spelling import (
     BASES,
+    COUPLED_CLUSTER,
     DISPERSIONS,
     FUNCTIONALS,
+    MULTIREFERENCE,
     RUNGS,
     WAVE_FUNCTIONS,
     is_correlated,
@@ -170,6 +175,7 @@ def refuse_foreign(frame: Frame, settings: Settings) -> None:
     if any(frame.pbc) and "kpoints" not in settings:
         text = "a PySCF level without `kpoints` is for molecules, not cells"
         raise Refused(Failure.UNSUPPORTED, text)
+    refuse_space(frame, settings)
     refuse_level(settings)
 
 
@@ -245,6 +251,19 @@ def _ccsd_t_answer(mf: Any, settings: Settings, details: Details) -> Answer:
     return solver.e_tot + triples, _nuclear_gradient(mf, kernel, *amplitudes, eris=eris)
 
 
+def _casscf_answer(mf: Any, settings: Settings, details: Details) -> Answer:
+    solver = solve_casscf(mf, settings, details)
+    if not gives_forces(settings):
+        return solver.e_tot, None
+    return solver.e_tot, _nuclear_gradient(mf, solver.nuc_grad_method().kernel)
+
+
+def _nevpt2_answer(mf: Any, settings: Settings, details: Details) -> Answer:
+    """Return the strongly contracted NEVPT2 energy, which has no gradient in PySCF."""
+    solver = solve_casscf(mf, settings, details)
+    return solver.e_tot + mrpt.NEVPT(solver).kernel(), None
+
+
 def _uccsd_t_gradient(solver: Any, *amplitudes: Any, eris: Any) -> Floats:
     """Return PySCF's UCCSD(T) gradient with a corrected virtual block of the density.
 
@@ -299,11 +318,13 @@ def _nuclear_gradient(
 
 
 def _frozen_orbitals(mol: Any, settings: Settings) -> int | None:
-    return (chemcore(mol) or None) if settings["frozen_core"] else None
+    return (chemcore(mol) or None) if settings.get("frozen_core") else None
 
 
 def _is_uncorrelated(mf: Any, settings: Settings) -> bool:
     """Return True for fewer than two electrons to correlate, or no virtual orbital."""
+    if settings["method"] in MULTIREFERENCE:
+        return False
     mol, (alpha, _) = mf.mol, mf.mol.nelec
     electrons = mol.nelectron - 2 * (_frozen_orbitals(mol, settings) or 0)
     return bool(electrons < 2 or alpha >= mf.mo_coeff[0].shape[-1])
@@ -315,7 +336,10 @@ def _refuse_unless(converged: bool, what: str, details: Details) -> None:
         raise Refused(Failure.CC_NOT_CONVERGED, text, details)
 
 
-_METHODS = {"mp2": _mp2_answer, "ccsd": _ccsd_answer, "ccsd(t)": _ccsd_t_answer}
+_METHODS = {
+    **{"mp2": _mp2_answer, "ccsd": _ccsd_answer, "ccsd(t)": _ccsd_t_answer},
+    **{"casscf": _casscf_answer, "nevpt2": _nevpt2_answer},
+}
 
 
 def least_mb(mol: Any, settings: Settings) -> float:
@@ -334,7 +358,7 @@ def least_mb(mol: Any, settings: Settings) -> float:
     pairs = sum((o * v) ** 2 for o, v in spins) / 2
     if method == "mp2":
         numbers += 2 * pairs
-    if method in WAVE_FUNCTIONS[2:]:
+    if method in COUPLED_CLUSTER:
         numbers += 4 * pairs
     if method == "ccsd(t)" and mol.spin:
         numbers += 3 * max(o * v for o, v in spins) ** 3
@@ -381,6 +405,7 @@ def problems(settings: Settings, elements: Sequence[str]) -> list[str]:
     texts = [
         *_core_problems(settings, elements),
         *_auxiliary_problems(settings, elements),
+        *shell_problems(settings.get(ACTIVE_SPACE, {}), list(elements)),
     ]
     if problem := dispersion_problem(settings["method"], settings["dispersion"]):
         texts.append(problem)
@@ -475,6 +500,8 @@ def _trial_problems(settings: Settings) -> list[str]:
     frame = Frame(np.array([1, 1]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]]))
     small: dict[str, Any] = {**settings, "basis": "sto-3g", "ecp": OF_THE_BASIS}
     small.pop("device", None)  # this machine may have no card
+    if ACTIVE_SPACE in small:
+        small[ACTIVE_SPACE] = {"electrons": 2, "orbitals": 2}
     try:
         refuse_level(settings)
         label_with_pyscf(frame, {**small, "aux_basis": OF_THE_BASIS, "grid": 0})

@@ -1,5 +1,6 @@
 """Levels of PySCF with all defaults explicit; PySCF itself is not imported here."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -7,15 +8,26 @@ from typing import Any
 
 from alloop.core.cost_curve import Prior
 from alloop.core.errors import InputError
+from alloop.core.frame import Frame
 from alloop.core.label_cost import TypicalCost
 from alloop.core.levels import (
     Level,
+    energy_level,
     gives_forces,
     installed_version,
     make_level,
 )
 from alloop.core.text import nearest_word
+from alloop.labels.pyscf.active_space import (
+    ACTIVE_SPACE,
+    checked_space,
+    chosen_orbitals,
+    space_name,
+    space_refusal,
+)
 from alloop.labels.pyscf.spelling import (
+    COUPLED_CLUSTER,
+    MULTIREFERENCE,
     RUNGS,
     WAVE_FUNCTIONS,
     basis_name,
@@ -33,13 +45,15 @@ _MOLECULE = {"ecp": "of the basis", "stability": "auto"}
 _FIT = {"aux_basis": "of the basis"}
 _KS = {"grid": 3, "grid_response": True}
 _CC = {"cc_conv_tol": 1e-8, "cc_conv_tol_normt": 1e-6, "cc_max_cycle": 100}
+_CAS = {"cas_conv_tol": 1e-9, "cas_conv_tol_grad": 1e-5, "cas_max_cycle": 100}
 _CARD = "device"  # a setting of levels on a card alone: others keep their ids
 _CELL = {"kpoints": None, "pseudo": "gth-pbe", "ke_cutoff": 140.0}
-_KNOWN = {**_SCF, **_MOLECULE, **_FIT, **_KS, **_CC, **_CELL, _CARD: "cpu"}
+_KNOWN = {**_SCF, **_MOLECULE, **_FIT, **_KS, **_CC, **_CAS, **_CELL, _CARD: "cpu"}
 
 _TIGHT = {
     **{"conv_tol": 1e-12, "conv_tol_grad": 1e-6},
     **{"cc_conv_tol": 1e-11, "cc_conv_tol_normt": 1e-9},
+    **{"cas_conv_tol": 1e-11, "cas_conv_tol_grad": 1e-6},
 }
 
 # Rounded from what ten levels cost for ten molecules of up to six heavy atoms
@@ -52,6 +66,8 @@ _COSTS = {
     "mp2": TypicalCost(Prior(0.02, 17, 3.7, 1.2), Prior(130, 60, 3.1, 1.2)),
     "ccsd": TypicalCost(Prior(0.1, 15, 4.2, 2.0), Prior(130, 30, 3.5, 1.5), 1 / 3),
     "ccsd(t)": TypicalCost(Prior(0.1, 12, 5.9, 2.0), Prior(130, 17, 5.7, 1.5), 3 / 7),
+    # five molecules of two to seven atoms with 4 to 6 active orbitals
+    "casscf": TypicalCost(Prior(0.9, 40, 3.5, 1.2), Prior(130, 60, 3.1, 1.2)),
 }
 # Times of energies alone, rounded from those of four molecules of up to three heavy
 # atoms (`python -m benchmarks.labels.gradient_cost`).
@@ -62,7 +78,12 @@ _ENERGY_TIMES = {
     "mp2": Prior(0.02, 26, 3.7, 1.2),
     "ccsd": Prior(0.05, 16, 4.4, 2.0),
     "ccsd(t)": Prior(0.1, 16, 5.8, 2.0),
+    "casscf": Prior(0.8, 42, 3.5, 1.2),
 }
+
+
+# `casscf(6,6)`, `nevpt2(6-6)` and `casscf(6e,6o)`: electrons and orbitals.
+_SPACE_NAME = re.compile(rf"({'|'.join(MULTIREFERENCE)})\((\d+)e?\s*[,-]\s*(\d+)o?\)")
 
 
 def wants_card(settings: Mapping[str, Any]) -> bool:
@@ -82,22 +103,27 @@ def pyscf_level(
     density_fit: bool = False,
     dispersion: str | None = None,
     frozen_core: bool = False,
+    active_space: Mapping[str, Any] | None = None,
     **tuning: Any,
 ) -> Level:
-    """Return a level of PySCF: hf, a Kohn-Sham functional, mp2, ccsd or ccsd(t).
+    """Return a level of PySCF: hf, a functional, mp2, ccsd, ccsd(t), casscf, nevpt2.
 
+    active_space: of casscf and nevpt2, which need one: {"electrons": 6, "orbitals": 6},
+    with "indices" or "atomic_orbitals" if wanted (see `checked_space`). NEVPT2 is
+    strongly contracted, without a core, and its labels are energies alone.
     dispersion: "d3bj", "d3zero" or "d4", or appended to the functional, `b3lyp-d3bj`.
     tuning: reference ("auto": restricted for spin 0; "unrestricted": spin symmetry is
     broken where that lowers the energy), stability ("auto", "always" or "never" on the
     first rung), ladder (some of `RUNGS`), ecp and aux_basis (names; default "of the
     basis"), grid (PySCF's level 0 to 9), grid_response, conv_tol (hartree),
     conv_tol_grad (default: the root of conv_tol), max_cycle, init_guess, max_memory
-    (MB), cc_conv_tol, cc_conv_tol_normt, cc_max_cycle, device ("gpu": SCF and gradient
+    (MB), cc_conv_tol, cc_conv_tol_normt, cc_max_cycle, cas_conv_tol,
+    cas_conv_tol_grad, cas_max_cycle, device ("gpu": SCF and gradient
     of hf and functionals run on a card). With kpoints, such as [2, 1, 1], the level is
     for cells: pseudo is the pseudopotential, ke_cutoff that of the plane-wave grid in
     hartree. Only settings that the method uses become part of the
     level, so that levels differ only in these. Raises InputError for an unknown
-    setting.
+    setting or an impossible active space.
     """
     _refuse_unknown(tuning, _KNOWN)
     method, suffix = split_dispersion(method.strip().lower())
@@ -110,7 +136,12 @@ def pyscf_level(
             suffix, dispersion.lower() if dispersion else None
         ),
     }
-    if is_correlated(method):
+    if method in MULTIREFERENCE:
+        _refuse_unfit(settings, frozen_core)
+        settings[ACTIVE_SPACE] = checked_space(method, active_space)
+    elif active_space:
+        raise InputError(f"{method} has no active space; leave `active_space` out")
+    elif is_correlated(method):
         settings["frozen_core"] = frozen_core
     defaults = _default_settings(settings, bool(tuning.get("kpoints")))
     settings |= {key: tuning.get(key, value) for key, value in defaults.items()}
@@ -118,7 +149,19 @@ def pyscf_level(
     if tuning.get(_CARD, "cpu") != "cpu":
         settings[_CARD] = tuning[_CARD]
     _refuse_files(settings)
-    return make_level("pyscf", {**settings, "title": _level_title(settings)})
+    level = make_level("pyscf", {**settings, "title": _level_title(settings)})
+    return energy_level(level) if method == "nevpt2" else level
+
+
+def _refuse_unfit(settings: Mapping[str, Any], frozen_core: bool) -> None:
+    """Raise InputError for settings that a method with an active space cannot use."""
+    method = settings["method"]
+    if settings["density_fit"]:
+        raise InputError(f"{method} takes exact integrals; leave `density_fit` out")
+    if frozen_core:
+        raise InputError(
+            f"{method} optimises and correlates all orbitals; leave `frozen_core` out"
+        )
 
 
 def settings_from_name(word: str) -> dict[str, Any] | None:
@@ -127,7 +170,17 @@ def settings_from_name(word: str) -> dict[str, Any] | None:
     if not (method and basis) or "/" in basis:
         return None
     method = method.replace("(bj)", "bj")  # as papers write D3(BJ)
+    if match := _SPACE_NAME.fullmatch(method):
+        electrons, orbitals = map(int, match.group(2, 3))
+        space = {"electrons": electrons, "orbitals": orbitals}
+        return {"method": match[1], "basis": basis, ACTIVE_SPACE: space}
     return {"method": method, "basis": basis}
+
+
+def state_refusal(settings: Mapping[str, Any], frame: Frame) -> str | None:
+    """Return why the level's active space does not fit a frame, None if it does."""
+    space = settings.get(ACTIVE_SPACE)
+    return None if space is None else space_refusal(space, frame)
 
 
 def tolerances(settings: Mapping[str, Any]) -> Tolerances:
@@ -143,6 +196,8 @@ def typical_cost(settings: Mapping[str, Any]) -> TypicalCost:
     method = str(settings.get("method"))
     if method == "hf" and settings.get("density_fit"):
         method = "hf df"
+    if method in MULTIREFERENCE:
+        method = "casscf"
     if method not in _COSTS:
         method = "ks"
     cost = _COSTS[method]
@@ -171,12 +226,14 @@ def tighter_level(loose: Level) -> Level:
     """Return the level with numerical thresholds so tight that only noise remains.
 
     Energies to 1e-12 hartree, gradients of the SCF to 1e-6, coupled-cluster energies
-    to 1e-11 and amplitudes to 1e-9, the quadrature grid two levels up, the plane-wave
-    cutoff by half, cycles doubled. Basis, k-points and ladder stay.
+    to 1e-11 and amplitudes to 1e-9, CASSCF energies to 1e-11 and gradients to 1e-6,
+    the quadrature grid two levels up, the plane-wave cutoff by half, cycles doubled.
+    Basis, k-points and ladder stay.
     """
     old = loose.settings
     new = {key: min(old[key], value) for key, value in _TIGHT.items() if key in old}
-    new |= {key: 2 * old[key] for key in ("max_cycle", "cc_max_cycle") if key in old}
+    cycles = ("max_cycle", "cc_max_cycle", "cas_max_cycle")
+    new |= {key: 2 * old[key] for key in cycles if key in old}
     if "grid" in old:
         new["grid"] = min(old["grid"] + 2, 9)
     if "ke_cutoff" in old:
@@ -194,7 +251,8 @@ def _default_settings(settings: Mapping[str, Any], cell: bool) -> dict[str, Any]
         **_MOLECULE,
         **(_FIT if settings["density_fit"] else {}),
         **(_KS if method not in WAVE_FUNCTIONS else {}),
-        **(_CC if method in WAVE_FUNCTIONS[2:] else {}),
+        **(_CC if method in COUPLED_CLUSTER else {}),
+        **(_CAS if method in MULTIREFERENCE else {}),
     }
 
 
@@ -218,10 +276,14 @@ def _refuse_unknown(keys: Mapping[str, Any], defaults: Mapping[str, Any]) -> Non
 def _level_title(settings: Mapping[str, Any]) -> str:
     method = settings["method"]
     name = method.upper() if method in WAVE_FUNCTIONS else functional_name(method)
+    if ACTIVE_SPACE in settings:
+        name += space_name(settings[ACTIVE_SPACE])
     if settings["dispersion"]:
         name += f"-{settings['dispersion'].upper()}"
     mesh = "×".join(map(str, settings.get("kpoints") or ()))
+    orbitals = chosen_orbitals(settings.get(ACTIVE_SPACE, {}))
     notes = [
+        *([orbitals] if orbitals else []),
         *(["unrestricted"] if settings["reference"] == "unrestricted" else []),
         *(["DF"] if settings["density_fit"] else []),
         *(["on a card"] if settings.get(_CARD) == "gpu" else []),

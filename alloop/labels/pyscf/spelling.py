@@ -2,7 +2,9 @@
 
 import re
 
-WAVE_FUNCTIONS = ("hf", "mp2", "ccsd", "ccsd(t)")
+COUPLED_CLUSTER = ("ccsd", "ccsd(t)")
+MULTIREFERENCE = ("casscf", "nevpt2")  # they have an active space
+WAVE_FUNCTIONS = ("hf", "mp2", *COUPLED_CLUSTER, *MULTIREFERENCE)
 BASES = (
     *("STO-3G", "3-21G", "6-31G", "6-31G*", "6-31G**", "6-31+G*", "6-31++G**"),
     *("6-311G", "6-311G*", "6-311G**", "6-311+G**", "6-311++G**"),
@@ -24,7 +26,7 @@ _WHOLE = ("wb97x-d3bj", "wb97m-d3bj", "b97m-d3bj", "wb97m-d4", "b97m-d4", "wb97x
 
 
 def is_correlated(method: str) -> bool:
-    """Return True for the methods beyond a mean field: MP2 and coupled cluster."""
+    """Return True for the methods beyond a mean field: MP2, coupled cluster, CASSCF."""
     return method in WAVE_FUNCTIONS[1:]
 
 

@@ -114,8 +114,8 @@ WAYS: Mapping[str, Way] = {
     "body": Way(freeze="body"),
     "adapters 4": Way(Adapters(4, 4.0), lr=1e-3),
     "adapters 16": Way(Adapters(16, 16.0), lr=1e-3),
-    **{f"replay {x}": Way(share=x) for x in (0.05, 0.1, 0.15, 0.2, 0.3)},
-    **{f"head {x}": Way(share=x, own_head=True) for x in (0.2, 0.4)},
+    **{f"replay {x}": Way(share=x) for x in (0.03, 0.05, 0.1, 0.12, 0.15, 0.2)},
+    "head 0.2": Way(share=0.2, own_head=True),
 }
 
 
