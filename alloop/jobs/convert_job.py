@@ -42,6 +42,7 @@ def convert_model(
     """
     from alloop.models.universal.mace_conversion import mace_checkpoint
     from alloop.models.universal.sevennet_conversion import (
+        PUBLISHED,
         open_checkpoint,
         published_checkpoint,
         sevennet_checkpoint,
@@ -51,7 +52,8 @@ def convert_model(
     file = published_checkpoint(str(source)) or source
     if not file.is_file():
         raise InputError(
-            f"expected a file of MACE or SevenNet, {file} is not there; give its path"
+            f"expected a file of MACE or SevenNet, {file} is not there; give its path, "
+            f"or one of sevenn's names: {', '.join(PUBLISHED)}"
         )
     terms = _licence(file, licence)
     data = open_checkpoint(file)

@@ -142,6 +142,11 @@ def test_a_checkpoint_runs_no_code(
     assert not Path("mark").exists()
 
 
+def test_a_name_that_is_none_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"7net-9 is not there; .*7net-0, 7net-l3i5"):
+        convert_model(Path("7net-9"), tmp_path / "own.alloop")
+
+
 def test_the_command_takes_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
