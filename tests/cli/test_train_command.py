@@ -359,7 +359,8 @@ def test_a_killed_training_goes_on_and_ends_alike(here: Path) -> None:
 
 def test_a_stopped_training_says_how_to_go_on(here: Path) -> None:
     words = ["--expensive", "exp.xyz", *UNITS, "--potential", PAINN]
-    steps = ["--training", "{kind: standard, steps: 3900}"]
+    many = "{kind: standard, steps: 90000, compile: false}"  # no chance to end before
+    steps = ["--training", many]
     line = [sys.executable, "-m", "alloop", "train", *words, *steps, "--out", "m.model"]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
