@@ -149,6 +149,21 @@ def _check_layer(layer: Mapping[str, Any]) -> None:
         raise ValueError("a block is of another kind")
 
 
+def converted_checkpoint(
+    kind: str, model: Mapping[str, Any], arrays: Mapping[str, Any]
+) -> Checkpoint:
+    """Return the checkpoint of a potential: a checked description, and its arrays."""
+    check_description(kind, model)
+    energies = model["references"][model["heads"][0]]
+    by_element = zip(model["elements"], energies, strict=True)
+    settings = {
+        "network": {"path": "", "head": "", "freeze": "nothing", "model": model},
+        "scale": 1.0,
+        "references": {str(z): energy for z, energy in by_element},
+    }
+    return Checkpoint(kind, settings, arrays)
+
+
 def chosen_head(model: Mapping[str, Any], head: str) -> str:
     """Return the name of the head; InputError with the list where there are several."""
     heads: list[str] = model["heads"]

@@ -118,10 +118,10 @@ class Harmonics(nn.Module):
         e3nn's axes are y, z, x where those of `SO3LRHarmonics` are x, y, z.
         """
         unit = vectors[:, [2, 0, 1]] / r.unsqueeze(-1)
-        every = self.real(unit) * math.sqrt(4.0 * math.pi)
+        components = self.real(unit) * math.sqrt(4.0 * math.pi)
         out: Features = {0: torch.ones_like(unit[:, :1])}
         for degree in range(1, self.degree + 1):
-            out[degree] = every[:, degree**2 - 1 : (degree + 1) ** 2 - 1]
+            out[degree] = components[:, degree**2 - 1 : (degree + 1) ** 2 - 1]
         return out
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from alloop.core.errors import InputError
 from alloop.models.checkpoint import Checkpoint
-from alloop.models.universal.converted import DEGREES, check_description
+from alloop.models.universal.converted import DEGREES, converted_checkpoint
 
 VERSION = "0.3.16"
 _BLOCKS = {
@@ -67,16 +67,8 @@ def mace_checkpoint(path: Path, licence: Mapping[str, Any]) -> Checkpoint:
         "program": f"mace-torch {version('mace-torch')}",
         "licence": dict(licence),
     }
-    check_description("mace", model)
-    heads: list[str] = model["heads"]
-    energies = zip(model["elements"], model["references"][heads[0]], strict=True)
-    settings = {
-        "network": {"path": "", "head": "", "freeze": "nothing", "model": model},
-        "scale": 1.0,
-        "references": {str(z): energy for z, energy in energies},
-    }
     arrays = {name: np.array(x.detach().numpy()) for name, x in tensors.items()}
-    return Checkpoint("mace", settings, arrays)
+    return converted_checkpoint("mace", model, arrays)
 
 
 def _require_package() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from alloop.core.errors import InputError
 from alloop.models.checkpoint import Checkpoint
-from alloop.models.universal.converted import DEGREES, check_description
+from alloop.models.universal.converted import DEGREES, converted_checkpoint
 from alloop.models.universal.equivariant import dimension
 
 PUBLISHED = {  # names of the weights that come with the package, and their files
@@ -109,17 +109,8 @@ def sevennet_checkpoint(
         "program": f"sevenn {config['version']}",
         "licence": dict(licence),
     }
-    check_description("sevennet", model)
-    energies = zip(
-        model["elements"], model["references"][model["heads"][0]], strict=True
-    )
-    settings = {
-        "network": {"path": "", "head": "", "freeze": "nothing", "model": model},
-        "scale": 1.0,
-        "references": {str(z): energy for z, energy in energies},
-    }
     arrays = {name: np.array(x.numpy()) for name, x in tensors.items()}
-    return Checkpoint("sevennet", settings, arrays)
+    return converted_checkpoint("sevennet", model, arrays)
 
 
 def _new_name(name: str) -> str:

@@ -210,7 +210,7 @@ def forgetting_row(tuned: LearnedPotential, others: Others, options: Namespace) 
 
 def make_rows(options: Namespace, rows: Rows) -> None:
     """Train what is missing."""
-    most, judge = target_labels(options)
+    pool, judge = target_labels(options)
     others = other_frames(options)
     for seed in options.seed:
         for count in options.labels:
@@ -218,7 +218,7 @@ def make_rows(options: Namespace, rows: Rows) -> None:
                 key = row_key(options, seed, count, name)
                 if key in rows:
                     continue
-                labels = first_labels(most, count)
+                labels = first_labels(pool, count)
                 tuned, row = train_row(WAYS[name], labels, others, seed, options)
                 target = judge(tuned)
                 rows[key] = {

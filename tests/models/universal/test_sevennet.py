@@ -117,7 +117,7 @@ def sentence(file: Path) -> str | None:
 
 def test_crafted_descriptions_are_a_sentence(tmp_path: Path) -> None:
     file = tmp_path / "own.alloop"
-    whole = checkpoint_from_bytes(FILE.read_bytes())
+    checkpoint = checkpoint_from_bytes(FILE.read_bytes())
     model = read_converted(FILE).settings
     places = [("", key) for key in model] + [
         ("layers", key) for key in model["layers"][1]
@@ -125,11 +125,13 @@ def test_crafted_descriptions_are_a_sentence(tmp_path: Path) -> None:
     refused = 0
     for place, key in places:
         for value in (None, "x", -1, [[9, 9, 9]]):
-            settings = deepcopy(whole.settings)
+            settings = deepcopy(checkpoint.settings)
             tree = settings["potential"]["network"]["model"]
             (tree["layers"][1] if place else tree)[key] = value
             file.write_bytes(
-                checkpoint_to_bytes(Checkpoint(whole.kind, settings, whole.tensors))
+                checkpoint_to_bytes(
+                    Checkpoint(checkpoint.kind, settings, checkpoint.tensors)
+                )
             )
             said = sentence(file)
             refused += said is not None
