@@ -6,7 +6,10 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from alloop.core.atoms import from_atoms
+from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
+from alloop.core.records import LabelSet
 from alloop.models.network import build_network
 from alloop.potentials.learned import LearnedPotential
 from alloop.testing.potentials import (
@@ -28,6 +31,29 @@ LAWS = (
     check_permutation,
     check_batching,
 )
+
+
+NOTHING = LabelSet(pack_frames(()), np.zeros(0), np.zeros((0, 3)))
+
+
+def scaled_labels(
+    potential: LearnedPotential,
+    kinds: Sequence[Atoms],
+    *,
+    count: int,
+    seed: int,
+    shift: float,
+) -> LabelSet:
+    """Moved frames with the potential's labels, 1.2 times what they are."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        atoms = kinds[number % len(kinds)].copy()
+        atoms.positions += rng.normal(0.0, 0.05, atoms.positions.shape)
+        made.append(from_atoms(atoms))
+    batch = pack_frames(made)
+    said = potential.predict(batch)
+    return LabelSet(batch, 1.2 * said.energies + shift, 1.2 * said.forces)
 
 
 def shaken_atoms(atoms: Atoms, seed: int = 3) -> Atoms:

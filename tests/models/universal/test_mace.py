@@ -52,7 +52,7 @@ from alloop.training.trainers.universal import UniversalTrainer, untrained_poten
 from alloop.training.tuning_errors import pressed_frames
 from tests.conftest import write_toy
 from tests.models.universal.mace_reference import FOLDER, HEADS, STATES, frames
-from tests.models.universal.shared import LAWS
+from tests.models.universal.shared import LAWS, NOTHING, scaled_labels
 
 KINDS = ("density", "states")
 DENSITY = {"path": str(FOLDER / "mace_density.alloop"), "head": "xtb"}
@@ -286,19 +286,9 @@ def level() -> Any:
 
 def labels(count: int, seed: int, shift: float = -3.0) -> LabelSet:
     """Water and methane with the model's own labels, their forces scaled by 1.2."""
-    rng = np.random.default_rng(seed)
-    kinds = [frames()[0], frames()[1]]
-    made = []
-    for number in range(count):
-        atoms = kinds[number % 2].copy()
-        atoms.positions += rng.normal(0.0, 0.05, atoms.positions.shape)
-        made.append(from_atoms(atoms))
-    batch = pack_frames(made)
-    said = potential("density").predict(batch)
-    return LabelSet(batch, 1.2 * said.energies + shift, 1.2 * said.forces)
-
-
-NOTHING = LabelSet(pack_frames(()), np.zeros(0), np.zeros((0, 3)))
+    return scaled_labels(
+        potential("density"), frames()[:2], count=count, seed=seed, shift=shift
+    )
 
 
 def trainer(steps: int, **settings: Any) -> UniversalTrainer:

@@ -38,7 +38,7 @@ from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer, untrained_potential
 from tests.models.universal.mace_reference import frames
 from tests.models.universal.sevennet_reference import FOLDER, HEAD
-from tests.models.universal.shared import LAWS
+from tests.models.universal.shared import LAWS, NOTHING, scaled_labels
 
 FILE = FOLDER / "sevennet_small.alloop"
 SETTINGS = {"path": str(FILE), "head": HEAD}
@@ -141,20 +141,10 @@ def test_crafted_descriptions_are_a_sentence(tmp_path: Path) -> None:
 
 # --- training ------------------------------------------------------------------------
 
-NOTHING = LabelSet(pack_frames(()), np.zeros(0), np.zeros((0, 3)))
-
 
 def labels(count: int, seed: int) -> LabelSet:
     """Water and methane with the model's own labels, scaled by 1.2."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for number in range(count):
-        atoms = frames()[number % 2].copy()
-        atoms.positions += rng.normal(0.0, 0.05, atoms.positions.shape)
-        made.append(from_atoms(atoms))
-    batch = pack_frames(made)
-    said = potential().predict(batch)
-    return LabelSet(batch, 1.2 * said.energies - 3.0, 1.2 * said.forces)
+    return scaled_labels(potential(), frames()[:2], count=count, seed=seed, shift=-3.0)
 
 
 def trainer(steps: int, **settings: Any) -> UniversalTrainer:
